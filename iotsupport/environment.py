@@ -1,0 +1,164 @@
+"""Reading the environment so that no wrong value stops a process from starting.
+
+A setting that cannot be right falls back to its default and is remembered here; the system checks in
+``iotsupport.checks`` report it with a hint. ``settings.py`` is the only caller.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+T = TypeVar("T")
+
+TRUE_STRINGS = frozenset(environ.Env.BOOLEAN_TRUE_STRINGS)
+FALSE_STRINGS = frozenset({"false", "off", "no", "n", "0", "f"})
+
+HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII | re.IGNORECASE)
+
+
+def is_host(text: str) -> bool:
+    """Whether text can be a host's name or address, without scheme and port."""
+    try:
+        ipaddress.ip_address(text.strip("[]"))
+    except ValueError:
+        # Digits and dots alone are an address, and it is wrong.
+        return bool(HOST_NAME.fullmatch(text)) and not re.fullmatch(r"[\d.]+", text)
+    return True
+
+
+def is_allowed_host(text: str) -> bool:
+    """Whether Django's ``ALLOWED_HOSTS`` can match it: ``*``, a host, or ``.example.com`` with all below it."""
+    return text == "*" or is_host(text.removeprefix("."))
+
+
+def is_origin(text: str) -> bool:
+    """Whether it is a scheme and a host, as in ``https://*.example.com:8443``, and nothing else."""
+    scheme, separator, rest = text.partition("://")
+    host = re.sub(r":\d+$", "", rest)
+    return scheme in {"http", "https"} and bool(separator) and is_host(host.removeprefix("*."))
+
+
+class Environment(environ.Env):
+    """django-environ, with the values that were refused kept in ``problems``: name to sentence."""
+
+    def __init__(self, **scheme: Any) -> None:
+        super().__init__(**scheme)
+        self.problems: dict[str, str] = {}
+
+    def read(self, name: str, parse: Callable[[str], T], default: T, expected: str) -> T:
+        """Return the parsed value of a variable, or ``default`` where it is unset, empty or wrong.
+
+        ``parse`` raises ``ValueError`` for a wrong value; ``expected`` completes "it must be …".
+        """
+        raw = self.str(name, default="").strip()
+        if not raw:
+            return default
+        try:
+            return parse(raw)
+        except (ValueError, ImproperlyConfigured):
+            self.problems[name] = f"{name} is {raw!r}, but it must be {expected}."
+            return default
+
+    def switch(self, name: str, default: bool) -> bool:
+        def parse(raw: str) -> bool:
+            if raw.lower() not in TRUE_STRINGS | FALSE_STRINGS:
+                raise ValueError(raw)
+            return raw.lower() in TRUE_STRINGS
+
+        return self.read(name, parse, default, "true or false")
+
+    def number(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
+        expected = f"a whole number from {least} to {most}" if most else f"a whole number of at least {least}"
+
+        def parse(raw: str) -> int:
+            value = int(raw)
+            if value < least or (most is not None and value > most):
+                raise ValueError(raw)
+            return value
+
+        return self.read(name, parse, default, expected)
+
+    def items(self, name: str, default: list[str], is_valid: Callable[[str], bool], expected: str) -> list[str]:
+        """Return a comma-separated list without its wrong items; ``expected`` completes "each must be …"."""
+        items = [item.strip() for item in self.str(name, default="").split(",") if item.strip()]
+        wrong = [item for item in items if not is_valid(item)]
+        if wrong:
+            self.problems[name] = f"{name} holds {', '.join(map(repr, wrong))}, but each must be {expected}."
+        return [item for item in items if is_valid(item)] or default
+
+    def database(self, name: str, default: str) -> dict[str, Any]:
+        """Return Django's description of the database named by a URL: SQLite or PostgreSQL.
+
+        A wrong URL gives the dummy backend: better no database than quietly another one.
+        """
+
+        def parse(raw: str) -> dict[str, Any]:
+            config = self.db_url_config(raw)
+            if config.get("ENGINE") not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
+                raise ValueError(raw)
+            return dict(config)
+
+        expected = "sqlite:///path/to/file or postgresql://user:password@host:5432/name"
+        if not self.str(name, default=""):
+            return parse(default)
+        config = self.read(name, parse, {"ENGINE": "django.db.backends.dummy"}, expected)
+        if name in self.problems:
+            # The URL may hold a password; a message must not.
+            self.problems[name] = f"{name} cannot be read: it must be {expected}."
+        return config
+
+    def folder(self, name: str, default: Path) -> Path:
+        """Return a directory, made where it is missing."""
+        return self.make_folder(name, Path(self.str(name, default="") or default).expanduser().absolute())
+
+    def make_folder(self, name: str, path: Path) -> Path:
+        """Return the path; where it cannot be made, that is the fault of the variable ``name``."""
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self.problems.setdefault(name, f"{name} '{path}' cannot be made: {error.strerror}.")
+        return path
+
+    def secret(self, name: str, path: Path) -> str:
+        """Return a secret that is made once and kept in ``path`` with mode 0600.
+
+        Several processes may start at once: all of them end up with the one that was linked first.
+        """
+        given = self.str(name, default="")
+        if given:
+            return given
+        try:
+            return path.read_text() or self._make_secret(path)
+        except FileNotFoundError:
+            return self._make_secret(path)
+        except OSError:
+            return secrets.token_urlsafe(50)
+
+    def _make_secret(self, path: Path) -> str:
+        secret = secrets.token_urlsafe(50)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secret)
+                file.flush()
+                os.fsync(file.fileno())
+            try:
+                os.link(draft, path)
+            except FileExistsError:
+                return path.read_text()
+            finally:
+                draft.unlink()
+        except OSError:
+            # DATA_DIR cannot be written, which a check reports: sessions end with this process.
+            return secret
+        return secret

@@ -1,0 +1,229 @@
+"""Settings of IoT Support. The environment is read here and nowhere else.
+
+A bare checkout runs with no variable set. Whether a value makes sense is a system check: see ``iotsupport.checks``.
+"""
+
+from pathlib import Path
+
+from csp.constants import SELF
+
+from iotsupport.environment import Environment, is_allowed_host, is_host, is_origin
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = Environment()
+env.read_env(BASE_DIR / ".env")
+
+# Variables whose value cannot be right, with a sentence each; ``iotsupport.checks`` reports them.
+ENVIRONMENT_PROBLEMS = env.problems
+
+# --- Where things are kept ---------------------------------------------------------------------------------------
+
+DATA_DIR = env.folder("DATA_DIR", BASE_DIR / "data")
+
+# Mirror of the device configurations. A web server may serve it directly.
+ESP32_CONFIGS_DIR = env.folder("ESP32_CONFIGS_DIR", DATA_DIR / "configs")
+
+# Mirror of the assets. A web server may serve it directly.
+ASSETS_DIR = env.folder("ASSETS_DIR", DATA_DIR / "assets")
+
+# The bytes of every version of every asset, under their SHA-256. Not rebuilt from anything: back it up.
+BLOBS_DIR = env.make_folder("DATA_DIR", DATA_DIR / "blobs")
+
+# --- Security ----------------------------------------------------------------------------------------------------
+
+SECRET_KEY = env.secret("SECRET_KEY", DATA_DIR / "secret_key")
+DEBUG = env.switch("DEBUG", default=False)
+ALLOWED_HOSTS = env.items(
+    "ALLOWED_HOSTS",
+    ["localhost", "127.0.0.1", "[::1]"],
+    is_allowed_host,
+    "a host name or address, without scheme or port",
+)
+CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like https://iot.example.com")
+
+# A Secure cookie would lock out the administrator who has no HTTPS: browsers drop it on plain HTTP.
+SESSION_COOKIE_SECURE = False
+CSRF_COOKIE_SECURE = False
+SILENCED_SYSTEM_CHECKS = [
+    "security.W004",  # HSTS: the front server's
+    "security.W008",  # SECURE_SSL_REDIRECT: devices need plain HTTP
+    "security.W012",  # SESSION_COOKIE_SECURE: see above
+    "security.W016",  # CSRF_COOKIE_SECURE: see above
+]
+
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": [SELF],
+        "img-src": [SELF, "data:"],
+        "worker-src": [SELF, "blob:"],  # the JSON editor marks mistakes while one types
+        "object-src": ["'none'"],
+        "base-uri": [SELF],
+        "form-action": [SELF],
+        "frame-ancestors": ["'none'"],
+    }
+}
+
+# By name and address together: by address alone, one guesser behind a proxy locks everybody out.
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 1  # hour
+AXES_RESET_ON_SUCCESS = True
+AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
+AXES_VERBOSE = False
+AXES_ENABLE_ADMIN = False
+
+# The first administrator, made by ``make run``; without a password one is made up.
+DJANGO_SUPERUSER_USERNAME = env.str("DJANGO_SUPERUSER_USERNAME", default="") or "admin"
+DJANGO_SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
+
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+
+# --- The parts ---------------------------------------------------------------------------------------------------
+
+INSTALLED_APPS = [
+    "iotsupport",  # ahead of django.contrib.admin: its templates and static files come first
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "axes",
+    "csp",
+    "django_ace",
+    "django_prometheus",
+    "ninja",  # so that the API's documentation is served from here, not from a foreign host
+    "simple_history",
+    "devices",
+    "assets",
+    "notifications",  # after both: a file is in place before its message goes out
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "iotsupport.middleware.OpenUrlsMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "iotsupport.middleware.HostMiddleware",
+    "iotsupport.middleware.UnfinishedUploadsMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "simple_history.middleware.HistoryRequestMiddleware",
+    "axes.middleware.AxesMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+ROOT_URLCONF = "iotsupport.urls"
+WSGI_APPLICATION = "iotsupport.wsgi.application"
+LOGIN_URL = "admin:login"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- Database ----------------------------------------------------------------------------------------------------
+
+DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
+    DATABASES["default"]["OPTIONS"] = {
+        "timeout": 20,
+        "transaction_mode": "IMMEDIATE",
+        "init_command": (
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;"
+            " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"
+        ),
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# --- Files -------------------------------------------------------------------------------------------------------
+
+CONFIG_MAX_BYTES = env.number("CONFIG_MAX_BYTES", default=65536, least=2)
+ASSET_MAX_BYTES = env.number("ASSET_MAX_BYTES", default=67108864, least=1)
+
+STATIC_URL = "static/"
+STATIC_ROOT = env.make_folder("DATA_DIR", DATA_DIR / "static")
+# Before the first collectstatic, the files are found where they are installed.
+WHITENOISE_USE_FINDERS = not (STATIC_ROOT / "admin").is_dir()
+
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {"BACKEND": "iotsupport.staticfiles.StaticStorage"},
+    "configs": {
+        "BACKEND": "iotsupport.mirror.MirrorStorage",
+        "OPTIONS": {"location": ESP32_CONFIGS_DIR, "label": "configurations"},
+    },
+    "assets": {"BACKEND": "iotsupport.mirror.MirrorStorage", "OPTIONS": {"location": ASSETS_DIR, "label": "assets"}},
+    "blobs": {"BACKEND": "iotsupport.mirror.MirrorStorage", "OPTIONS": {"location": BLOBS_DIR, "label": "blobs"}},
+}
+
+# Uploads are assets, and only assets: written straight to where their bytes stay, hashed on the way.
+FILE_UPLOAD_HANDLERS = ["assets.uploads.AssetUploadHandler"]
+# A configuration that is too large still reaches its form, which says so and shows it again.
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(16 * 1024 * 1024, 8 * CONFIG_MAX_BYTES)
+# "Delete selected" sends a field for each row.
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 100_000
+
+# --- MQTT --------------------------------------------------------------------------------------------------------
+
+# Broker, as mqtt://host:port or mqtts://host:port; empty turns notifications off.
+MQTT_URL = env.str("MQTT_URL", default="").strip()
+MQTT_USERNAME = env.str("MQTT_USERNAME", default="")
+MQTT_PASSWORD = env.str("MQTT_PASSWORD", default="")
+MQTT_CA_FILE = env.str("MQTT_CA_FILE", default="")
+
+# --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
+
+HOST = env.items("HOST", ["127.0.0.1"], is_host, "one host name or address, without scheme or port")[0]
+PORT = env.number("PORT", default=8000, least=0, most=65535)
+WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
+
+# Where the workers of one server add up their metrics; gunicorn.conf.py empties it.
+METRICS_DIR = Path(env.str("PROMETHEUS_MULTIPROC_DIR", default="") or DATA_DIR / "metrics")
+PROMETHEUS_EXPORT_MIGRATIONS = False
+
+# --- Language, time, logging -------------------------------------------------------------------------------------
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = "UTC"
+USE_I18N = False
+USE_TZ = True
+DATETIME_FORMAT = "Y-m-d H:i T"
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "loggers": {
+        name: {"handlers": ["console"], "level": "INFO", "propagate": False}
+        for name in ["iotsupport", "devices", "assets", "notifications"]
+    }
+    | {
+        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        # Every 404 of a device that has no configuration yet would be a line.
+        "django.request": {"level": "ERROR"},
+    },
+}
