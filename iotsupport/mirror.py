@@ -1,0 +1,464 @@
+"""The mirror: files on disk that equal rows of the database.
+
+New bytes are written and synced beside their place while the transaction is open, so that a full or read-only disk
+refuses the save. After the commit the file is made equal to what its row says *then*: two saves may commit in one
+order and get here in the other. A reader sees a whole file, old or new.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, ClassVar, Self, cast
+
+from django.apps import apps
+from django.core.files.base import File
+from django.core.files.storage import FileSystemStorage, storages
+from django.db import DatabaseError, models, transaction
+from django.utils.deconstruct import deconstructible
+
+logger = logging.getLogger(__name__)
+
+# Never a public name: those do not start with a dot.
+TEMPORARY_PREFIX = ".new-"
+
+# Readable by the web server's user. A file that the database does not know is denied this bit, and is not served.
+SERVED_MODE = 0o644
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class MirrorError(Exception):
+    """Bytes could not be stored. The message is a sentence for a person; nothing was changed."""
+
+
+class MirrorBehindError(MirrorError):
+    """The row is committed, but its file could not be made equal to it. Nothing may be announced."""
+
+
+class StagedFile:
+    """New bytes beside their place: under a random name, locked while they are in flight.
+
+    The file goes with the object unless it was put in place: a transaction that rolls back drops its ``on_commit``
+    callbacks, and with them what they hold. What a killed process leaves is not locked, which is how
+    :meth:`MirrorStorage.leftovers` knows it.
+    """
+
+    _file: IO[bytes] | None = None
+
+    def __init__(self, directory: Path) -> None:
+        self._file, self.path = _create_locked(directory)
+        self._digest = hashlib.sha256()
+        self._in_place = False
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        self._open_file.write(chunk)
+        self._digest.update(chunk)
+        self.size += len(chunk)
+
+    def sync(self) -> Self:
+        """Bring everything that was written to the disk."""
+        self._open_file.flush()
+        os.fsync(self._open_file.fileno())
+        return self
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def move(self, target: Path) -> None:
+        """Take the place of ``target``, at once."""
+        os.replace(self.path, target)
+        self.path = target
+        self._in_place = True
+
+    def close(self) -> None:
+        """Let go; a file that is not in place is removed. Idempotent."""
+        if self._file is None:
+            return
+        try:
+            if not self._in_place:
+                self.remove()
+        except OSError as error:
+            logger.warning("%s is left until the next start: %s", self.path, error)
+        try:
+            # Closing flushes, which fails once more where the disk is full; the descriptor is closed all the same.
+            self._file.close()
+        except OSError:
+            logger.debug("Could not flush %s while closing it", self.path)
+        self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def remove(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+    @property
+    def _open_file(self) -> IO[bytes]:
+        if self._file is None:
+            raise ValueError("The staged file is closed.")
+        return self._file
+
+
+def _create_locked(directory: Path) -> tuple[IO[bytes], Path]:
+    while True:
+        path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}"
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = os.fdopen(descriptor, "w+b")
+        os.fchmod(descriptor, SERVED_MODE)  # whatever the umask says
+        if try_lock(file) and os.fstat(descriptor).st_nlink:
+            return file, path
+        # A sweep took it for a leftover before it was locked.
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def try_lock(file: IO[bytes]) -> bool:
+    """Lock an open file for this handle, unless another one has it."""
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+@deconstructible(path="iotsupport.mirror.MirrorStorage")
+class MirrorStorage(FileSystemStorage):
+    """A directory of files that are replaced whole: written beside, synced, renamed."""
+
+    def __init__(self, location: str | os.PathLike[str], label: str = "mirror") -> None:
+        super().__init__(location=location, allow_overwrite=True, file_permissions_mode=SERVED_MODE)
+        self.label = label
+        self._locked = threading.local()
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.location)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the operating system says into a sentence: raises :class:`MirrorError`."""
+        try:
+            yield
+        except OSError as error:
+            logger.warning("The %s directory cannot be written: %s", self.label, error)
+            raise MirrorError(explain(error, self.label)) from error
+
+    def stage(self, chunks: Iterable[bytes]) -> StagedFile:
+        """Write and sync new bytes beside their place. Raises :class:`MirrorError`."""
+        with self.explained():
+            staged = StagedFile(self.directory)
+            try:
+                for chunk in chunks:
+                    staged.write(chunk)
+                return staged.sync()
+            except BaseException:
+                # Now: a traceback may keep the object, and what fills the disk, for a while.
+                staged.close()
+                raise
+
+    def put(self, staged: StagedFile, name: str) -> None:
+        """Give staged bytes their name.
+
+        The directory is not synced: after a power cut the start-up makes the file equal to its row again.
+        """
+        target = Path(self.path(name))
+        now = time.time_ns()
+        with suppress(FileNotFoundError):
+            # HTTP dates count seconds: no version may have the date of an earlier one of the same second.
+            now = max(now, (target.stat().st_mtime_ns // 10**9 + 1) * 10**9 + now % 10**9)
+        os.utime(staged.path, ns=(now, now))
+        staged.move(target)
+        staged.close()
+
+    def _save(self, name: str, content: File[Any]) -> str:
+        self.put(self.stage(content.chunks()), name)
+        return name
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keep every other process and thread from changing the directory's names meanwhile.
+
+        Re-entrant: the garbage collector may run while it is held, and close a staged file that needs it too.
+        """
+        if getattr(self._locked, "here", False):
+            yield
+            return
+        descriptor = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._locked.here = True
+            yield
+        finally:
+            self._locked.here = False
+            os.close(descriptor)
+
+    def names(self) -> list[str]:
+        """Public names, sorted."""
+        with os.scandir(self.directory) as entries:
+            return sorted(e.name for e in entries if not e.name.startswith(".") and e.is_file(follow_symlinks=False))
+
+    def matches(self, name: str, sha256: str) -> bool:
+        """Whether the file has these bytes, and may be served."""
+        try:
+            with open(self.path(name), "rb") as file:
+                served = os.fstat(file.fileno()).st_mode & 0o004
+                return bool(served) and hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        except FileNotFoundError:
+            return False
+
+    def withhold(self, name: str) -> None:
+        """Keep a file, but let nobody download it."""
+        path = Path(self.path(name))
+        path.chmod(path.stat().st_mode & ~0o044)
+
+    def leftovers(self, *, remove: bool = False) -> list[Path]:
+        """Temporary files that no process holds: what killed ones left behind."""
+        found = []
+        for path in self.directory.glob(f"{TEMPORARY_PREFIX}*"):
+            try:
+                with path.open("rb") as file:
+                    if not try_lock(file):
+                        continue
+                    found.append(path)
+                    if remove:  # while it is locked: a process that has just made it then makes another
+                        path.unlink()
+            except FileNotFoundError:
+                continue
+        return found
+
+    def check_writable(self) -> None:
+        """Raise :class:`MirrorError` unless names can be changed here. Costs one system call."""
+        if not os.access(self.directory, os.W_OK | os.X_OK):
+            # Root may everything but write to a read-only file system, so ask for the reason.
+            code = errno.EACCES if self.directory.is_dir() else errno.ENOENT
+            raise MirrorError(explain(OSError(code, os.strerror(code)), self.label))
+
+    def probe(self) -> None:
+        """Write a little and remove it again. Raises :class:`MirrorError`."""
+        with self.explained():
+            staged = StagedFile(self.directory)
+            try:
+                staged.write(b"\0" * 4096)
+                staged.sync()
+            finally:
+                staged.close()
+
+
+def mirror_storage(alias: str) -> MirrorStorage:
+    """The storage of this name in ``STORAGES``."""
+    return cast(MirrorStorage, storages[alias])
+
+
+def explain(error: OSError, label: str) -> str:
+    """One sentence on why bytes could not be stored, and what to do."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return f"No room is left on the disk of the {label} directory. Free some space there, then try again."
+    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
+        return f"The {label} directory cannot be written. Make it writable for the server's user, then try again."
+    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
+        return f"The {label} directory is missing. Create it for the server's user, then try again."
+    return f"The {label} directory cannot be used ({error.strerror}). Repair it, then try again."
+
+
+class MirroredModel(models.Model):
+    """A row whose bytes are mirrored as one file."""
+
+    storage_alias: ClassVar[str]
+    filename: Any
+
+    # What the row's file was called when the row was read.
+    _known_filename: str | None = None
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        # Outside a transaction, Django commits before it sends post_save: too late to refuse.
+        with transaction.atomic(using=kwargs.get("using")):
+            super().save(*args, **kwargs)
+
+    @classmethod
+    def storage(cls) -> MirrorStorage:
+        return mirror_storage(cls.storage_alias)
+
+    @classmethod
+    def with_filename(cls, filename: str, using: str) -> Self | None:
+        """The row that is mirrored under this name, as the database has it now."""
+        raise NotImplementedError
+
+    @classmethod
+    def remembers(cls, filename: str, sha256: str) -> bool:
+        """Whether these bytes were once mirrored under this name, and the history keeps them."""
+        raise NotImplementedError
+
+    @property
+    def content_sha256(self) -> str:
+        """SHA-256 of the mirrored bytes, in hexadecimal."""
+        raise NotImplementedError
+
+    @classmethod
+    def collect_garbage(cls) -> list[str]:
+        """Remove bytes that no version needs; called at start-up and by ``sync_mirror``. Returns what went."""
+        return []
+
+    def stage(self) -> StagedFile:
+        """Write this row's bytes beside their place. Raises :class:`MirrorError`."""
+        raise NotImplementedError
+
+    def is_mirrored(self) -> bool:
+        return self.storage().matches(self.filename, self.content_sha256)
+
+    @classmethod
+    def from_db(cls, *args: Any, **kwargs: Any) -> Self:
+        row = super().from_db(*args, **kwargs)
+        if not row.get_deferred_fields():
+            row._known_filename = row.filename
+        return row
+
+    def mirror_saved(self, using: str) -> None:
+        """Call in ``post_save``: stage the new bytes now, put them in place after the commit.
+
+        Raises :class:`MirrorError` where they cannot be stored, which rolls the save back.
+        """
+        staged = self.stage()
+        filename, old_filename = self.filename, self._known_filename
+        transaction.on_commit(lambda: settle(type(self), filename, using, staged), using=using)
+        if old_filename not in {None, filename}:
+            transaction.on_commit(lambda: settle(type(self), str(old_filename), using), using=using)
+        self._known_filename = filename
+
+    def mirror_deleted(self, using: str) -> None:
+        """Call in ``post_delete``: the file follows after the commit."""
+        self.storage().check_writable()
+        filename = self.filename
+        transaction.on_commit(lambda: settle(type(self), filename, using), using=using)
+
+
+def mirrored_models() -> list[type[MirroredModel]]:
+    """Every model whose rows are mirrored."""
+    return [model for model in apps.get_models() if issubclass(model, MirroredModel)]
+
+
+def settle(model: type[MirroredModel], filename: str, using: str, staged: StagedFile | None = None) -> None:
+    """Make one file equal to what its row says now; the last to get here finds the last commit.
+
+    ``staged`` bytes are used if they are still the row's. Raises :class:`MirrorBehindError`.
+    """
+    storage = model.storage()
+    try:
+        with storage.explained(), storage.lock():
+            row = model.with_filename(filename, using)
+            if row is None:
+                storage.delete(filename)
+            elif staged is not None and staged.sha256 == row.content_sha256:
+                storage.put(staged, filename)
+            elif not row.is_mirrored():
+                storage.put(row.stage(), filename)
+    except (MirrorError, DatabaseError) as error:
+        logger.error("%s is saved, but its file is not: %s", filename, error)
+        raise MirrorBehindError(
+            f"The change is saved, but the file of {filename} is not up to date: {error}"
+        ) from error
+    finally:
+        if staged is not None:
+            staged.close()
+
+
+@dataclass
+class Differences:
+    """What a comparison of rows and files found; each list holds file names."""
+
+    written: list[str] = field(default_factory=list)
+    """Missing or different: (to be) written."""
+    removed: list[str] = field(default_factory=list)
+    """Left by a deleted row; the history has these bytes: (to be) removed."""
+    unknown: list[str] = field(default_factory=list)
+    """Not known to the database, now or earlier: not served, and kept unless asked otherwise."""
+    leftovers: list[str] = field(default_factory=list)
+    """Temporary files of processes that were killed: (to be) removed."""
+    failed: list[str] = field(default_factory=list)
+    """Sentences on what could not be repaired."""
+
+    def __bool__(self) -> bool:
+        return any([self.written, self.removed, self.unknown, self.leftovers, self.failed])
+
+    @contextmanager
+    def noting_failures(self, storage: MirrorStorage) -> Iterator[None]:
+        """Go on with the rest when one thing cannot be read or repaired."""
+        try:
+            with storage.explained():
+                yield
+        except MirrorError as error:
+            self.failed.append(str(error))
+
+
+def reconcile(
+    model: type[MirroredModel], using: str, *, repair: bool = True, delete_unknown: bool = False
+) -> Differences:
+    """Compare every row with its file, and make the files equal unless ``repair`` is false."""
+    storage = model.storage()
+    found = Differences()
+    with found.noting_failures(storage):
+        found.leftovers = [path.name for path in storage.leftovers(remove=repair)]
+    if repair:
+        with found.noting_failures(storage):
+            found.leftovers += model.collect_garbage()
+    expected = set()
+    for row in model._base_manager.using(using).iterator(chunk_size=100):
+        expected.add(row.filename)
+        with found.noting_failures(storage):
+            if not row.is_mirrored():
+                if repair:
+                    settle(model, row.filename, using)
+                found.written.append(row.filename)
+    with found.noting_failures(storage):
+        surplus = [name for name in storage.names() if name not in expected]
+        for filename in surplus:
+            with found.noting_failures(storage), suppress(FileNotFoundError):  # deleted meanwhile
+                _judge(found, model, filename, using, repair, delete_unknown)
+    return found
+
+
+def _judge(
+    found: Differences, model: type[MirroredModel], filename: str, using: str, repair: bool, delete_unknown: bool
+) -> None:
+    """Decide on a file that had no row when the rows were read."""
+    storage = model.storage()
+    with open(storage.path(filename), "rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if model.with_filename(filename, using) is not None:
+        return  # saved meanwhile
+    if delete_unknown or model.remembers(filename, sha256):
+        if repair:
+            settle(model, filename, using)
+        found.removed.append(filename)
+        return
+    found.unknown.append(filename)
+    if repair:
+        _withhold(found, model, filename, using)
+
+
+def _withhold(found: Differences, model: type[MirroredModel], filename: str, using: str) -> None:
+    storage = model.storage()
+    try:
+        with storage.lock():
+            if model.with_filename(filename, using) is None:  # and nobody can put one there now
+                storage.withhold(filename)
+    except OSError as error:
+        found.failed.append(
+            f"{filename} is not known, yet it is served: its mode cannot be changed ({error.strerror})."
+        )
