@@ -9,7 +9,8 @@ import tempfile
 import django
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
-os.environ["MQTT_URL"] = ""
+# Empty, so that .env does not set them either.
+os.environ |= dict.fromkeys(["ASSETS_DIR", "ESP32_CONFIGS_DIR", "MQTT_URL"], "")
 os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
 
 django.setup()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from csp.constants import SELF
 
-from iotsupport.environment import Environment, is_allowed_host, is_host, is_origin
+from iotsupport.environment import Environment, is_allowed_host, is_origin
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -196,12 +196,12 @@ MQTT_CA_FILE = env.str("MQTT_CA_FILE", default="")
 
 # --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
 
-HOST = env.items("HOST", ["127.0.0.1"], is_host, "one host name or address, without scheme or port")[0]
+HOST = env.host("HOST", default="127.0.0.1")
 PORT = env.number("PORT", default=8000, least=0, most=65535)
 WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
 
 # Where the workers of one server add up their metrics; gunicorn.conf.py empties it.
-METRICS_DIR = Path(env.str("PROMETHEUS_MULTIPROC_DIR", default="") or DATA_DIR / "metrics")
+METRICS_DIR = DATA_DIR / "metrics"
 PROMETHEUS_EXPORT_MIGRATIONS = False
 
 # --- Language, time, logging -------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_I18N = False
 USE_TZ = True
-DATETIME_FORMAT = "Y-m-d H:i T"
+FORMAT_MODULE_PATH = "iotsupport.formats"
 
 LOGGING = {
     "version": 1,

@@ -1,0 +1,18 @@
+from django.apps import AppConfig
+from django.core import checks
+
+
+class NotificationsConfig(AppConfig):
+    name = "notifications"
+    verbose_name = "Notifications"
+
+    def ready(self) -> None:
+        from iotsupport import health
+        from notifications import receivers  # noqa: F401
+        from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
+        from notifications.publisher import publisher
+
+        for check in [check_mqtt_url, check_mqtt_ca_file, check_mqtt_tls, check_mqtt_username]:
+            checks.register(check, "notifications")
+        health.report_also("broker", publisher.state)
+        publisher.start()

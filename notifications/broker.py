@@ -1,0 +1,125 @@
+"""Where the broker is, and how to get in: what the MQTT settings say."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass, field
+from typing import Self
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from django.conf import settings
+
+DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+
+# MQTT 5, section 1.5.4: the length of a string has two bytes.
+MAX_STRING_BYTES = 65535
+
+
+@dataclass(frozen=True)
+class Broker:
+    """A broker's address and credentials. ``str()`` of it holds no credentials."""
+
+    host: str
+    port: int
+    uses_tls: bool = False
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    ca_file: str = ""
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'mqtts' if self.uses_tls else 'mqtt'}://{host}:{self.port}"
+
+    @classmethod
+    def from_settings(cls) -> Self | None:
+        """The broker of the settings, ``None`` where there is none. Raises ``ValueError``, see :meth:`parse`."""
+        if not settings.MQTT_URL:
+            return None
+        return cls.parse(settings.MQTT_URL, settings.MQTT_USERNAME, settings.MQTT_PASSWORD, settings.MQTT_CA_FILE)
+
+    @classmethod
+    def parse(cls, url: str, username: str = "", password: str = "", ca_file: str = "") -> Self:
+        """Read ``mqtt://host[:1883]`` or ``mqtts://host[:8883]``; what is given beside the URL wins over what it holds.
+
+        Raises ``ValueError`` with a sentence that quotes nothing, for a password may be anywhere in a wrong URL.
+        """
+        parts = _split(url)
+        return cls(
+            host=_read_host(parts),
+            port=_read_port(parts),
+            uses_tls=parts.scheme == "mqtts",
+            username=_check_credential(username or _decode(parts.username)),
+            password=_check_credential(password or _decode(parts.password)),
+            ca_file=ca_file,
+        )
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """How to check the broker's certificate; ``None`` without TLS. Raises ``ValueError``, see :func:`trust`."""
+        return trust(self.ca_file) if self.uses_tls else None
+
+
+def trust(ca_file: str) -> ssl.SSLContext:
+    """Trust the authorities of a PEM file, or the system's where the name is empty.
+
+    Raises ``ValueError`` with a sentence where the file cannot be read or holds no certificate.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except ssl.SSLError as error:
+        raise ValueError(f"MQTT_CA_FILE '{ca_file}' holds no certificate in PEM format.") from error
+    except OSError as error:
+        raise ValueError(f"MQTT_CA_FILE '{ca_file}' cannot be read: {error.strerror}.") from error
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError("MQTT_URL is not a URL: check its brackets and special characters.") from None
+    if parts.scheme not in DEFAULT_PORTS or not url.lower().startswith(f"{parts.scheme}://"):
+        raise ValueError("MQTT_URL must begin with mqtt:// or mqtts://.")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("MQTT_URL must end after the port: it has no path, query or fragment.")
+    return parts
+
+
+def _read_host(parts: SplitResult) -> str:
+    host = parts.hostname
+    if not host:
+        raise ValueError("MQTT_URL names no host.")
+    try:
+        # As the socket module does; what fails here would end the network thread.
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("MQTT_URL names a host that cannot exist.") from None
+    if not host.isprintable() or " " in host:
+        raise ValueError("MQTT_URL names a host that cannot exist.")
+    return host
+
+
+def _read_port(parts: SplitResult) -> int:
+    try:
+        port = DEFAULT_PORTS[parts.scheme] if parts.port is None else parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("MQTT_URL must have a port from 1 to 65535, or none.")
+    return port
+
+
+def _decode(credential: str | None) -> str:
+    try:
+        return unquote(credential or "", errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError("MQTT_URL holds a user name or password that is not UTF-8.") from None
+
+
+def _check_credential(credential: str) -> str:
+    """MQTT 5, sections 1.5.4 and 3.1.3: UTF-8 without the null character, of a limited length."""
+    try:
+        is_usable = len(credential.encode()) <= MAX_STRING_BYTES and "\0" not in credential
+    except UnicodeEncodeError:
+        is_usable = False
+    if not is_usable:
+        raise ValueError("The MQTT user name or password cannot be sent: it is too long, or is not UTF-8 text.")
+    return credential

@@ -1,0 +1,151 @@
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from prometheus_client import REGISTRY
+
+from assets.models import Asset
+from devices.models import DeviceConfig
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT, Certificates, Mosquitto, Subscriber
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.publisher import publisher
+
+
+@pytest.fixture(scope="session")
+def shared_broker(tmp_path_factory):
+    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    return Certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture
+def make_broker(tmp_path):
+    """A broker of the test's own: to be stopped, frozen, or set up differently."""
+    brokers = []
+
+    def make(**options):
+        brokers.append(Mosquitto(tmp_path, **options).start())
+        return brokers[-1]
+
+    yield make
+    for broker in brokers:
+        broker.stop()
+
+
+@pytest.fixture
+def start(settings):
+    """Start the publisher with these settings; it is stopped after the test."""
+
+    def start(url, *, until_connected=True, **more_settings):
+        settings.MQTT_URL = url
+        for name, value in more_settings.items():
+            setattr(settings, name, value)
+        publisher.start()
+        if until_connected:
+            wait_until(lambda connection: connection.is_connected)
+        return publisher
+
+    yield start
+    publisher.stop()
+
+
+@pytest.fixture
+def subscriber(shared_broker, start):
+    """Hears what the publisher announces to the shared broker."""
+    start(shared_broker.url)
+    with Subscriber(shared_broker.port) as subscriber:
+        yield subscriber
+
+
+class Log(logging.Handler):
+    """What the app logs; its loggers do not propagate."""
+
+    def __init__(self):
+        super().__init__(logging.INFO)
+        self.messages = []
+        self._changed = threading.Condition()
+
+    def emit(self, record):
+        with self._changed:
+            self.messages.append(f"{record.levelname} {record.getMessage()}")
+            self._changed.notify_all()
+
+    @property
+    def warnings(self):
+        return [message for message in self.messages if not message.startswith("INFO")]
+
+    def wait_for(self, text):
+        with self._changed:
+            assert self._changed.wait_for(lambda: text in "\n".join(self.messages), LIMIT), self.messages
+
+
+@pytest.fixture
+def log():
+    handler, logger = Log(), logging.getLogger("notifications")
+    logger.addHandler(handler)
+    yield handler
+    logger.removeHandler(handler)
+
+
+@pytest.fixture
+def attempts():
+    """Tells how many attempts were counted since the test began: (succeeded, failed, timed)."""
+
+    def count(topic):
+        outcomes = [
+            REGISTRY.get_sample_value("mqtt_publish_total", {"topic": topic, "status": status})
+            for status in ["success", "failure"]
+        ]
+        return [*outcomes, REGISTRY.get_sample_value("mqtt_publish_duration_seconds_count", {"topic": topic})]
+
+    before = {topic: count(topic) for topic in [CONFIGS_TOPIC, ASSETS_TOPIC]}
+    return lambda topic=CONFIGS_TOPIC: tuple(
+        int(now - then) for now, then in zip(count(topic), before[topic], strict=True)
+    )
+
+
+@pytest.fixture(scope="session")
+def installation(tmp_path_factory):
+    """The environment of a migrated installation, for processes of their own."""
+    environment = {**os.environ, "DATA_DIR": str(tmp_path_factory.mktemp("installation")), "MQTT_URL": ""}
+    run(environment, "migrate")
+    return environment
+
+
+def run(environment, *arguments):
+    """Run a management command; it fails the test when it fails or does not end."""
+    command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
+    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+
+
+def wait_until(condition):
+    """Wait until a condition of the publisher's connection holds."""
+    connection = publisher._connection
+    assert connection is not None
+    with connection._changed:
+        assert connection._changed.wait_for(lambda: condition(connection), LIMIT), vars(connection)
+
+
+def wait_until_settled():
+    wait_until(lambda connection: connection._is_idle())
+
+
+def save_config(number=1, name="lamp"):
+    mac_address = f"aa-bb-cc-dd-ee-{number:02x}"
+    config = DeviceConfig.objects.filter(mac_address=mac_address).first() or DeviceConfig(mac_address=mac_address)
+    config.content = f'{{"deviceName": "{name}"}}'
+    config.save()
+    return config
+
+
+def upload_asset(filename="firmware.bin", content=b"firmware"):
+    return Asset.objects.upload(filename, [content])

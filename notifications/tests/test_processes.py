@@ -1,0 +1,222 @@
+"""Commands and forked processes: each has a connection of its own, and leaves in good order."""
+
+import re
+import socket
+import threading
+
+import pytest
+
+from iotsupport.tests.mosquitto import Subscriber, free_port
+from notifications.publisher import publisher
+from notifications.tests.conftest import run
+
+SAVE = """
+from devices.models import DeviceConfig
+DeviceConfig.objects.update_or_create(mac_address="aa-bb-cc-dd-ee-ff", defaults={"content": "{}"})
+print(DeviceConfig.objects.count(), "saved")
+"""
+ANNOUNCED = b'{"filename": "aa-bb-cc-dd-ee-ff.json"}'
+
+
+@pytest.fixture
+def shell(installation):
+    """Run Python code in a management command that has these settings."""
+
+    def shell(code, **environment):
+        return run({**installation, **environment}, "shell", "--no-imports", "-c", code)
+
+    return shell
+
+
+@pytest.fixture
+def black_hole():
+    """The URL of a host that does not answer: a connection to it is neither made nor refused."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as server, socket.socket() as waiting:
+        waiting.connect(server.getsockname())  # takes the only place in the queue
+        yield f"mqtt://127.0.0.1:{server.getsockname()[1]}"
+
+
+def client_ids(lines):
+    return re.findall(r"New client connected from \S+ as (iotsupport-\S+)", "\n".join(lines))
+
+
+def test_a_command_delivers_before_it_ends(shared_broker, shell):
+    first_line = len(shared_broker.lines)
+    with Subscriber(shared_broker.port) as subscriber:
+        shell(SAVE, MQTT_URL=shared_broker.url)
+
+        assert subscriber.next().payload == ANNOUNCED
+    [client_id] = client_ids(shared_broker.lines[first_line:])
+    shared_broker.wait_for_log(f"Received DISCONNECT from {client_id}", after=first_line)
+
+
+def test_a_command_delivers_everything(shared_broker, shell):
+    code = """
+from notifications.publisher import publisher
+for number in range(2000):
+    publisher.publish("iotsupport/updates/configs", f"{number}.json")
+"""
+    with Subscriber(shared_broker.port) as subscriber:
+        shell(code, MQTT_URL=shared_broker.url)
+
+        assert len({message.payload for message in subscriber.take(2000)}) == 2000
+
+
+def test_each_process_is_a_client_of_its_own(shared_broker, shell):
+    first_line = len(shared_broker.lines)
+    with Subscriber(shared_broker.port) as subscriber:
+        for _ in range(2):
+            shell(SAVE, MQTT_URL=shared_broker.url)
+        subscriber.take(2)
+
+    assert len(set(client_ids(shared_broker.lines[first_line:]))) == 2
+
+
+def test_a_forked_process_gets_its_own_connection(shared_broker, shell):
+    code = """
+import os
+from notifications.publisher import publisher
+child = os.fork()
+publisher.publish("iotsupport/updates/configs", "parent.json" if child else "child.json")
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    publisher.stop()
+    os._exit(0)
+publisher.publish("iotsupport/updates/configs", "parent-again.json")
+"""
+    first_line = len(shared_broker.lines)
+    with Subscriber(shared_broker.port) as subscriber:
+        shell(code, MQTT_URL=shared_broker.url)
+        payloads = {message.payload for message in subscriber.take(3)}
+
+    assert payloads == {b'{"filename": "%s.json"}' % name for name in [b"parent", b"child", b"parent-again"]}
+    first, second = client_ids(shared_broker.lines[first_line:])
+    assert first != second
+    for client_id in [first, second]:
+        shared_broker.wait_for_log(f"Received DISCONNECT from {client_id}", after=first_line)
+
+
+def test_a_forked_process_stays_off_where_its_parent_is(shell):
+    code = """
+import os
+from notifications.publisher import publisher
+child = os.fork()
+if not child:
+    os._exit(publisher.state() != "off")
+print(os.waitpid(child, 0)[1])
+"""
+    assert shell(code).stdout == "0\n"
+
+
+def test_the_connection_state_is_that_of_the_worst_process(shared_broker, shell, tmp_path):
+    code = f"""
+import os, sys
+from django.conf import settings
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector
+from notifications.publisher import publisher
+
+registry = CollectorRegistry()
+MultiProcessCollector(registry)
+
+def report(title):
+    names = ["mqtt_enabled", "mqtt_connection_state"]
+    print(title, *[registry.get_sample_value(name) for name in names], flush=True)
+
+def wait_until_connected():
+    changed = publisher._connection._changed
+    with changed:
+        assert changed.wait_for(lambda: publisher._connection.is_connected, 20)
+
+wait_until_connected()
+# The condition holds a moment before the gauge is set, by the thread that then pays: an acknowledgement is later.
+publisher.publish("iotsupport/updates/configs", "a.json")
+with publisher._connection._changed:
+    assert publisher._connection._changed.wait_for(publisher._connection._is_idle, 20)
+report("one")
+settings.MQTT_URL = "mqtt://127.0.0.1:{free_port()}"
+if not os.fork():
+    report("two")
+    sys.exit()
+os.wait()
+report("one again")
+"""
+    output = shell(code, MQTT_URL=shared_broker.url, PROMETHEUS_MULTIPROC_DIR=str(tmp_path)).stdout
+
+    assert output.splitlines() == ["one 1.0 1.0", "two 1.0 0.0", "one again 1.0 1.0"]
+    # Nor do ended commands count as workers that are disconnected.
+    assert not list(tmp_path.glob("gauge_live*"))
+
+
+@pytest.mark.parametrize("trouble", ["refused", "silent", "frozen", "unknown host"])
+def test_a_command_saves_and_ends_although_the_broker_does_not_answer(trouble, make_broker, black_hole, shell):
+    result = shell(SAVE, MQTT_URL=url_of(trouble, make_broker, black_hole))
+
+    assert result.stdout == "1 saved\n"
+    assert "1 files were not announced" in result.stderr
+
+
+@pytest.mark.parametrize("trouble", ["silent", "frozen"])
+def test_a_command_with_nothing_to_say_does_not_wait_for_the_broker(trouble, make_broker, black_hole, installation):
+    # It fails unless it ends with success, within the limit.
+    run({**installation, "MQTT_URL": url_of(trouble, make_broker, black_hole)}, "check")
+
+
+def url_of(trouble, make_broker, black_hole):
+    if trouble == "frozen":
+        broker = make_broker()
+        broker.freeze()
+        return broker.url
+    # The unknown name is too long for the domain name system, so that no name server is asked.
+    return {
+        "refused": f"mqtt://127.0.0.1:{free_port()}",
+        "silent": black_hole,
+        "unknown host": f"mqtt://{'broker.' * 40}invalid",
+    }[trouble]
+
+
+def test_a_command_ends_during_a_name_lookup(installation, shell):
+    code = """
+import socket, threading
+socket.getaddrinfo = lambda *args, **kwargs: threading.Event().wait()
+from django.conf import settings
+from notifications.publisher import publisher
+settings.MQTT_URL = "mqtt://broker"
+publisher.start()
+publisher.publish("iotsupport/updates/configs", "a.json")
+"""
+    # It fails unless it ends with success, within the limit.
+    assert "1 files were not announced" in shell(code).stderr
+
+
+def test_a_command_trusts_only_the_given_authority(make_broker, certificates, shell):
+    broker = make_broker(certificates=certificates)
+
+    result = shell(SAVE, MQTT_URL=broker.url)
+
+    assert result.stdout.endswith("1 saved\n")
+    assert "certificate verify failed" in result.stderr
+    assert result.stderr.count("cannot be reached") == 1
+
+
+def test_a_command_runs_with_a_broken_url(shell):
+    result = shell(SAVE, MQTT_URL="mqtt://me:hunter2@:1883")
+
+    assert result.stdout == "1 saved\n"
+    assert result.stderr.count("MQTT_URL names no host.") == 1
+    assert "hunter2" not in result.stderr
+
+
+def test_threads_of_one_process_share_a_connection(subscriber, shared_broker):
+    def announce(thread):
+        for number in range(25):
+            publisher.publish("iotsupport/updates/configs", f"{thread}-{number}.json")
+
+    threads = [threading.Thread(target=announce, args=[thread]) for thread in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len({message.payload for message in subscriber.take(200)}) == 200
