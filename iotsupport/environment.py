@@ -87,6 +87,16 @@ class Environment(environ.Env):
 
         return self.read(name, parse, default, expected)
 
+    def host(self, name: str, default: str) -> str:
+        """Return one host name or address; an IPv6 address without brackets."""
+
+        def parse(raw: str) -> str:
+            if not is_host(raw):
+                raise ValueError(raw)
+            return raw.strip("[]")
+
+        return self.read(name, parse, default, "one host name or address, without scheme or port")
+
     def items(self, name: str, default: list[str], is_valid: Callable[[str], bool], expected: str) -> list[str]:
         """Return a comma-separated list without its wrong items; ``expected`` completes "each must be …"."""
         items = [item.strip() for item in self.str(name, default="").split(",") if item.strip()]
@@ -155,9 +165,11 @@ class Environment(environ.Env):
             try:
                 os.link(draft, path)
             except FileExistsError:
-                return path.read_text()
+                if kept := path.read_text():
+                    return kept
+                os.replace(draft, path)
             finally:
-                draft.unlink()
+                draft.unlink(missing_ok=True)
         except OSError:
             # DATA_DIR cannot be written, which a check reports: sessions end with this process.
             return secret

@@ -170,7 +170,7 @@ WHITENOISE_USE_FINDERS = not (STATIC_ROOT / "admin").is_dir()
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "iotsupport.staticfiles.StaticStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "configs": {
         "BACKEND": "iotsupport.mirror.MirrorStorage",
         "OPTIONS": {"location": ESP32_CONFIGS_DIR, "label": "configurations"},

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from django.db import IntegrityError, transaction
@@ -28,7 +28,7 @@ from iotsupport.tests.server import files
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("mirrors")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 class Refusal(Exception):
@@ -382,11 +382,30 @@ def test_removes_what_a_killed_process_left(
     assert files(configs) == {}
 
 
+def test_a_leftover_is_removed_while_it_is_locked(
+    storage: MirrorStorage, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the process that has just made it may lock it in between, and lose it."""
+    (configs / ".new-1").touch()
+    locked: list[bool] = []
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        with path.open("rb") as file:
+            locked.append(not mirror.try_lock(file))
+
+    monkeypatch.setattr(mirror.Path, "unlink", unlink)
+
+    storage.leftovers(remove=True)
+
+    assert locked == [True]
+
+
 def test_begins_again_where_its_new_file_is_taken_for_a_leftover(
     storage: MirrorStorage, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another process may look between the making and the locking."""
-    chmod, looked = os.fchmod, []
+    chmod = os.fchmod
+    looked: list[Path] = []
 
     def look_meanwhile(descriptor: int, mode: int) -> None:
         chmod(descriptor, mode)
@@ -404,7 +423,8 @@ def test_begins_again_where_its_new_file_is_taken_for_a_leftover(
 def test_leaves_no_second_file_where_another_process_has_locked_the_first(
     storage: MirrorStorage, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chmod, locked = os.fchmod, []
+    chmod = os.fchmod
+    locked: list[BinaryIO] = []
 
     def lock_meanwhile(descriptor: int, mode: int) -> None:
         chmod(descriptor, mode)
@@ -491,10 +511,12 @@ def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(m
 
 
 def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(mirrors: Path) -> None:
+    blob = blobs.StagedBlob()
+    blob.write(b"firmware")
     with transaction.atomic():
-        upload(b"firmware")
+        blob.keep()
 
-        assert Asset.collect_garbage() == []
+        assert Asset.collect_garbage() == []  # though no row names it yet
 
     assert list(files(mirrors / "blobs").values()) == [b"firmware"]
 

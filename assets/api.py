@@ -1,0 +1,133 @@
+"""Assets, for scripts and CI."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from ninja import Router, Schema
+from ninja.decorators import decorate_view
+from pydantic import WithJsonSchema
+
+from assets import views
+from assets.metrics import SIZE, track_uploads
+from assets.models import Asset
+from assets.names import validate_filename
+from assets.uploads import UploadedAsset
+from iotsupport import converters  # noqa: F401 - registers {anything:…}
+from iotsupport.api import (
+    DOWNLOAD_ANSWERS,
+    REFUSALS,
+    body_of,
+    file_of,
+    no_content,
+    require,
+    require_length,
+    user_of,
+)
+from iotsupport.errors import ApiError
+
+router = Router(tags=["assets"])
+
+# For the documentation alone: what does not match is refused in words of our own.
+Filename = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": r"^(?!\.)(?!.*\.\.)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+$",
+            "maxLength": 200,
+            "description": "At most 200 bytes in UTF-8.",
+            "examples": ["firmware.bin"],
+        }
+    ),
+]
+
+UPLOAD_FORM = {
+    "type": "object",
+    "properties": {"file": {"type": "string", "format": "binary"}},
+    "required": ["file"],
+}
+
+
+class AssetSchema(Schema):
+    filename: str
+    size: int
+    sha256: str
+    uploaded_at: datetime
+
+
+@router.get("/assets", response={200: list[AssetSchema], **REFUSALS}, summary="List all assets")
+def list_assets(request: HttpRequest) -> HttpResponse:
+    require(request, "assets.view_asset")
+    return JsonResponse([_describe(asset) for asset in Asset.objects.order_by("filename")], safe=False)
+
+
+@router.post(
+    "/assets",
+    response={200: AssetSchema, **REFUSALS},
+    summary="Upload an asset, new or again",
+    openapi_extra=body_of("multipart/form-data", UPLOAD_FORM),
+)
+@decorate_view(track_uploads)
+def upload_asset(request: HttpRequest) -> HttpResponse:
+    upload = _read_upload(request)
+    validate_filename(upload.full_name)
+    exists = Asset.objects.filter(filename=upload.full_name).exists()
+    require(request, "assets.change_asset" if exists else "assets.add_asset")
+    asset = Asset.objects.store(upload.full_name, upload.take_blob(), user=user_of(request))
+    SIZE.observe(asset.size)
+    return JsonResponse(_describe(asset))
+
+
+# Answered by iotsupport.open_urls, ahead of this: here for the documentation.
+@router.get(
+    "/assets/{anything:filename}",
+    auth=None,
+    response={200: None, **DOWNLOAD_ANSWERS},
+    summary="Download an asset, as devices do",
+    openapi_extra=file_of("application/octet-stream", {"type": "string", "format": "binary"}),
+)
+def download_asset(request: HttpRequest, filename: Filename) -> HttpResponseBase:
+    return views.download_asset(request, filename)
+
+
+@router.delete("/assets/{anything:filename}", response={204: None, **REFUSALS}, summary="Delete an asset")
+def delete_asset(request: HttpRequest, filename: Filename) -> HttpResponse:
+    require(request, "assets.delete_asset")
+    validate_filename(filename)
+    with transaction.atomic():
+        asset = Asset.objects.select_for_update().filter(filename=filename).first()
+        if asset is None:
+            raise ApiError(404, "NOT_FOUND", f"There is no asset called {filename}. GET /assets lists them all.")
+        asset.delete()
+    return no_content()
+
+
+def _read_upload(request: HttpRequest) -> UploadedAsset:
+    if (request.content_type or "").lower() != "multipart/form-data":
+        message = "Send the file as multipart/form-data, in a field called 'file': curl -F file=@firmware.bin …"
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    require_length(request)
+    # One of the two is needed at least; which, the name will tell.
+    if not request.user.has_perm("assets.add_asset"):
+        require(request, "assets.change_asset")
+    uploads = request.FILES.getlist("file")
+    if len(uploads) > 1:
+        raise ApiError(400, "TOO_MANY_FILES", "Several files arrived. Send each in a request of its own.")
+    if not uploads or not isinstance(uploads[0], UploadedAsset):
+        message = "No file arrived. Send one file with a usable name in the multipart field 'file'."
+        raise ApiError(400, "NO_FILE", message)
+    return uploads[0]
+
+
+def _describe(asset: Asset) -> dict[str, Any]:
+    return {
+        "filename": asset.filename,
+        "size": asset.size,
+        "sha256": asset.sha256,
+        "uploaded_at": asset.uploaded_at,
+    }

@@ -1,0 +1,137 @@
+"""The bytes of every version of every asset, each under its SHA-256.
+
+Unlike the mirror they are rebuilt from nothing, so they are on the disk before the row that names them is committed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from iotsupport.mirror import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
+
+DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
+
+
+def storage() -> MirrorStorage:
+    return mirror_storage("blobs")
+
+
+class StagedBlob(StagedFile):
+    """Bytes of an upload, hashed as they arrive; gone with the object unless they were committed."""
+
+    def __init__(self) -> None:
+        blobs = storage()
+        with blobs.explained():
+            super().__init__(blobs.directory)
+        self._md5 = hashlib.md5(usedforsecurity=False)  # what Arduino's HTTPUpdate checks
+        self._is_kept = False
+
+    def write(self, chunk: bytes) -> None:
+        """Raises ``ValidationError`` past the size limit."""
+        check_size(self.size + len(chunk))
+        super().write(chunk)
+        self._md5.update(chunk)
+
+    @property
+    def md5(self) -> str:
+        return self._md5.hexdigest()
+
+    def keep(self) -> None:
+        """Put the bytes under their digest, for good once the transaction commits. Raises :class:`MirrorError`.
+
+        Another upload of the same bytes may be in flight, so each puts a file of its own there, and a rollback
+        takes away only what it brought.
+        """
+        if not self._is_kept:
+            with storage().explained():
+                self._place(storage())
+        transaction.on_commit(self._commit)
+
+    def _place(self, blobs: MirrorStorage) -> None:
+        self.sync()
+        with blobs.lock():
+            target = Path(blobs.path(self.sha256))
+            is_new = not target.exists()
+            self.move(target)
+            self._in_place = not is_new  # until the commit
+        self._is_kept = True
+        _sync_directory(blobs.directory)
+
+    def _commit(self) -> None:
+        self._in_place = True
+        self.close()
+
+    def remove(self) -> None:
+        with storage().lock():
+            if _is_same_file(self.path, self._open_file.fileno()):
+                self.path.unlink()
+
+
+def check_size(size: int) -> None:
+    """Raise ``ValidationError`` for more bytes than an asset may have."""
+    if size > settings.ASSET_MAX_BYTES:
+        message = (
+            f"The file has more than {settings.ASSET_MAX_BYTES} bytes. Send a smaller one, or raise ASSET_MAX_BYTES."
+        )
+        raise ValidationError(message, code="TOO_LARGE")
+
+
+def read(sha256: str) -> Iterator[bytes]:
+    """Yield the bytes kept under a digest. Raises :class:`MirrorError` where they are missing or damaged."""
+    digest = hashlib.sha256()
+    try:
+        with storage().open(sha256) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                yield chunk
+    except FileNotFoundError as error:
+        raise MirrorError(DAMAGED) from error
+    if digest.hexdigest() != sha256:
+        raise MirrorError(DAMAGED)
+
+
+def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:
+    """Remove what killed uploads left, and bytes that no version names any more. Returns the names removed."""
+    blobs = storage()
+    with blobs.explained():
+        removed = [path.name for path in blobs.leftovers(remove=True)]
+        return removed + [name for name in blobs.names() if _remove_unless(is_referenced, name)]
+
+
+def _remove_unless(is_referenced: Callable[[str], bool], name: str) -> bool:
+    path = Path(storage().path(name))
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return False  # another one was quicker
+    with file:
+        # Locked while the upload that brought it is not committed: so look in the database after locking.
+        if not try_lock(file) or is_referenced(name):
+            return False
+        with storage().lock():
+            is_ours = _is_same_file(path, file.fileno())
+            if is_ours:
+                path.unlink()
+            return is_ours
+
+
+def _is_same_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

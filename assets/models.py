@@ -1,0 +1,120 @@
+"""Binary files that devices download by name: firmware, fonts, images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import ClassVar, Self
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.db import IntegrityError, models, transaction
+from simple_history.models import HistoricalRecords
+
+from assets import blobs
+from assets.names import validate_filename
+from iotsupport.mirror import CHUNK_BYTES, MirroredModel, StagedFile
+
+
+class AssetManager(models.Manager["Asset"]):
+    def upload(self, filename: str, chunks: Iterable[bytes], *, user: User | None = None) -> Asset:
+        """Create or replace an asset from a stream. Raises as :meth:`store`, and for too many bytes."""
+        blob = blobs.StagedBlob()
+        with blobs.storage().explained():
+            for chunk in chunks:
+                blob.write(chunk)
+        return self.store(filename, blob, user=user)
+
+    def store(self, filename: str, blob: blobs.StagedBlob, *, user: User | None = None) -> Asset:
+        """Create or replace an asset with bytes that have arrived.
+
+        Raises ``ValidationError`` for an unusable name, and ``MirrorError`` where the bytes cannot be stored.
+        """
+        try:
+            validate_filename(filename)
+            return self._store(filename, blob, user)
+        except IntegrityError:
+            # Created by somebody else at the same moment: now there is something to replace.
+            return self._store(filename, blob, user)
+        except Exception:
+            blob.close()
+            raise
+
+    def _store(self, filename: str, blob: blobs.StagedBlob, user: User | None) -> Asset:
+        with transaction.atomic():
+            asset = self.select_for_update().filter(filename=filename).first() or self.model(filename=filename)
+            asset.take(blob, user)
+            asset.save()
+        return asset
+
+    def import_file(self, path: Path, *, dry_run: bool) -> str:
+        """Take over one file; return ``taken``, ``replaced`` or ``unchanged``. Raises as :meth:`upload`."""
+        validate_filename(path.name)
+        blobs.check_size(path.stat().st_size)
+        current = self.filter(filename=path.name).first()
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            # Where the kept bytes are lost, this is how they come back.
+            if current is not None and current.sha256 == sha256 and blobs.storage().exists(sha256):
+                return "unchanged"
+            file.seek(0)
+            if not dry_run:
+                self.upload(path.name, iter(lambda: file.read(CHUNK_BYTES), b""))
+        return "taken" if current is None else "replaced"
+
+
+class Asset(MirroredModel):
+    """The current version of one file. Its bytes are kept under their SHA-256, see :mod:`assets.blobs`."""
+
+    storage_alias: ClassVar[str] = "assets"
+
+    filename = models.CharField(
+        "file name",
+        max_length=200,
+        unique=True,
+        validators=[validate_filename],
+        help_text="Devices download it as /assets/FILENAME.",
+    )
+    size = models.PositiveBigIntegerField("size in bytes", editable=False)
+    sha256 = models.CharField("SHA-256", max_length=64, editable=False)
+    md5 = models.CharField("MD5", max_length=32, editable=False)
+    uploaded_at = models.DateTimeField(auto_now=True)
+    uploaded_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    objects = AssetManager()
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["filename"]
+
+    def __str__(self) -> str:
+        return self.filename
+
+    def take(self, blob: blobs.StagedBlob, user: User | None) -> None:
+        """Make uploaded bytes the current version. Call in the transaction that saves the row."""
+        blob.keep()
+        self.size, self.sha256, self.md5, self.uploaded_by = blob.size, blob.sha256, blob.md5, user
+
+    @property
+    def content_sha256(self) -> str:
+        return self.sha256
+
+    def stage(self) -> StagedFile:
+        return self.storage().stage(blobs.read(self.sha256))
+
+    @classmethod
+    def with_filename(cls, filename: str, using: str) -> Self | None:
+        return cls._base_manager.using(using).filter(filename=filename).first()
+
+    @classmethod
+    def remembers(cls, filename: str, sha256: str) -> bool:
+        return cls.history.filter(filename=filename, sha256=sha256).exists()
+
+    @classmethod
+    def collect_garbage(cls) -> list[str]:
+        return blobs.collect_garbage(
+            lambda sha256: cls.history.filter(sha256=sha256).exists() or cls.objects.filter(sha256=sha256).exists()
+        )

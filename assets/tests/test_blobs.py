@@ -1,0 +1,283 @@
+"""The bytes of every version: there as long as a version names them, and no longer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from unittest import mock
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import transaction
+
+from assets import blobs
+from assets.models import Asset
+from iotsupport.mirror import MirrorError
+from iotsupport.settings import BASE_DIR
+
+pytestmark = pytest.mark.usefixtures("transactional_db")
+
+BYTES = b"some bytes"
+SHA256 = hashlib.sha256(BYTES).hexdigest()
+
+
+class RolledBack(Exception):
+    pass
+
+
+@pytest.fixture
+def kept(directories):
+    """Names in the directory of blobs, the hidden ones too."""
+
+    def kept() -> list[str]:
+        return sorted(path.name for path in (directories / "blobs").iterdir())
+
+    return kept
+
+
+@pytest.fixture
+def path(directories) -> Path:
+    """Where the bytes are kept."""
+    return directories / "blobs" / SHA256
+
+
+def stage(content: bytes = BYTES) -> blobs.StagedBlob:
+    staged = blobs.StagedBlob()
+    staged.write(content)
+    return staged
+
+
+def keep(content: bytes = BYTES) -> None:
+    with transaction.atomic():
+        stage(content).keep()
+
+
+def kill_an_upload(directory: Path) -> str:
+    """Return the name of the file that it leaves."""
+    script = """
+import django, os, pathlib, sys
+django.setup()
+from iotsupport.mirror import StagedFile
+staged = StagedFile(pathlib.Path(sys.argv[1]))
+print(staged.path.name, flush=True)
+os.kill(os.getpid(), 9)
+"""
+    killed = subprocess.run([sys.executable, "-c", script, directory], cwd=BASE_DIR, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    return killed.stdout.strip()
+
+
+def is_named(*names: str):
+    return lambda sha256: sha256 in names
+
+
+class TestStaging:
+    def test_hashes_what_arrives(self):
+        staged = blobs.StagedBlob()
+        staged.write(BYTES[:4])
+        staged.write(BYTES[4:])
+
+        assert staged.size == len(BYTES)
+        assert staged.sha256 == SHA256
+        assert staged.md5 == hashlib.md5(BYTES, usedforsecurity=False).hexdigest()
+
+    def test_refuses_the_first_byte_past_the_limit(self, settings):
+        settings.ASSET_MAX_BYTES = len(BYTES)
+        staged = stage()
+
+        with pytest.raises(ValidationError) as caught:
+            staged.write(b"x")
+
+        assert caught.value.code == "TOO_LARGE"
+        assert staged.size == len(BYTES)
+
+    def test_leaves_nothing_when_it_is_closed_or_forgotten(self, kept):
+        closed, forgotten = stage(), stage()
+        assert len(kept()) == 2
+
+        closed.close()
+        del forgotten
+
+        assert kept() == []
+
+
+class TestKeeping:
+    def test_puts_the_bytes_under_their_digest(self, path):
+        keep()
+
+        assert path.read_bytes() == BYTES
+
+    def test_has_them_on_the_disk_before_the_commit(self, path):
+        with transaction.atomic():
+            stage().keep()
+
+            assert path.read_bytes() == BYTES
+
+    def test_syncs_the_file_and_the_directory(self, path):
+        synced: list[bool] = []
+        fsync = os.fsync
+
+        def watch(descriptor: int) -> None:
+            synced.append(os.path.isdir(f"/proc/self/fd/{descriptor}"))
+            fsync(descriptor)
+
+        with mock.patch("os.fsync", autospec=True, side_effect=watch):
+            keep()
+
+        assert synced == [False, True]
+
+    def test_leaves_nothing_when_it_is_rolled_back(self, kept):
+        with pytest.raises(RolledBack), transaction.atomic():
+            staged = stage()
+            staged.keep()
+            raise RolledBack
+        staged.close()
+
+        assert kept() == []
+
+    def test_leaves_nothing_when_it_is_rolled_back_and_forgotten(self, kept):
+        def upload() -> None:
+            with transaction.atomic():
+                stage().keep()
+                raise RolledBack
+
+        with suppress(RolledBack):
+            upload()
+
+        assert kept() == []
+
+    def test_leaves_bytes_that_another_version_has(self, kept):
+        keep()
+
+        with pytest.raises(RolledBack), transaction.atomic():
+            staged = stage()
+            staged.keep()
+            raise RolledBack
+        staged.close()
+
+        assert kept() == [SHA256]
+
+    def test_of_the_same_bytes_twice_at_once_keeps_them_when_the_first_is_rolled_back(self, path):
+        first, second = stage(), stage()
+        with pytest.raises(RolledBack), transaction.atomic():
+            first.keep()
+            second.keep()
+            raise RolledBack
+        # One connection has one transaction at a time, so the second's is told here in two.
+        with transaction.atomic():
+            second.keep()
+        first.close()
+        second.close()
+
+        assert path.read_bytes() == BYTES
+
+    def test_of_the_same_bytes_twice_at_once_keeps_them_when_the_second_is_rolled_back(self, path):
+        first, second = stage(), stage()
+        with transaction.atomic():
+            first.keep()
+            with pytest.raises(RolledBack), transaction.atomic():
+                second.keep()
+                raise RolledBack
+            second.close()
+
+        assert path.read_bytes() == BYTES
+
+    def test_may_be_tried_again(self, path):
+        """As after an ``IntegrityError``: somebody else created the row at the same moment."""
+        staged = stage()
+        with pytest.raises(RolledBack), transaction.atomic():
+            staged.keep()
+            raise RolledBack
+
+        with transaction.atomic():
+            staged.keep()
+
+        assert path.read_bytes() == BYTES
+
+    def test_mends_damaged_bytes(self, path):
+        keep()
+        path.write_bytes(b"damaged")
+
+        keep()
+
+        assert path.read_bytes() == BYTES
+
+
+class TestReading:
+    def test_yields_what_was_kept(self):
+        keep()
+
+        assert b"".join(blobs.read(SHA256)) == BYTES
+
+    @pytest.mark.parametrize("damage", [b"", b"some byte", b"some bytez", b"some bytes!"])
+    def test_tells_of_damage(self, path, damage):
+        keep()
+        path.write_bytes(damage)
+
+        with pytest.raises(MirrorError, match="missing or damaged. Upload the file again."):
+            list(blobs.read(SHA256))
+
+    def test_tells_of_missing_bytes(self):
+        with pytest.raises(MirrorError, match="missing or damaged. Upload the file again."):
+            list(blobs.read(SHA256))
+
+
+class TestCollectingGarbage:
+    def test_removes_what_nothing_names(self, kept):
+        keep()
+        keep(b"unwanted")
+
+        removed = blobs.collect_garbage(is_named(SHA256))
+
+        assert removed == [hashlib.sha256(b"unwanted").hexdigest()]
+        assert kept() == [SHA256]
+
+    def test_keeps_what_the_history_names(self, kept):
+        asset = Asset.objects.upload("firmware.bin", [BYTES])
+        Asset.objects.upload("firmware.bin", [b"newer"])
+        asset.refresh_from_db()
+        asset.delete()
+        before = kept()
+
+        assert Asset.collect_garbage() == []
+        assert kept() == before
+        assert len(before) == 2
+
+    def test_keeps_what_is_in_flight(self, kept):
+        staged = stage(b"arriving")
+        with transaction.atomic():
+            stage().keep()
+            before = kept()
+
+            assert blobs.collect_garbage(is_named()) == []
+
+            assert kept() == before
+        staged.close()
+
+    def test_removes_what_is_not_in_flight_any_more(self, kept):
+        keep()
+
+        assert blobs.collect_garbage(is_named()) == [SHA256]
+        assert kept() == []
+
+    def test_removes_what_killed_uploads_left(self, kept, directories):
+        left = kill_an_upload(directories / "blobs")
+        assert left in kept()
+
+        assert blobs.collect_garbage(is_named()) == [left]
+        assert kept() == []
+
+    def test_keeps_what_a_new_upload_puts_there_meanwhile(self, path):
+        keep()
+
+        def is_referenced(sha256: str) -> bool:
+            keep()  # the same bytes, committed after the look into the database
+            return False
+
+        assert blobs.collect_garbage(is_referenced) == []
+        assert path.read_bytes() == BYTES

@@ -1,0 +1,142 @@
+"""What an asset may be called, and that whatever it may be called works everywhere."""
+
+from __future__ import annotations
+
+import unicodedata
+from urllib.parse import quote
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.test import Client
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from assets.models import Asset
+from assets.names import FILENAME_MAX_BYTES, filename_problem, validate_filename
+from assets.tests.multipart import upload
+from iotsupport.mirror import mirror_storage
+from iotsupport.tests.api_client import make_administrator, nothing_changed, read, refusal, token_client
+
+NAMES = st.one_of(
+    st.text(min_size=1, max_size=30),
+    # What breaks names is rare among all characters.
+    st.text(
+        alphabet=" .-_%?#&;=+\"'\\/:*<>|~$a1é\u00a0\u200f\u2028\u3000\ud800\ufeff😀\0\t\n", min_size=1, max_size=12
+    ),
+    st.text(alphabet="aé€😀", min_size=60, max_size=220),
+)
+
+
+@pytest.mark.parametrize(
+    "filename",
+    [
+        "firmware.bin",
+        "firmware",
+        "a b.bin",
+        "größe-µ.bin",
+        "ファームウェア.bin",
+        "😀.bin",
+        "100%.bin",
+        "a?b#c&d;e=f+g.bin",
+        "'\".bin",
+        "a:b*c|d<e>f~$.bin",
+        "-rf",
+        "CON",
+        "a.",
+        " ",
+        "x" * FILENAME_MAX_BYTES,
+        "é" * (FILENAME_MAX_BYTES // 2),
+    ],
+)
+def test_a_usable_name_is_taken(filename):
+    validate_filename(filename)
+
+
+@pytest.mark.parametrize(
+    ("filename", "problem"),
+    [
+        ("", "is empty"),
+        (".", "starts with a dot"),
+        ("..", "starts with a dot"),
+        (".new-0123", "starts with a dot"),
+        ("a/b", "holds a slash or a backslash"),
+        ("a\\b", "holds a slash or a backslash"),
+        ("/", "holds a slash or a backslash"),
+        ("a..bin", "holds two dots in a row"),
+        ("a..", "holds two dots in a row"),
+        ("a\0", "holds a control character"),
+        ("a\n", "holds a control character"),
+        ("\x7f", "holds a control character"),
+        ("\x85", "holds a control character"),
+        ("a\u2028b", "holds a control character"),
+        ("\ud800", "holds a control character"),
+        ("x" * 201, "is longer than 200 bytes"),
+        ("é" * 100 + "x", "is longer than 200 bytes"),
+        ("😀" * 51, "is longer than 200 bytes"),
+    ],
+)
+def test_an_unusable_name_is_refused_with_the_reason(filename, problem):
+    with pytest.raises(ValidationError) as caught:
+        validate_filename(filename)
+
+    assert caught.value.messages == [f"The file name {problem}. Rename the file, then try again."]
+    assert caught.value.code == "INVALID_FILENAME"
+
+
+@given(NAMES)
+def test_what_is_taken_has_nothing_of_what_is_not(filename):
+    taken = filename_problem(filename) is None
+
+    # Lone surrogates have no bytes: they count as three here, and are refused in any case.
+    size = len(filename.encode(errors="surrogatepass"))
+    has_controls = any(unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"} for character in filename)
+    is_path = any(text in filename for text in ["/", "\\", ".."]) or filename.startswith(".")
+    assert taken == (0 < size <= FILENAME_MAX_BYTES and not has_controls and not is_path)
+
+
+@pytest.fixture
+def script(transactional_db) -> Client:
+    return token_client(make_administrator())
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NAMES)
+def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
+    """In the command's way in, as a URL, in the list, on the disk; so it can be downloaded and deleted, too."""
+    url = f"/assets/{quote(filename, safe='', errors='surrogatepass')}"
+    if filename_problem(filename) is not None:
+        with nothing_changed():
+            with pytest.raises(ValidationError):
+                Asset.objects.upload(filename, [b"bytes"])
+            # An empty name and one that begins with slashes are no names but other addresses.
+            assert script.delete(url).status_code in {400, 404, 405}
+        return
+
+    Asset.objects.upload(filename, [b"bytes"])
+
+    assert [asset["filename"] for asset in script.get("/assets").json()] == [filename]
+    assert mirror_storage("assets").names() == [filename]
+    assert read(Client().get(url)).body == b"bytes"
+    assert script.delete(url).status_code == 204
+    assert script.get("/assets").json() == []
+    assert mirror_storage("assets").names() == []
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(NAMES)
+def test_an_uploaded_name_comes_back_as_it_is_answered_or_is_refused(script, filename):
+    """The parser of multipart bodies reduces a name first; what is left is answered, and works."""
+    before = mirror_storage("assets").names()
+    response = upload(script, b"bytes", filename)
+
+    if response.status_code != 200:
+        status, code = refusal(response)
+        assert status == 400
+        assert code in {"INVALID_FILENAME", "NO_FILE"}
+        assert mirror_storage("assets").names() == before
+        return
+    name = response.json()["filename"]
+    url = f"/assets/{quote(name, safe='')}"
+    assert filename_problem(name) is None
+    assert read(Client().get(url)).body == b"bytes"
+    assert script.delete(url).status_code == 204

@@ -1,0 +1,196 @@
+"""Configurations, for scripts and CI."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from django.conf import settings
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
+from ninja import Router, Schema
+from ninja.decorators import decorate_view
+from pydantic import WithJsonSchema
+
+from devices import views
+from devices.fields import normalise_mac_address
+from devices.metrics import track_answers
+from devices.models import DeviceConfig
+from devices.parsing import decode_config, member_sources
+from iotsupport.api import DOWNLOAD_ANSWERS, REFUSALS, body_of, file_of, no_content, read_json, require, user_of
+from iotsupport.downloads import matches_any
+from iotsupport.errors import ApiError
+
+router = Router(tags=["configurations"])
+
+LISTED = ["mac_address", "device_name", "device_entity_id", "enable_ota"]
+
+# Around a configuration of the largest size, the wrapping object may be indented too.
+WRAPPING_MAX_BYTES = 4096
+
+# For the documentation alone: what does not match is refused in words of our own.
+MacAddress = Annotated[
+    str,
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": "^([0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{12})$",
+            "examples": ["aa-bb-cc-dd-ee-ff"],
+        }
+    ),
+]
+
+WRAPPER = {
+    "type": "object",
+    "properties": {"content": {"type": "object"}, "allow_overwrite": {"type": "boolean", "default": True}},
+    "required": ["content"],
+    "additionalProperties": False,
+}
+
+CONDITIONS = {
+    "parameters": [
+        {"in": "header", "name": name, "required": False, "description": meaning, "schema": {"type": "string"}}
+        for name, meaning in {
+            "If-Match": "Change it only if this is its ETag; otherwise answer 412.",
+            "If-None-Match": "With *: only create it; answer 412 where it exists.",
+        }.items()
+    ]
+}
+
+
+class ConfigSummary(Schema):
+    mac_address: str
+    device_name: str | None
+    device_entity_id: str | None
+    enable_ota: bool | None
+
+
+class ConfigList(Schema):
+    configs: list[ConfigSummary]
+    count: int
+
+
+class Config(ConfigSummary):
+    content: dict[str, Any]
+
+
+@router.get("/configs", response={200: ConfigList, **REFUSALS}, summary="List all configurations")
+@decorate_view(track_answers("list"))
+def list_configs(request: HttpRequest) -> HttpResponse:
+    require(request, "devices.view_deviceconfig")
+    configs = list(DeviceConfig.objects.order_by("mac_address").values(*LISTED))
+    return JsonResponse({"configs": configs, "count": len(configs)})
+
+
+# Answered by iotsupport.open_urls, ahead of this: here for the documentation.
+@router.get(
+    "/configs/{mac_address}.json",
+    auth=None,
+    response={200: None, **DOWNLOAD_ANSWERS},
+    summary="Download a configuration, as devices do",
+    openapi_extra=file_of("application/json", {"type": "object"}),
+)
+def download_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponseBase:
+    return views.download_config(request, mac_address)
+
+
+@router.put(
+    "/configs/{mac_address}.json",
+    response={200: Config, **REFUSALS},
+    summary="Create or replace a configuration, byte for byte",
+    openapi_extra=body_of("application/json", {"type": "object"}) | CONDITIONS,
+)
+@decorate_view(track_answers("save"))
+def put_config_file(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
+    mac_address = normalise_mac_address(mac_address)
+    body = read_json(request, settings.CONFIG_MAX_BYTES)
+    return _put(request, mac_address, decode_config(body))
+
+
+@router.get("/configs/{mac_address}", response={200: Config, **REFUSALS}, summary="Show one configuration")
+@decorate_view(track_answers("get"))
+def get_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
+    require(request, "devices.view_deviceconfig")
+    return _answer(_find(normalise_mac_address(mac_address)))
+
+
+@router.put(
+    "/configs/{mac_address}",
+    response={200: Config, **REFUSALS},
+    summary="Create or replace a configuration",
+    openapi_extra=body_of("application/json", WRAPPER) | CONDITIONS,
+)
+@decorate_view(track_answers("save"))
+def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
+    mac_address = normalise_mac_address(mac_address)
+    body = read_json(request, settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES)
+    content, allow_overwrite = _unwrap(decode_config(body))
+    return _put(request, mac_address, content, allow_overwrite=allow_overwrite)
+
+
+@router.delete(
+    "/configs/{mac_address}",
+    response={204: None, **REFUSALS},
+    summary="Delete a configuration",
+    openapi_extra=CONDITIONS,
+)
+@decorate_view(track_answers("delete"))
+def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
+    require(request, "devices.delete_deviceconfig")
+    mac_address = normalise_mac_address(mac_address)
+    with transaction.atomic():
+        config = _find(mac_address, for_update=True)
+        check_if_match(request, config)
+        config.delete()
+    return no_content()
+
+
+def _unwrap(text: str) -> tuple[str, bool]:
+    """Return the verbatim text of ``content``, and ``allow_overwrite``."""
+    members = member_sources(text)
+    if "content" not in members or members.keys() - {"content", "allow_overwrite"}:
+        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite".'
+        raise ApiError(400, "INVALID_BODY", message)
+    allow_overwrite = members.get("allow_overwrite", "true")
+    if allow_overwrite not in {"true", "false"}:
+        raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
+    return members["content"], allow_overwrite == "true"
+
+
+def _put(request: HttpRequest, mac_address: str, content: str, *, allow_overwrite: bool = True) -> HttpResponse:
+    def check(current: DeviceConfig | None) -> None:
+        require(request, "devices.add_deviceconfig" if current is None else "devices.change_deviceconfig")
+        check_if_match(request, current)
+        if current is not None and not allow_overwrite:
+            message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
+            raise ApiError(409, "ALREADY_EXISTS", message)
+
+    return _answer(DeviceConfig.objects.put(mac_address, content, user=user_of(request), check=check))
+
+
+def check_if_match(request: HttpRequest, current: DeviceConfig | None) -> None:
+    """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow the change (RFC 9110, section 13.1)."""
+    if_match, if_none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    etag = current.etag if current else None
+    if if_match is not None and not matches_any(if_match, etag, strong=True):
+        message = "The configuration was changed meanwhile, or does not exist. Fetch it again, then repeat your change."
+        raise ApiError(412, "PRECONDITION_FAILED", message)
+    if if_none_match is not None and matches_any(if_none_match, etag):
+        message = "The configuration exists already. Leave out If-None-Match to replace it."
+        raise ApiError(412, "PRECONDITION_FAILED", message)
+
+
+def _find(mac_address: str, *, for_update: bool = False) -> DeviceConfig:
+    configs = DeviceConfig.objects.select_for_update() if for_update else DeviceConfig.objects
+    config = configs.filter(mac_address=mac_address).first()
+    if config is None:
+        raise ApiError(404, "NOT_FOUND", f"{mac_address} has no configuration. PUT one to this address.")
+    return config
+
+
+def _answer(config: DeviceConfig) -> HttpResponse:
+    facts = json.dumps({name: getattr(config, name) for name in LISTED})
+    # The content as it was typed: parsed and written again, 1e3 would be 1000.0.
+    body = f'{facts[:-1]}, "content": {config.content}}}'
+    return HttpResponse(body, content_type="application/json", headers={"ETag": config.etag})

@@ -1,0 +1,75 @@
+"""What happens to configurations, counted. Labels come from short fixed lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from time import perf_counter
+from typing import Any
+
+from django.http.response import HttpResponseBase
+from prometheus_client import Counter, Histogram, Metric
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from devices.models import DeviceConfig
+
+View = Callable[..., HttpResponseBase]
+
+OPERATIONS = Counter(
+    "iot_config_operations_total", "Operations on device configurations, by outcome.", ["operation", "status"]
+)
+DURATION = Histogram(
+    "iot_config_operation_duration_seconds", "Time taken by operations on configurations.", ["operation"]
+)
+
+for _operation in ["list", "get", "get_raw", "save", "delete"]:
+    DURATION.labels(_operation)
+    for _status in ["success", "error"]:
+        OPERATIONS.labels(_operation, _status)
+
+
+@contextmanager
+def track(operation: str) -> Iterator[None]:
+    """Count one operation, and as an error if it raises."""
+    start = perf_counter()
+    status = "error"
+    try:
+        yield
+        status = "success"
+    finally:
+        count(operation, status, perf_counter() - start)
+
+
+def track_answers(operation: str) -> Callable[[View], View]:
+    """Count what a view answers: one operation each, and an error where it refuses or raises."""
+
+    def decorate(view: View) -> View:
+        @wraps(view)
+        def counted(*args: Any, **kwargs: Any) -> HttpResponseBase:
+            start, status = perf_counter(), "error"
+            try:
+                response = view(*args, **kwargs)
+                status = "error" if response.status_code >= 400 else "success"
+                return response
+            finally:
+                count(operation, status, perf_counter() - start)
+
+        return counted
+
+    return decorate
+
+
+def count(operation: str, status: str, seconds: float) -> None:
+    OPERATIONS.labels(operation, status).inc()
+    DURATION.labels(operation).observe(seconds)
+
+
+class ConfigCollector(Collector):
+    """Facts of the database, asked at scrape time: the same whichever worker answers."""
+
+    def collect(self) -> Iterable[Metric]:
+        yield GaugeMetricFamily(
+            "iot_config_files_count", "Device configurations that are served.", value=DeviceConfig.objects.count()
+        )

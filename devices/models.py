@@ -1,0 +1,172 @@
+"""The configuration of one device."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self
+
+from django.conf import settings
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, models, transaction
+from simple_history.models import HistoricalRecords
+
+from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
+from devices.parsing import decode_config, parse_config
+from iotsupport.mirror import MirroredModel, StagedFile
+
+
+class DeviceConfigManager(models.Manager["DeviceConfig"]):
+    def put(
+        self,
+        mac_address: str,
+        content: str,
+        *,
+        user: User | None = None,
+        check: Callable[[DeviceConfig | None], None] = lambda current: None,
+    ) -> DeviceConfig:
+        """Create or replace the configuration of one device.
+
+        ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
+        ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
+        """
+        try:
+            return self._put(mac_address, content, user, check)
+        except IntegrityError:
+            # Created by somebody else at the same moment: now there is something to replace.
+            return self._put(mac_address, content, user, check)
+
+    def _put(
+        self,
+        mac_address: str,
+        content: str,
+        user: User | None,
+        check: Callable[[DeviceConfig | None], None],
+    ) -> DeviceConfig:
+        with transaction.atomic():
+            current = self.select_for_update().filter(mac_address=mac_address).first()
+            check(current)
+            config = current or self.model(mac_address=mac_address)
+            config.content, config.updated_by = content, user
+            config.save()
+        return config
+
+    def import_file(self, path: Path, *, dry_run: bool) -> str:
+        """Take over one ``<mac>.json`` file; return ``taken``, ``replaced`` or ``unchanged``.
+
+        Raises ``ValidationError`` for a wrong name or content, and ``MirrorError`` where it cannot be stored.
+        """
+        if path.suffix != ".json":
+            raise ValidationError("It is not called <MAC address>.json. Rename it, or leave it out.")
+        mac_address = normalise_mac_address(path.stem)
+        if path.stat().st_size > settings.CONFIG_MAX_BYTES:
+            # Not read at all: it may be of any size.
+            raise ValidationError(
+                f"It is larger than {settings.CONFIG_MAX_BYTES} bytes. Shorten it, or raise CONFIG_MAX_BYTES."
+            )
+        content = decode_config(path.read_bytes())
+        parse_config(content)
+        current = self.filter(mac_address=mac_address).first()
+        if current is not None and current.content == content:
+            return "unchanged"
+        if not dry_run:
+            self.put(mac_address, content)
+        return "taken" if current is None else "replaced"
+
+
+class DeviceConfig(MirroredModel):
+    """The configuration that one device downloads, known by the device's MAC address."""
+
+    storage_alias = "configs"
+
+    mac_address = MACAddressField(
+        "MAC address", unique=True, help_text="With -, : or nothing between the pairs; kept as aa-bb-cc-dd-ee-ff."
+    )
+    content = models.TextField("configuration", help_text="One JSON object. Kept byte for byte, as it is typed.")
+
+    # Read from the content at every save, to be listed and searched. Null where the content does not say,
+    # which is not the same as a device whose name is empty.
+    device_name = models.TextField(null=True, editable=False)  # noqa: DJ001
+    device_entity_id = models.TextField("device entity ID", null=True, editable=False)  # noqa: DJ001
+    enable_ota = models.BooleanField("OTA updates", null=True, editable=False)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    objects = DeviceConfigManager()
+    history = HistoricalRecords()
+
+    class Meta:
+        ordering = ["mac_address"]
+        verbose_name = "device configuration"
+
+    def __str__(self) -> str:
+        return f"{self.mac_address} ({self.device_name})" if self.device_name else self.mac_address
+
+    def clean(self) -> None:
+        try:
+            self.read_facts()
+        except ValidationError as error:
+            raise ValidationError({"content": error}) from error
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save, and mirror. Raises ``InvalidConfig`` for content that no device could read."""
+        self.read_facts()
+        update_fields = kwargs.get("update_fields")
+        if update_fields is not None and "content" in update_fields:
+            facts = {"device_name", "device_entity_id", "enable_ota", "updated_at"}
+            kwargs["update_fields"] = {*update_fields, *facts}
+        super().save(*args, **kwargs)
+
+    def read_facts(self) -> None:
+        """Set the searchable facts from the content. Raises ``InvalidConfig``."""
+        config = parse_config(self.content)
+        name, entity_id, enable_ota = (config.get(key) for key in ["deviceName", "deviceEntityId", "enableOTA"])
+        self.device_name = _storable(name) if isinstance(name, str) else None
+        self.device_entity_id = _storable(entity_id) if isinstance(entity_id, str) else None
+        self.enable_ota = enable_ota if isinstance(enable_ota, bool) else None
+
+    @property
+    def filename(self) -> str:
+        """Name of the mirrored file, and what a notification announces."""
+        return f"{self.mac_address}.json"
+
+    @property
+    def content_bytes(self) -> bytes:
+        return self.content.encode()
+
+    @property
+    def content_sha256(self) -> str:
+        return hashlib.sha256(self.content_bytes).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        """Entity tag of the mirrored bytes, as the download has it."""
+        return f'"{self.content_sha256}"'
+
+    def stage(self) -> StagedFile:
+        return self.storage().stage([self.content_bytes])
+
+    @classmethod
+    def with_filename(cls, filename: str, using: str) -> Self | None:
+        mac_address = filename.removesuffix(".json")
+        if not MAC_ADDRESS.fullmatch(mac_address):
+            return None
+        row = cls._base_manager.using(using).filter(mac_address=mac_address).first()
+        return row if row is not None and row.filename == filename else None
+
+    @classmethod
+    def remembers(cls, filename: str, sha256: str) -> bool:
+        past = cls.history.filter(mac_address=filename.removesuffix(".json")).values_list("content", flat=True)
+        return any(hashlib.sha256(content.encode()).hexdigest() == sha256 for content in past.iterator())
+
+
+def _storable(fact: str) -> str:
+    # PostgreSQL cannot store a null character, which JSON can say.
+    cannot = connection.features.prohibits_null_characters_in_text_exception
+    return fact.replace("\0", "\N{REPLACEMENT CHARACTER}") if cannot else fact

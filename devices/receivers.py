@@ -1,0 +1,20 @@
+"""The mirror follows every save and delete, the admin's bulk delete included."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models.signals import post_delete, post_save
+from django.dispatch import receiver
+
+from devices.models import DeviceConfig
+
+
+@receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")
+def mirror_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
+    instance.mirror_saved(using)
+
+
+@receiver(post_delete, sender=DeviceConfig, dispatch_uid="devices.remove_config")
+def remove_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
+    instance.mirror_deleted(using)

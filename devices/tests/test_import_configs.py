@@ -1,0 +1,238 @@
+"""``manage.py import_configs``: a directory of ``<mac>.json`` files is taken over, byte for byte."""
+
+from __future__ import annotations
+
+import random
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+from django.core.management import CommandError, call_command
+
+from devices.models import DeviceConfig
+from iotsupport.tests.server import files
+
+SPELLINGS = [
+    "{0}-{1}-{2}-{3}-{4}-{5}",
+    "{0}:{1}:{2}:{3}:{4}:{5}",
+    "{0}{1}{2}{3}{4}{5}",
+]
+
+CONTENTS = [
+    "{}",
+    '{"deviceName": "Lamp", "deviceEntityId": "lamp", "enableOTA": true}',
+    '{\n  "deviceName": "Küche 🍳",\n  "n": 1e3,\n  "big": 12345678901234567890\n}\n',
+    '{\r\n\t"deviceName" : "K\\u00fcche",\r\n\t"zero": 1.0\r\n}\r\n',
+    '\n\n{"b": [1, 2], "a": {"deviceName": 1}}  \n\n',
+]
+
+REFUSED = {
+    "aa-bb-cc-dd-ee-00.json": (b"[1]", "Line 1, column 1: write one JSON object"),
+    "aa-bb-cc-dd-ee-01.json": (b'{"a": }', "Line 1, column 7: a value is missing here."),
+    "aa-bb-cc-dd-ee-02.json": (b'{"a": 1, "a": 2}', 'the key "a" is in this object already'),
+    "aa-bb-cc-dd-ee-03.json": (b'{"a": NaN}', "NaN is no number in JSON"),
+    "aa-bb-cc-dd-ee-04.json": (b'{"a": "\xff"}', "the byte 0xff is not UTF-8"),
+    "aa-bb-cc-dd-ee-05.json": (b"\xef\xbb\xbf{}", "the text begins with a byte order mark"),
+    "aa-bb-cc-dd-ee-06.json": (b'{"a": "%s"}' % (b"x" * 70_000), "It is larger than 65536 bytes"),
+    "aa-bb-cc-dd-ee-07.json": (b"", "nothing is here"),
+    "aa-bb-cc-dd-ee.json": (b"{}", "This is not a MAC address"),
+    "aa-bb:cc-dd-ee-ff.json": (b"{}", "This is not a MAC address"),
+    "aa-bb-cc-dd-ee-08.txt": (b"{}", "It is not called <MAC address>.json"),
+}
+
+pytestmark = pytest.mark.usefixtures("transactional_db")
+
+
+@pytest.fixture
+def configs(directories: Path) -> Path:
+    return directories / "configs"
+
+
+@pytest.fixture
+def existing(tmp_path: Path) -> Path:
+    """200 files, in all spellings and layouts that exist."""
+    directory = tmp_path / "existing"
+    directory.mkdir()
+    for number in range(200):
+        (directory / spelled(number)).write_bytes(content(number))
+    return directory
+
+
+def pairs(number: int) -> list[str]:
+    digits = random.Random(number).randbytes(6).hex()  # noqa: S311 - to be repeatable
+    return [digits[i : i + 2] for i in range(0, 12, 2)]
+
+
+def spelled(number: int) -> str:
+    name = SPELLINGS[number % len(SPELLINGS)].format(*pairs(number))
+    return f"{name.upper() if number % 2 else name}.json"
+
+
+def content(number: int) -> bytes:
+    return CONTENTS[number % len(CONTENTS)].encode()
+
+
+def expected_files() -> dict[str, bytes]:
+    return {f"{'-'.join(pairs(number))}.json": content(number) for number in range(200)}
+
+
+def import_configs(directory: Path, *options: str) -> list[str]:
+    """The lines of the report."""
+    output = StringIO()
+    call_command("import_configs", str(directory), *options, stdout=output, stderr=output)
+    return output.getvalue().splitlines()
+
+
+def refuse_configs(directory: Path, *options: str) -> list[str]:
+    """The lines of the report of an import that refuses some files."""
+    output = StringIO()
+    with pytest.raises(CommandError, match="Some files were refused. Correct them, then run this again"):
+        call_command("import_configs", str(directory), *options, stdout=output, stderr=output)
+    return output.getvalue().splitlines()
+
+
+def test_takes_over_200_files_byte_for_byte(existing: Path, configs: Path) -> None:
+    *lines, summary = import_configs(existing)
+
+    assert lines == [f"{name}: taken" for name in sorted(files(existing))]
+    assert summary == "200 taken, 0 replaced, 0 unchanged, 0 refused"
+    assert files(configs) == expected_files()
+    assert {config.filename: config.content_bytes for config in DeviceConfig.objects.all()} == expected_files()
+
+
+def test_reads_what_can_be_searched(existing: Path) -> None:
+    import_configs(existing)
+
+    config = DeviceConfig.objects.get(mac_address="-".join(pairs(1)))
+    assert (config.device_name, config.device_entity_id, config.enable_ota) == ("Lamp", "lamp", True)
+    assert DeviceConfig.objects.filter(device_name="Küche 🍳").count() == 40
+
+
+def test_leaves_the_existing_files_alone(existing: Path) -> None:
+    before = files(existing)
+
+    import_configs(existing)
+
+    assert files(existing) == before
+
+
+def test_run_again_it_changes_nothing(existing: Path) -> None:
+    import_configs(existing)
+
+    *lines, summary = import_configs(existing)
+
+    assert {line.split(": ")[1] for line in lines} == {"unchanged"}
+    assert summary == "0 taken, 0 replaced, 200 unchanged, 0 refused"
+    assert DeviceConfig.history.count() == 200
+
+
+def test_run_again_it_replaces_what_has_changed_since(existing: Path, configs: Path) -> None:
+    import_configs(existing)
+    (existing / spelled(7)).write_text('{"new": true}')
+
+    *lines, summary = import_configs(existing)
+
+    assert f"{spelled(7)}: replaced" in lines
+    assert summary == "0 taken, 1 replaced, 199 unchanged, 0 refused"
+    assert files(configs)[f"{'-'.join(pairs(7))}.json"] == b'{"new": true}'
+
+
+def test_a_dry_run_reports_and_changes_nothing(existing: Path, configs: Path) -> None:
+    *lines, summary = import_configs(existing, "--dry-run")
+
+    assert lines == [f"{name}: taken" for name in sorted(files(existing))]
+    assert summary == "200 taken, 0 replaced, 0 unchanged, 0 refused; nothing was changed (--dry-run)"
+    assert not DeviceConfig.objects.exists()
+    assert files(configs) == {}
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_names_what_it_refuses_and_why_and_takes_the_rest(tmp_path: Path, configs: Path, options: list[str]) -> None:
+    directory = tmp_path / "existing"
+    directory.mkdir()
+    for name, (data, _) in REFUSED.items():
+        (directory / name).write_bytes(data)
+    (directory / "ff-ff-ff-ff-ff-ff.json").write_bytes(b"{}")
+    (directory / ".DS_Store").write_bytes(b"not even looked at")
+    (directory / "backup").mkdir()
+
+    *lines, summary = refuse_configs(directory, *options)
+
+    for name, (_, reason) in REFUSED.items():
+        [line] = [line for line in lines if repr(name) in line]
+        assert line.startswith(f"{name!r}: refused: ")
+        assert reason in line
+    assert "ff-ff-ff-ff-ff-ff.json: taken" in lines
+    assert len(lines) == len(REFUSED) + 1
+    assert summary.startswith(f"1 taken, 0 replaced, 0 unchanged, {len(REFUSED)} refused")
+    assert files(configs) == ({} if options else {"ff-ff-ff-ff-ff-ff.json": b"{}"})
+
+
+def test_a_name_that_is_not_utf_8_is_refused_like_any_other(tmp_path: Path) -> None:
+    directory = tmp_path / "existing"
+    directory.mkdir()
+    (directory / "\udcff.json").write_bytes(b"{}")
+
+    assert "This is not a MAC address" in refuse_configs(directory)[0]
+
+
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_refuses_a_second_file_for_the_same_device(tmp_path: Path, configs: Path, options: list[str]) -> None:
+    """Which of the two the device has is not for the order of the names to decide."""
+    directory = tmp_path / "existing"
+    directory.mkdir()
+    (directory / "AA-BB-CC-DD-EE-FF.json").write_text('{"which": 1}')
+    (directory / "aabbccddeeff.json").write_text('{"which": 2}')
+
+    *lines, summary = refuse_configs(directory, *options)
+
+    assert lines == [
+        "AA-BB-CC-DD-EE-FF.json: taken",
+        "'aabbccddeeff.json': refused: AA-BB-CC-DD-EE-FF.json is for the same device. Remove one of the two.",
+    ]
+    assert summary.startswith("1 taken, 0 replaced, 0 unchanged, 1 refused")
+    assert files(configs) == ({} if options else {"aa-bb-cc-dd-ee-ff.json": b'{"which": 1}'})
+
+
+def test_takes_over_the_directory_that_is_to_be_the_mirror(configs: Path) -> None:
+    (configs / "aa-bb-cc-dd-ee-ff.json").write_text('{"version": 1}\r\n', newline="")
+
+    import_configs(configs)
+
+    assert files(configs) == {"aa-bb-cc-dd-ee-ff.json": b'{"version": 1}\r\n'}
+    assert DeviceConfig.objects.get().content == '{"version": 1}\r\n'
+
+
+def test_obeys_the_limit(tmp_path: Path, directories: Path, settings: LazySettings) -> None:
+    settings.CONFIG_MAX_BYTES = 10
+    directory = tmp_path / "existing"
+    directory.mkdir()
+    (directory / "aa-bb-cc-dd-ee-00.json").write_text('{"a":1234}')
+    (directory / "aa-bb-cc-dd-ee-01.json").write_text('{"a":12345}')
+
+    assert refuse_configs(directory) == [
+        "aa-bb-cc-dd-ee-00.json: taken",
+        "'aa-bb-cc-dd-ee-01.json': refused: It is larger than 10 bytes. Shorten it, or raise CONFIG_MAX_BYTES.",
+        "1 taken, 0 replaced, 0 unchanged, 1 refused",
+    ]
+
+
+@pytest.mark.parametrize("name", ["missing", "file"])
+def test_wants_a_directory(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(CommandError, match=f"{name} is not a directory. Name the one that holds the files."):
+        import_configs(tmp_path / name)
+
+
+def test_goes_on_after_a_file_that_cannot_be_stored(existing: Path, configs: Path) -> None:
+    first, second = sorted(expected_files())[:2]
+    (configs / first).mkdir()  # stands where its file should be
+
+    lines = refuse_configs(existing)
+
+    [refused] = [line for line in lines if "refused:" in line]
+    assert f"The change is saved, but the file of {first} is not up to date" in refused
+    assert (configs / second).read_bytes() == expected_files()[second]
+    assert lines[-1] == "199 taken, 0 replaced, 0 unchanged, 1 refused"

@@ -1,0 +1,24 @@
+"""What devices download: no session, no database."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from devices.fields import normalise_mac_address
+from devices.metrics import track_answers
+from devices.models import DeviceConfig
+from iotsupport.downloads import mirror_response
+from iotsupport.errors import json_view
+
+
+@json_view
+@track_answers("get_raw")
+def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
+    """Send a device the bytes of its configuration (RFC 9110: conditional and ranged).
+
+    Reads the mirror only: neither the database nor the broker has to be there. Refuses what is not a MAC address
+    with 400, and one without a configuration with 404.
+    """
+    filename = f"{normalise_mac_address(mac_address)}.json"
+    return mirror_response(request, DeviceConfig.storage(), filename, content_type="application/json")

@@ -1,0 +1,134 @@
+"""The API for people's scripts and CI: who may do what, and how requests are read.
+
+The apps bring their routers; ``GET`` of a file is open and not here, see ``iotsupport.open_urls``.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from django.conf import settings
+from django.contrib.auth.models import AnonymousUser, User
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI, Schema
+from ninja.errors import AuthenticationError
+from ninja.security import APIKeyCookie, HttpBearer
+from ninja.utils import check_csrf
+
+from iotsupport.errors import ApiError, as_api_error
+from iotsupport.models import ApiToken
+
+JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
+
+
+class TokenAuth(HttpBearer):
+    """``Authorization: Bearer TOKEN``, as made by ``create_api_token`` or in the admin."""
+
+    def authenticate(self, request: HttpRequest, token: str) -> User | None:
+        row = ApiToken.authenticate(token)
+        if row is None:
+            return None
+        # Whatever follows sees the token's user: permissions, and who changed what.
+        request.user = row.user
+        return row.user
+
+
+class SessionAuth(APIKeyCookie):
+    """A session of the admin; whatever changes something needs its CSRF token too."""
+
+    param_name = settings.SESSION_COOKIE_NAME
+
+    def authenticate(self, request: HttpRequest, key: str | None) -> User | AnonymousUser | None:
+        if not request.user.is_authenticated:
+            return None
+        if check_csrf(request):
+            raise ApiError(403, "CSRF_FAILED", "Send the session's CSRF token in the X-CSRFToken header.")
+        return request.user
+
+
+class ErrorSchema(Schema):
+    error: str
+    code: str
+    details: dict[str, Any]
+
+
+# Named in the documentation of every operation that needs a token.
+REFUSALS: dict[int, Any] = dict.fromkeys([400, 401, 403, 404, 405, 409, 412, 413, 415, 503], ErrorSchema)
+
+# Named in the documentation of every download, beside 200. Those without a schema have no body, or a part of one.
+DOWNLOAD_ANSWERS: dict[int, Any] = {
+    **dict.fromkeys([206, 304, 412, 416]),
+    **dict.fromkeys([400, 404, 503], ErrorSchema),
+}
+
+api = NinjaAPI(
+    title="IoT Support",
+    version="1",
+    description="Configurations and assets of devices. Every address also answers under /api.",
+    docs_url="/api/docs",
+    openapi_url="/api/openapi.json",
+    auth=[TokenAuth(), SessionAuth(csrf=False)],
+    urls_namespace="api",
+)
+
+
+@api.exception_handler(AuthenticationError)
+def refuse_stranger(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
+    message = "Sign in, or send a valid token: Authorization: Bearer TOKEN. 'manage.py create_api_token' makes one."
+    response = ApiError(401, "NOT_AUTHENTICATED", message).response()
+    response["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+@api.exception_handler(Exception)
+def refuse(request: HttpRequest, error: Exception) -> HttpResponse:
+    return as_api_error(error).response()
+
+
+def user_of(request: HttpRequest) -> User:
+    """The user whom the API let in."""
+    return cast(User, request.user)
+
+
+def require(request: HttpRequest, permission: str) -> None:
+    """Raise 403 unless the user has the permission, such as ``devices.change_deviceconfig``."""
+    if not request.user.has_perm(permission):
+        message = f"The user {request.user} lacks the permission {permission}. Ask an administrator for it."
+        raise ApiError(403, "FORBIDDEN", message, permission=permission)
+
+
+def no_content() -> HttpResponse:
+    """204, which has neither a body nor a type."""
+    response = HttpResponse(status=204)
+    del response["Content-Type"]
+    return response
+
+
+def require_length(request: HttpRequest) -> None:
+    """Raise 400 for a body in chunks, which Django would take for an empty one."""
+    if "Transfer-Encoding" in request.headers:
+        raise ApiError(400, "LENGTH_REQUIRED", "Send the body with its Content-Length, not in chunks.")
+
+
+def read_json(request: HttpRequest, most_bytes: int) -> bytes:
+    """Return the body of a JSON request. Raises 413 and 415."""
+    media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
+    if media_type and not JSON_TYPE.fullmatch(media_type):
+        message = "The body must be JSON: send it with the header 'Content-Type: application/json'."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    require_length(request)
+    body = request.body
+    if len(body) > most_bytes:
+        raise ApiError(413, "TOO_LARGE", f"The body has {len(body)} bytes; at most {most_bytes} are taken.")
+    return body
+
+
+def body_of(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of a body that is read past ninja's own parsing."""
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+
+
+def file_of(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """What OpenAPI says of an answer that is a file."""
+    return {"responses": {200: {"content": {media_type: {"schema": schema}}}}}

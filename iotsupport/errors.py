@@ -1,0 +1,108 @@
+"""One shape for every refusal that a program reads: ``{"error", "code", "details"}``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig, SuspiciousOperation, ValidationError
+from django.db import Error as AnyDatabaseError
+from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
+from django.http.multipartparser import MultiPartParserError
+from django.views.decorators.csrf import csrf_exempt
+
+from iotsupport.mirror import MirrorBehindError, MirrorError
+
+logger = logging.getLogger(__name__)
+
+# Codes of a ValidationError that are not a plain 400.
+STATUS_OF_CODE = {"TOO_LARGE": 413}
+
+
+class ApiError(Exception):
+    """A refusal: HTTP status, a constant for programs, and a sentence that says what to do."""
+
+    def __init__(self, status: int, code: str, message: str, **details: Any) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message, self.details = status, code, message, details
+
+    def response(self) -> JsonResponse:
+        response = JsonResponse({"error": self.message, "code": self.code, "details": self.details}, status=self.status)
+        # Django's middleware that adds it may be behind us already.
+        response["Content-Length"] = str(len(response.content))
+        return response
+
+
+# What is said of a status when nothing more is known.
+PLAIN_ERRORS = {
+    400: ("BAD_REQUEST", "The request cannot be understood. Check its path, headers and body."),
+    403: ("FORBIDDEN", "This is not allowed. Use a token whose user has the permission."),
+    404: ("NOT_FOUND", "There is nothing at this address. Check the path; /api/docs lists them all."),
+    405: ("METHOD_NOT_ALLOWED", "This address does not take that method. The Allow header lists those it takes."),
+    413: ("TOO_LARGE", "The request is too large. Send less."),
+    500: ("INTERNAL_ERROR", "Something went wrong here; the server's log says what. Try again later."),
+    503: ("UNAVAILABLE", "This is not available just now. Try again in a moment."),
+}
+
+
+def plain_error(status: int) -> ApiError:
+    code, message = PLAIN_ERRORS.get(status, PLAIN_ERRORS[400 if status < 500 else 500])
+    return ApiError(status, code, message)
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Say an exception in the API's words."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ValidationError):
+        return _from_validation(error)
+    if isinstance(error, MirrorError):
+        code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
+        return ApiError(503, code, str(error))
+    # Django's dummy database, which stands for a wrong DATABASE_URL, says ImproperlyConfigured.
+    if isinstance(error, (AnyDatabaseError, ImproperlyConfigured)):
+        logger.error("The database did not answer", exc_info=error)
+        return ApiError(503, "DATABASE_UNAVAILABLE", "The database is not available just now. Try again in a moment.")
+    for exceptions, status in EXPECTED:
+        if isinstance(error, exceptions):
+            return plain_error(status)
+    logger.error("Unexpected error", exc_info=error)
+    return plain_error(503 if isinstance(error, OSError) else 500)
+
+
+EXPECTED: list[tuple[tuple[type[Exception], ...], int]] = [
+    ((Http404,), 404),
+    ((RequestDataTooBig,), 413),
+    ((SuspiciousOperation, MultiPartParserError, UnreadablePostError), 400),
+]
+
+
+def _from_validation(error: ValidationError) -> ApiError:
+    while hasattr(error, "error_dict"):
+        error = next(iter(error.error_dict.values()))[0]
+    if getattr(error, "error_list", [error])[0] is not error:
+        error = error.error_list[0]
+    code = error.code if error.code and error.code.isupper() else "INVALID"
+    details = {key: getattr(error, key) for key in ["line", "column"] if getattr(error, key, None)}
+    return ApiError(STATUS_OF_CODE.get(code, 400), code, " ".join(error.messages), **details)
+
+
+def json_view(view: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer an :class:`ApiError` or missing object in a plain view with JSON, and only GET and HEAD at all."""
+
+    # Nothing is changed here; a PUT is told which methods there are, not that it lacks a token.
+    @csrf_exempt
+    @wraps(view)
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        if request.method not in {"GET", "HEAD"}:
+            response = plain_error(405).response()
+            response["Allow"] = "GET, HEAD"
+            return response
+        try:
+            return view(request, *args, **kwargs)
+        except (ApiError, Http404, OSError, ValidationError) as error:
+            return as_api_error(error).response()
+
+    return answer

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db import DEFAULT_DB_ALIAS
+
+from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
+
+
+class Command(BaseCommand):
+    help = "Make the files on disk equal to the database."
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--check", action="store_true", help="only report; exit with 1 on a difference")
+        parser.add_argument(
+            "--delete-unknown",
+            action="store_true",
+            help="also remove files that the database does not know; without this they stay, but are not served",
+        )
+
+    def handle(self, *, check: bool, delete_unknown: bool, **options: Any) -> None:
+        if check and delete_unknown:
+            raise CommandError("--check changes nothing, so --delete-unknown does not go with it.")
+        found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
+        if check and any(found):
+            raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
+        if any(differences.failed for differences in found):
+            raise CommandError("Not everything could be made equal; see above.")
+        if not any(found):
+            self.stdout.write("Files and database are equal.")
+
+    def _reconcile(self, model: type[MirroredModel], check: bool, delete_unknown: bool) -> Differences:
+        differences = reconcile(model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown)
+        label = model.storage().label
+        for names, said in [
+            (differences.written, "differs from its row" if check else "written"),
+            (differences.removed, "has no row" if check else "removed"),
+            (differences.unknown, "is not known to the database; not served, and removed only by --delete-unknown"),
+            (differences.leftovers, "was left by a killed process" if check else "removed: left by a killed process"),
+        ]:
+            for name in names:
+                self.stdout.write(f"{label}: {name}: {said}")
+        for sentence in differences.failed:
+            self.stderr.write(f"{label}: {sentence}")
+        return differences

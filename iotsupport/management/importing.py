@@ -1,0 +1,47 @@
+"""Taking over a directory of files, one by one."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+
+from iotsupport.mirror import MirrorError
+
+
+class ImportCommand(BaseCommand):
+    """Report for each file what became of it: ``taken``, ``replaced``, ``unchanged``, or refused and why."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("directory", metavar="DIR", type=Path)
+        parser.add_argument("--dry-run", action="store_true", help="only report what would happen")
+
+    def import_file(self, path: Path, *, dry_run: bool) -> str:
+        """Take one file, and return what became of it. Raises ``ValidationError`` and ``MirrorError``."""
+        raise NotImplementedError
+
+    def handle(self, *, directory: Path, dry_run: bool, **options: Any) -> None:
+        if not directory.is_dir():
+            raise CommandError(f"{directory} is not a directory. Name the one that holds the files.")
+        outcomes: Counter[str] = Counter()
+        for path in sorted(directory.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                outcomes[self._report(path, dry_run)] += 1
+        summary = ", ".join(f"{outcomes[name]} {name}" for name in ["taken", "replaced", "unchanged", "refused"])
+        self.stdout.write(f"{summary}{'; nothing was changed (--dry-run)' if dry_run else ''}")
+        if outcomes["refused"]:
+            raise CommandError("Some files were refused. Correct them, then run this again: it goes on where it was.")
+
+    def _report(self, path: Path, dry_run: bool) -> str:
+        try:
+            outcome = self.import_file(path, dry_run=dry_run)
+        except (ValidationError, MirrorError, OSError) as error:
+            reason = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
+            self.stderr.write(f"{path.name!r}: refused: {reason}")
+            return "refused"
+        self.stdout.write(f"{path.name}: {outcome}")
+        return outcome

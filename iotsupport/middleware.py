@@ -1,0 +1,89 @@
+"""What is different about the addresses that devices and programs use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http.response import HttpResponseBase
+from django.middleware.common import CommonMiddleware
+from django.urls import is_valid_path
+
+from iotsupport.errors import ApiError, plain_error
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+OPEN_URLS = "iotsupport.open_urls"
+
+# Where people look; everywhere else, programs do.
+BROWSER_PREFIX = "/admin/"
+
+
+class OpenUrlsMiddleware:
+    """Send GET and HEAD for what is open to everybody to URLs of their own, and refuse programs in JSON.
+
+    A device's download and a script's ``PUT`` share a path, and only the first is open.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        is_open = is_valid_path(request.path_info, OPEN_URLS)
+        if is_open and request.method in {"GET", "HEAD"}:
+            request.urlconf = OPEN_URLS
+        response = self.get_response(request)
+        if response.status_code >= 400 and not request.path_info.startswith(BROWSER_PREFIX):
+            response = _in_json(response)
+        if response.status_code == 405 and is_open:
+            allowed = {method.strip() for method in response.get("Allow", "").split(",") if method.strip()}
+            response["Allow"] = ", ".join(sorted(allowed | {"GET", "HEAD"}))
+        return response
+
+
+def _in_json(response: HttpResponseBase) -> HttpResponseBase:
+    if not isinstance(response, HttpResponse) or not response.get("Content-Type", "").startswith("text/html"):
+        return response
+    refusal = plain_error(response.status_code).response()
+    # What the headers say beside it stays true: Allow, and what browsers are told.
+    response.content = refusal.content
+    for header in ["Content-Type", "Content-Length"]:
+        response[header] = refusal[header]
+    return response
+
+
+class UnfinishedUploadsMiddleware:
+    """Let upload handlers drop what has arrived of a body that cannot be parsed: Django does not tell them."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        try:
+            return self.get_response(request)
+        finally:
+            if request.method == "POST":
+                for handler in request.upload_handlers:
+                    handler.upload_interrupted()
+
+
+class HostMiddleware(CommonMiddleware):
+    """Django's, but devices and probes may use any name or address of the server."""
+
+    def process_request(self, request: HttpRequest) -> Any:
+        if getattr(request, "urlconf", None) == OPEN_URLS:
+            return None
+        try:
+            return super().process_request(request)
+        except DisallowedHost:
+            return _refuse_host(request)
+
+
+def _refuse_host(request: HttpRequest) -> HttpResponse:
+    host = request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", "")
+    message = f"The name {host!r} is not this server's. Use one that ALLOWED_HOSTS lists, or add it there."
+    if request.path_info.startswith(BROWSER_PREFIX):
+        return HttpResponseBadRequest(message, content_type="text/plain; charset=utf-8")
+    return ApiError(400, "HOST_NOT_ALLOWED", message).response()

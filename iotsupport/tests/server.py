@@ -1,0 +1,196 @@
+"""A real gunicorn with a data directory of its own, as an installation has it, and clients that talk to it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import requests
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, free_port
+
+# Said in the environment of every process, so that neither a developer's environment nor .env gets in.
+NEUTRAL = dict.fromkeys(
+    [
+        "ALLOWED_HOSTS",
+        "ASSETS_DIR",
+        "ASSET_MAX_BYTES",
+        "CONFIG_MAX_BYTES",
+        "CSRF_TRUSTED_ORIGINS",
+        "DATABASE_URL",
+        "DEBUG",
+        "ESP32_CONFIGS_DIR",
+        "HOST",
+        "MQTT_CA_FILE",
+        "MQTT_PASSWORD",
+        "MQTT_URL",
+        "MQTT_USERNAME",
+        "PORT",
+        "SECRET_KEY",
+    ],
+    "",
+) | {"WEB_CONCURRENCY": "2"}
+
+
+class Installation(NamedTuple):
+    """A migrated data directory to be copied, and the token of its administrator."""
+
+    data_dir: Path
+    token: str
+
+    @classmethod
+    def make(cls, data_dir: Path) -> Self:
+        environ = {"DATA_DIR": str(data_dir), "DJANGO_SUPERUSER_PASSWORD": "pigeons-and-mirrors"}
+        # In one process: starting it is what takes the time.
+        commands = (
+            "from django.core.management import call_command as call; call('migrate', verbosity=0);"
+            "call('createsuperuser', interactive=False, verbosity=0, username='admin', email='admin@example.com');"
+            "call('create_api_token', 'admin')"
+        )
+        return cls(data_dir, manage(environ, "shell", "--verbosity=0", "-c", commands).stdout.strip())
+
+
+def manage(environ: dict[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a management command in a process of its own; unless told otherwise, it must succeed."""
+    command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
+    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 or not check, done.stdout + done.stderr
+    return done
+
+
+def clean_environ(environ: dict[str, str]) -> dict[str, str]:
+    return {**os.environ, **NEUTRAL, **environ}
+
+
+class Client(requests.Session):
+    """Somebody's script, with a token and a connection of its own."""
+
+    def __init__(self, url: str, token: str) -> None:
+        super().__init__()
+        self.trust_env = False  # no proxies
+        self.url = url
+        self.headers["Authorization"] = f"Bearer {token}"
+
+    def request(self, method: str | bytes, url: str | bytes, *args: Any, **options: Any) -> requests.Response:
+        """As the session's, but ``url`` is a path on the server."""
+        options.setdefault("timeout", LIMIT)
+        return super().request(method, f"{self.url}{str(url)}", *args, **options)
+
+    def save_config(self, mac_address: str, content: bytes) -> requests.Response:
+        return self.put(f"/configs/{mac_address}.json", data=content, headers={"Content-Type": "application/json"})
+
+    def upload(self, filename: str, content: bytes) -> requests.Response:
+        return self.post("/assets", files={"file": (filename, content)})
+
+
+class Server(LoggedProcess):
+    """gunicorn with its workers, all in one process group."""
+
+    def __init__(self, installation: Installation, data_dir: Path, **environ: str) -> None:
+        super().__init__()
+        data_dir.mkdir(exist_ok=True)
+        for name in ["db.sqlite3", "secret_key"]:
+            shutil.copy2(installation.data_dir / name, data_dir)
+        self.token = installation.token
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.environ = {"DATA_DIR": str(data_dir), "PORT": str(self.port), **environ}
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self, *options: str) -> Self:
+        """Return when it answers. ``options`` are gunicorn's."""
+        first_line = len(self.lines)
+        self._process = self._start(
+            *[sys.executable, "-m", "gunicorn", *options, "iotsupport.wsgi"],
+            cwd=BASE_DIR,
+            env=clean_environ(self.environ),
+            start_new_session=True,
+        )
+        # From here on connections are taken, and answered when the first worker is there.
+        self.wait_for_log("Listening at", after=first_line)
+        requests.get(f"{self.url}/health", timeout=LIMIT)
+        return self
+
+    def stop(self) -> None:
+        """End it as systemd does, and wait for all of its processes. Idempotent."""
+        if self._process is not None:
+            self.signal(signal.SIGTERM)
+            self._wait()
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a power cut does. Idempotent."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._wait()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def workers(self) -> list[int]:
+        """Process ids of the living workers."""
+        assert self._process is not None
+        master = self._process.pid
+        return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+
+    def manage(self, *arguments: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
+        return manage({**self.environ, **environ}, *arguments, check=check)
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        with Client(self.url, self.token) as client:
+            yield client
+
+    def directory(self, name: str) -> Path:
+        """``configs``, ``assets`` or ``blobs``."""
+        variable = {"configs": "ESP32_CONFIGS_DIR", "assets": "ASSETS_DIR"}.get(name, "")
+        return Path(self.environ.get(variable) or self.data_dir / name)
+
+    def files(self, name: str) -> dict[str, bytes]:
+        return files(self.directory(name))
+
+    def query(self, sql: str) -> list[tuple[Any, ...]]:
+        """Ask the database itself."""
+        with closing(sqlite3.connect(f"file:{self.data_dir / 'db.sqlite3'}?mode=ro", uri=True)) as connection:
+            return connection.execute(sql).fetchall()
+
+    def configs(self) -> dict[str, bytes]:
+        """What the rows say: file names to bytes."""
+        rows = self.query("SELECT mac_address, content FROM devices_deviceconfig")
+        return {f"{mac_address}.json": content.encode() for mac_address, content in rows}
+
+    def assets(self) -> dict[str, str]:
+        """What the rows say: file names to SHA-256."""
+        return dict(self.query("SELECT filename, sha256 FROM assets_asset"))
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        self._process.wait(LIMIT)
+        # Its output ends when the last of its processes does.
+        self._reader.join(LIMIT)
+        assert not self._reader.is_alive(), "Some of the server's processes do not end:\n" + self.log
+        self._process = None
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Everything in a directory, temporary files included."""
+    return {path.name: path.read_bytes() for path in directory.iterdir()}

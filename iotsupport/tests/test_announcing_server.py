@@ -1,0 +1,190 @@
+"""A server and its broker: who hears an announcement can download, and the broker hears a proper goodbye."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from paho.mqtt.client import MQTTMessage
+
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.server import Server, files
+
+DEVICES = [f"aa-bb-cc-dd-ee-{number:02x}" for number in range(5)]
+
+
+class Fleet(Subscriber):
+    """Downloads each file in the moment that it is announced; what it got is waiting under the file's name."""
+
+    def __init__(self, server: Server, broker: Mosquitto) -> None:
+        super().__init__(broker.port, look=self._download)
+        self.downloads: defaultdict[str, queue.Queue[tuple[int, bytes]]] = defaultdict(queue.Queue)
+        self._url = server.url
+        self._session = requests.Session()
+
+    def _download(self, message: MQTTMessage) -> None:
+        filename = json.loads(message.payload)["filename"]
+        response = self._session.get(f"{self._url}/{message.topic.split('/')[-1]}/{filename}", timeout=LIMIT)
+        self.downloads[filename].put((response.status_code, response.content))
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._session.close()
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
+    server = make_server(MQTT_URL=broker.url).start()
+    wait_until_connected(server, broker)
+    return server
+
+
+@pytest.fixture
+def fleet(server: Server, broker: Mosquitto) -> Iterator[Fleet]:
+    with Fleet(server, broker) as fleet:
+        yield fleet
+
+
+def wait_until_connected(server: Server, broker: Mosquitto) -> list[int]:
+    """Return the process ids of the workers, once all of them have a connection to the broker."""
+    workers = server.workers()
+    for pid in workers:
+        broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{pid}-")
+    return workers
+
+
+def wait_for_goodbye(broker: Mosquitto, pid: int) -> None:
+    """Wait until the broker was told that a process is leaving, and not just left."""
+    broker.wait_for_log(f"Received DISCONNECT from iotsupport-.*-{pid}-")
+    broker.wait_for_log(f"Client iotsupport-.*-{pid}-.* disconnected\\.")
+
+
+def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server: Server, fleet: Fleet) -> None:
+    def save_100_times(mac_address: str) -> list[int]:
+        got = []
+        with server.client() as client:
+            for number in range(100):
+                assert client.save_config(mac_address, b'{"number": %d}' % number).status_code == 200
+                status, content = fleet.downloads[f"{mac_address}.json"].get(timeout=LIMIT)
+                got.append(json.loads(content)["number"] if status == 200 else -status)
+        return got
+
+    with ThreadPoolExecutor(len(DEVICES)) as threads:
+        got = list(threads.map(save_100_times, DEVICES))
+
+    assert got == [list(range(100))] * len(DEVICES)
+
+
+def test_500_saves_without_a_pause_are_announced_500_times_with_their_bytes_or_newer_ones(
+    server: Server, fleet: Fleet
+) -> None:
+    def save_100_times(mac_address: str) -> None:
+        with server.client() as client:
+            for number in range(100):
+                assert client.save_config(mac_address, b'{"number": %d}' % number).status_code == 200
+
+    with ThreadPoolExecutor(len(DEVICES)) as threads:
+        list(threads.map(save_100_times, DEVICES))
+
+    for mac_address in DEVICES:
+        downloads = [fleet.downloads[f"{mac_address}.json"].get(timeout=LIMIT) for _ in range(100)]
+        # Two workers announce, so the first to arrive is not always the first that was saved.
+        numbers = sorted(json.loads(content)["number"] for status, content in downloads)
+        assert all(number >= announced for announced, number in enumerate(numbers)), numbers
+
+
+def test_uploads_can_be_downloaded_in_the_moment_of_their_announcement(server: Server, fleet: Fleet) -> None:
+    with server.client() as client:
+        for number in range(20):
+            content = b"%d" % number * 200_000
+            assert client.upload("firmware.bin", content).status_code == 200
+            assert fleet.downloads["firmware.bin"].get(timeout=LIMIT) == (200, content)
+
+
+def test_the_broker_hears_goodbye_from_every_worker_when_the_server_is_ended(server: Server, broker: Mosquitto) -> None:
+    workers = wait_until_connected(server, broker)
+    assert len(workers) == 2
+
+    server.signal(signal.SIGTERM)
+
+    for pid in workers:
+        wait_for_goodbye(broker, pid)
+
+
+def test_the_broker_hears_goodbye_from_every_worker_when_the_server_reloads(server: Server, broker: Mosquitto) -> None:
+    workers = wait_until_connected(server, broker)
+
+    server.signal(signal.SIGHUP)
+
+    for pid in workers:
+        wait_for_goodbye(broker, pid)
+    for line in server.wait_for_log("Booting worker with pid", count=4)[2:]:
+        broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{line.split()[-1]}-")
+
+
+def test_the_broker_hears_goodbye_from_a_worker_that_has_served_enough(
+    make_server: Callable[..., Server], broker: Mosquitto
+) -> None:
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start("--max-requests", "5")
+    [worker] = wait_until_connected(server, broker)
+
+    with server.client() as client, Subscriber(broker.port) as subscriber:
+        for number in range(5):
+            assert client.save_config(DEVICES[0], b'{"number": %d}' % number).status_code == 200
+        subscriber.take(5)
+
+    wait_for_goodbye(broker, worker)
+
+
+def test_an_existing_installation_is_taken_over_while_the_server_runs(
+    server: Server, broker: Mosquitto, tmp_path: Path
+) -> None:
+    configs, assets = tmp_path / "existing configs", tmp_path / "existing assets"
+    configs.mkdir()
+    assets.mkdir()
+    for number in range(200):
+        (configs / f"AA:BB:CC:DD:EE:{number:02X}.json").write_bytes(b'{\r\n  "number": %d.0\r\n}\n' % number)
+        (assets / f"{number}.bin").write_bytes(b"%d" % number * 10_000)
+    before = files(configs), files(assets)
+
+    with Subscriber(broker.port) as subscriber, server.client() as client:
+        for directory, command in [(configs, "import_configs"), (assets, "import_assets")]:
+            assert "200 taken, 0 replaced, 0 unchanged, 0 refused" in server.manage(command, str(directory)).stdout
+            assert "0 taken, 0 replaced, 200 unchanged, 0 refused" in server.manage(command, str(directory)).stdout
+        subscriber.publish("iotsupport/updates/configs", b"that was all")
+        heard = [json.loads(message.payload)["filename"] for message in subscriber.before(b"that was all")]
+
+        assert (files(configs), files(assets)) == before
+        for number in range(200):
+            config = client.get(f"/configs/aa-bb-cc-dd-ee-{number:02x}.json")
+            assert config.content == before[0][f"AA:BB:CC:DD:EE:{number:02X}.json"]
+            assert client.get(f"/assets/{number}.bin").content == before[1][f"{number}.bin"]
+
+    names = [f"aa-bb-cc-dd-ee-{number:02x}.json" for number in range(200)] + [f"{number}.bin" for number in range(200)]
+    assert sorted(heard) == sorted(names)
+
+
+def test_an_import_says_goodbye_when_everything_is_acknowledged(
+    make_server: Callable[..., Server], broker: Mosquitto, tmp_path: Path
+) -> None:
+    server = make_server(MQTT_URL=broker.url)
+    (tmp_path / "existing").mkdir()
+    for mac_address in DEVICES:
+        (tmp_path / "existing" / f"{mac_address}.json").write_text("{}")
+
+    server.manage("import_configs", str(tmp_path / "existing"))
+
+    # Nothing is left to come: all of this was said while the process lived.
+    broker.wait_for_log(r"Client iotsupport-\S+ disconnected\.")
+    said = [line.partition(": ")[2] for line in broker.lines if "iotsupport-" in line]
+    acknowledged = [number for number, line in enumerate(said) if line.startswith("Sending PUBACK to iotsupport-")]
+    [goodbye] = [number for number, line in enumerate(said) if line.startswith("Received DISCONNECT from iotsupport-")]
+    assert len(acknowledged) == len(DEVICES)
+    assert max(acknowledged) < goodbye

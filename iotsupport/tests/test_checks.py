@@ -1,0 +1,151 @@
+"""``manage.py check`` names each variable that cannot be right, and says what to do; the server starts in any case."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from iotsupport.environment import Environment
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.server import Server, clean_environ, manage
+
+# Variable, a value that cannot be right, the id of its check, and what is said.
+BROKEN = [
+    ("DEBUG", "maybe", "iotsupport.E001", "DEBUG is 'maybe', but it must be true or false."),
+    ("ALLOWED_HOSTS", "http://iot:80", "iotsupport.E002", "ALLOWED_HOSTS holds 'http://iot:80', but each must be"),
+    ("CSRF_TRUSTED_ORIGINS", "iot", "iotsupport.E003", "CSRF_TRUSTED_ORIGINS holds 'iot', but each must be"),
+    ("DATABASE_URL", "mysql://u:secret@h/n", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("DATABASE_URL", "nonsense", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("CONFIG_MAX_BYTES", "64k", "iotsupport.E005", "CONFIG_MAX_BYTES is '64k', but it must be a whole number"),
+    ("CONFIG_MAX_BYTES", "-1", "iotsupport.E005", "CONFIG_MAX_BYTES is '-1', but it must be a whole number"),
+    ("ASSET_MAX_BYTES", "64 MB", "iotsupport.E006", "ASSET_MAX_BYTES is '64 MB', but it must be a whole number"),
+    ("HOST", "http://0.0.0.0", "iotsupport.E007", "HOST is 'http://0.0.0.0', but it must be one host name"),
+    ("HOST", "127.0.0.1,10.0.0.1", "iotsupport.E007", "HOST is '127.0.0.1,10.0.0.1', but it must be one"),
+    ("PORT", "70000", "iotsupport.E008", "PORT is '70000', but it must be a whole number from 0 to 65535."),
+    ("WEB_CONCURRENCY", "two", "iotsupport.E009", "WEB_CONCURRENCY is 'two', but it must be a whole number from 1"),
+    ("DATA_DIR", "/dev/null/data", "iotsupport.E010", "DATA_DIR '/dev/null/data' cannot be made: Not a directory."),
+    ("ESP32_CONFIGS_DIR", "/dev/null/c", "iotsupport.E011", "ESP32_CONFIGS_DIR '/dev/null/c' cannot be made: Not a"),
+    ("ASSETS_DIR", "/dev/null/a", "iotsupport.E012", "ASSETS_DIR '/dev/null/a' cannot be made: Not a directory."),
+    ("SECRET_KEY", "short", "iotsupport.W013", "SECRET_KEY is shorter than 32 characters, so it can be guessed."),
+    ("MQTT_URL", "http://broker:secret", "notifications.W001", "MQTT_URL must begin with mqtt:// or mqtts://."),
+    ("MQTT_URL", "mqtt://broker:0", "notifications.W001", "MQTT_URL must have a port from 1 to 65535, or none."),
+    ("MQTT_USERNAME", "\udcff", "notifications.W001", "The MQTT user name or password cannot be sent"),
+    ("MQTT_PASSWORD", "secret", "notifications.W004", "There is an MQTT password, but no user name"),
+    ("MQTT_CA_FILE", "/dev/null/ca.pem", "notifications.W002", "MQTT_CA_FILE '/dev/null/ca.pem' cannot be read: Not a"),
+]
+
+COMPANIONS = {"MQTT_USERNAME": {"MQTT_URL": "mqtt://127.0.0.1"}, "MQTT_PASSWORD": {"MQTT_URL": "mqtt://127.0.0.1"}}
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[tuple[str, str], tuple[int, str]]]:
+    """What ``manage.py check`` says of each broken value: exit code and output."""
+
+    def check(variable: str, value: str) -> tuple[int, str]:
+        environ = {"DATA_DIR": str(tmp_path_factory.mktemp("data")), **COMPANIONS.get(variable, {}), variable: value}
+        done = manage(environ, "check", check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    # Starting Python and Django is what takes the time, so two at once.
+    with ThreadPoolExecutor(2) as threads:
+        yield {
+            (variable, value): report.result()
+            for (variable, value), report in [
+                ((variable, value), threads.submit(check, variable, value)) for variable, value, *_ in BROKEN
+            ]
+        }
+
+
+@pytest.mark.parametrize(("variable", "value", "id", "sentence"), BROKEN)
+def test_names_the_variable_and_says_what_to_do(
+    reports: dict[tuple[str, str], tuple[int, str]], variable: str, value: str, id: str, sentence: str
+) -> None:
+    code, report = reports[variable, value]
+
+    # The mirrors are in DATA_DIR, unless they are told otherwise.
+    follow = ["iotsupport.E011", "iotsupport.E012"] if variable == "DATA_DIR" else []
+    assert re.findall(r"\((\w+\.[EW]\d+)\)", report) == [id, *follow]
+    assert f"({id}) {sentence}" in report
+    assert re.search(r"HINT: \w.{20,}", report)
+    assert code == (1 if ".E" in id else 0)
+    assert "secret" not in report
+    assert "Traceback" not in report
+
+
+def test_finds_nothing_in_an_empty_environment(tmp_path: Path) -> None:
+    done = manage({"DATA_DIR": str(tmp_path)}, "check")
+
+    assert done.stdout == "System check identified no issues (0 silenced).\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(("variable", "value"), [("MQTT_URL", "http://broker"), ("CONFIG_MAX_BYTES", "64k")])
+def test_a_server_with_a_broken_value_says_so_and_serves(
+    make_server: Callable[..., Server], variable: str, value: str
+) -> None:
+    server = make_server(**{variable: value}).start()
+
+    with server.client() as client:
+        assert client.save_config("aa-bb-cc-dd-ee-ff", b"{}").status_code == 200
+        assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
+        assert client.get("/health").json() == {"status": "healthy", "broker": "off"}
+    assert len(re.findall(r"\((?:notifications\.W001|iotsupport\.E005)\)", server.log)) == 1
+    # Once for each worker, and once for the command that checks before they start.
+    expected = len(server.workers()) + 1 if variable == "MQTT_URL" else 0
+    assert server.log.count("ERROR notifications.publisher: Nothing will be announced") == expected
+
+
+# --- How the environment is read ---------------------------------------------------------------------------------
+
+
+def test_reads_a_dotenv_file_and_lets_the_environment_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").write_text("CONFIG_MAX_BYTES=1000\nASSET_MAX_BYTES=2000\n")
+    monkeypatch.setattr(os, "environ", Environment.ENVIRON)
+    monkeypatch.delenv("CONFIG_MAX_BYTES", raising=False)
+    monkeypatch.setenv("ASSET_MAX_BYTES", "3000")
+    env = Environment()
+
+    env.read_env(tmp_path / ".env")
+
+    assert env.number("CONFIG_MAX_BYTES", default=1, least=1) == 1000
+    assert env.number("ASSET_MAX_BYTES", default=1, least=1) == 3000
+    monkeypatch.delenv("CONFIG_MAX_BYTES")
+
+
+def test_eight_first_starts_at_once_agree_on_one_secret_key(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from iotsupport import settings; print(settings.SECRET_KEY)"]
+    environ = clean_environ({"DATA_DIR": str(tmp_path)})
+    processes = [
+        subprocess.Popen(command, cwd=BASE_DIR, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(8)
+    ]
+
+    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+
+    assert len(keys) == 1
+    assert keys == {(tmp_path / "secret_key").read_text()}
+    assert len(keys.pop()) > 50
+    assert (tmp_path / "secret_key").stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.glob(".secret_key*")) == []
+
+
+def test_makes_a_secret_key_where_the_file_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").touch()
+
+    first, second = (Environment().secret("NO_SUCH_VARIABLE", tmp_path / "secret_key") for _ in range(2))
+
+    assert first == second == (tmp_path / "secret_key").read_text()
+    assert len(first) > 50
+
+
+def test_a_secret_key_of_the_environment_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_KEY", "given")
+
+    assert Environment().secret("SECRET_KEY", tmp_path / "secret_key") == "given"
+    assert list(tmp_path.iterdir()) == []

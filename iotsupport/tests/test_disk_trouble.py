@@ -1,0 +1,224 @@
+"""A disk that is full or read-only: changes are refused with a sentence, and devices go on downloading."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from iotsupport.tests.disk import Disk, may_mount
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.server import Server, sha256
+
+MAC = "aa-bb-cc-dd-ee-ff"
+OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'
+OLD_ASSET, NEW_ASSET = b"old" * 5_000, b"new" * 5_000
+
+# After this one is heard, whatever was announced before has been heard, too.
+LAST_MAC = "00-00-00-00-00-01"
+
+pytestmark = pytest.mark.skipif(not may_mount(), reason="Only root may mount a small disk, where mounting is allowed.")
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    with Disk(tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto, disk: Disk) -> Server:
+    """A server whose mirrors are on the small disk, with one configuration and one asset."""
+    server = make_server(
+        ESP32_CONFIGS_DIR=str(disk.path / "configs"), ASSETS_DIR=str(disk.path / "assets"), MQTT_URL=broker.url
+    )
+    return fill(server.start())
+
+
+def fill(server: Server) -> Server:
+    with server.client() as client:
+        assert client.save_config(MAC, OLD_CONFIG).status_code == 200
+        assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
+    return server
+
+
+@pytest.fixture
+def subscriber(server: Server, broker: Mosquitto) -> Iterator[Subscriber]:
+    with Subscriber(broker.port) as subscriber:
+        yield subscriber
+
+
+def facts(server: Server) -> dict[str, Any]:
+    """All that a refusal must not change."""
+    with server.client() as client:
+        listings = client.get("/configs").json(), client.get("/assets").json()
+    histories = [server.query(f"SELECT count(*) FROM {table}") for table in HISTORIES]  # noqa: S608
+    directories = [server.files(name) for name in ["configs", "assets", "blobs"]]
+    return {"rows": (server.configs(), server.assets(), histories), "files": directories, "listings": listings}
+
+
+HISTORIES = ["devices_historicaldeviceconfig", "assets_historicalasset"]
+
+
+def assert_refused(response: requests.Response, sentence: str) -> None:
+    assert response.status_code == 503, response.text
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.json() == {"error": sentence, "code": "STORAGE_UNAVAILABLE", "details": {}}
+
+
+def assert_downloads_work(server: Server) -> None:
+    config = requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
+    asset = requests.get(f"{server.url}/assets/firmware.bin", timeout=LIMIT)
+    assert (config.status_code, config.content) == (200, OLD_CONFIG)
+    assert (asset.status_code, asset.content) == (200, OLD_ASSET)
+
+
+def assert_unhealthy(server: Server, reason: str) -> None:
+    response = requests.get(f"{server.url}/health", timeout=LIMIT)
+    assert response.status_code == 503
+    assert response.json()["status"] == "unhealthy"
+    assert response.json()["reason"] == reason
+
+
+def assert_changes_work(server: Server, subscriber: Subscriber) -> None:
+    """And that nothing was announced before them."""
+    with server.client() as client:
+        assert client.save_config(LAST_MAC, NEW_CONFIG).status_code == 200
+        assert client.upload("firmware.bin", NEW_ASSET).status_code == 200
+    heard = {subscriber.next().payload for _ in range(2)}
+    assert heard == {b'{"filename": "%s.json"}' % LAST_MAC.encode(), b'{"filename": "firmware.bin"}'}
+    assert requests.get(f"{server.url}/health", timeout=LIMIT).json()["status"] == "healthy"
+    assert server.files("configs") == server.configs()
+    assert server.files("assets") == {"firmware.bin": NEW_ASSET}
+    assert server.files("blobs").keys() == {sha256(OLD_ASSET), sha256(NEW_ASSET)}
+
+
+def no_room(label: str) -> str:
+    return f"No room is left on the disk of the {label} directory. Free some space there, then try again."
+
+
+def cannot_be_written(label: str) -> str:
+    return f"The {label} directory cannot be written. Make it writable for the server's user, then try again."
+
+
+def test_a_full_disk(server: Server, disk: Disk, subscriber: Subscriber) -> None:
+    before = facts(server)
+    disk.fill()
+
+    with server.client() as client:
+        assert_refused(client.save_config(MAC, NEW_CONFIG), no_room("configurations"))
+        assert_refused(client.save_config("00-00-00-00-00-00", NEW_CONFIG), no_room("configurations"))
+        assert_refused(client.upload("firmware.bin", NEW_ASSET), no_room("assets"))
+        assert_refused(client.upload("more.bin", NEW_ASSET), no_room("assets"))
+
+    assert facts(server) == before
+    assert_downloads_work(server)
+    assert_unhealthy(server, no_room("configurations"))
+    disk.free()
+    assert_changes_work(server, subscriber)
+
+
+def test_what_does_not_fit_leaves_the_disk_as_it_was(server: Server, subscriber: Subscriber) -> None:
+    before = facts(server)
+
+    with server.client() as client:
+        assert_refused(client.upload("huge.bin", b"huge" * 400_000), no_room("assets"))
+
+    assert facts(server) == before
+    assert_changes_work(server, subscriber)
+
+
+def test_a_disk_that_becomes_read_only(server: Server, disk: Disk, subscriber: Subscriber) -> None:
+    before = facts(server)
+    disk.make_read_only()
+
+    with server.client() as client:
+        assert_refused(client.save_config(MAC, NEW_CONFIG), cannot_be_written("configurations"))
+        assert_refused(client.upload("firmware.bin", NEW_ASSET), cannot_be_written("assets"))
+        assert_refused(client.delete(f"/configs/{MAC}"), cannot_be_written("configurations"))
+        assert_refused(client.delete("/assets/firmware.bin"), cannot_be_written("assets"))
+
+    assert facts(server) == before
+    assert_downloads_work(server)
+    assert_unhealthy(server, cannot_be_written("configurations"))
+    disk.make_writable()
+    assert_changes_work(server, subscriber)
+
+
+def test_a_delete_makes_room_on_a_full_disk(server: Server, disk: Disk) -> None:
+    disk.fill()
+
+    with server.client() as client:
+        assert client.delete(f"/configs/{MAC}").status_code == 204
+
+    assert server.files("configs") == server.configs() == {}
+
+
+def test_a_disk_that_is_read_only_when_the_server_starts(server: Server, disk: Disk, subscriber: Subscriber) -> None:
+    server.kill()
+    (server.directory("configs") / ".new-left").write_text("half")
+    (server.directory("configs") / "notes.txt").write_text("not known")
+    disk.make_read_only()
+    server.start()
+
+    assert_downloads_work(server)
+    assert_unhealthy(server, cannot_be_written("configurations"))
+    with server.client() as client:
+        assert_refused(client.save_config(MAC, NEW_CONFIG), cannot_be_written("configurations"))
+    assert "iotsupport.E011" in server.log
+    assert "Not everything could be made equal; see above." in server.log
+    assert "Traceback" not in server.log
+
+    disk.make_writable()
+    (server.directory("configs") / "notes.txt").unlink()
+    server.stop()
+    assert ".new-left" in server.files("configs")
+    server.start()
+    assert_changes_work(server, subscriber)
+
+
+@pytest.fixture
+def blobs_disk(make_server: Callable[..., Server], broker: Mosquitto) -> Iterator[tuple[Server, Disk]]:
+    """A server where only the kept bytes of all versions are on the small disk."""
+    server = make_server(MQTT_URL=broker.url)
+    with Disk(server.directory("blobs")) as disk:
+        yield fill(server.start()), disk
+        server.kill()
+
+
+def test_no_room_for_the_bytes_of_a_new_version(blobs_disk: tuple[Server, Disk], broker: Mosquitto) -> None:
+    server, disk = blobs_disk
+    with Subscriber(broker.port) as subscriber:
+        disk.fill()
+        before = facts(server)
+
+        with server.client() as client:
+            assert_refused(client.upload("firmware.bin", NEW_ASSET), no_room("blobs"))
+            assert client.save_config(MAC, OLD_CONFIG).status_code == 200
+        assert subscriber.next().payload == b'{"filename": "%s.json"}' % MAC.encode()
+
+        assert facts(server)["files"] == before["files"]
+        assert_downloads_work(server)
+        assert_unhealthy(server, no_room("blobs"))
+        disk.free()
+        assert_changes_work(server, subscriber)
+
+
+def test_bytes_of_versions_that_cannot_be_written(blobs_disk: tuple[Server, Disk], broker: Mosquitto) -> None:
+    server, disk = blobs_disk
+    with Subscriber(broker.port) as subscriber:
+        before = facts(server)
+        disk.make_read_only()
+
+        with server.client() as client:
+            assert_refused(client.upload("firmware.bin", NEW_ASSET), cannot_be_written("blobs"))
+
+        assert facts(server) == before
+        assert_downloads_work(server)
+        server.signal(signal.SIGHUP)
+        disk.make_writable()
+        assert_changes_work(server, subscriber)

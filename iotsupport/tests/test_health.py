@@ -1,0 +1,133 @@
+"""``/health``: 503 with a reason that helps while changes or downloads do not work, and only then."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.test import Client
+
+from iotsupport import mirror
+from iotsupport.tests.mosquitto import Mosquitto, free_port
+from iotsupport.tests.server import Server, files
+
+DATABASE = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+
+
+def get(server: Server) -> tuple[int, dict[str, Any]]:
+    with server.client() as client:
+        response = client.get("/health")
+        return response.status_code, response.json()
+
+
+# --- The mirrors -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("path", ["/health", "/api/health"])
+def test_is_healthy(client: Client, mirrors: Path, path: str) -> None:
+    response = client.get(path)
+
+    assert response.status_code == 200
+    assert response.json() == {"status": "healthy", "broker": "off"}
+    assert [files(mirrors / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", ["configs", "assets", "blobs"])
+def test_a_missing_directory_is_unhealthy(client: Client, mirrors: Path, name: str) -> None:
+    (mirrors / name).rmdir()
+
+    response = client.get("/health")
+
+    reason = f"The {name} directory is missing. Create it for the server's user, then try again."
+    assert response.status_code == 503
+    assert response.json() == {"status": "unhealthy", "reason": reason, "broker": "off"}
+
+
+@pytest.mark.django_db
+def test_a_disk_that_takes_no_bytes_is_unhealthy(
+    client: Client, mirrors: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(mirror.os, "fsync", fail)
+
+    response = client.get("/health")
+
+    assert response.status_code == 503
+    assert "The configs directory cannot be used (Input/output error). Repair it" in response.json()["reason"]
+    assert files(mirrors / "configs") == {}
+
+
+@pytest.mark.django_db
+def test_answers_any_host_and_sets_no_cookie(client: Client, mirrors: Path, settings: LazySettings) -> None:
+    settings.ALLOWED_HOSTS = ["iot.example.com"]
+
+    response = client.get("/health", headers={"Host": "10.1.2.3"})
+
+    assert response.status_code == 200
+    assert not response.cookies
+
+
+# --- The database and the broker, which only a server of its own may lose ----------------------------------------
+
+
+def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_on_downloading(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    database = server.data_dir / "db.sqlite3"
+    with server.client() as client:
+        client.save_config("aa-bb-cc-dd-ee-ff", b"{}")
+        working = database.with_suffix(".working")
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM INTO ?", [str(working)])
+        for broken in [b"garbage" * 1000, b""]:
+            replace(database, broken)
+
+            assert get(server) == (503, {"status": "unhealthy", "reason": DATABASE, "broker": "off"})
+            assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
+            assert client.get("/metrics").status_code == 200
+            assert client.get("/configs").status_code == 503
+            assert client.get("/configs").json()["code"] == "DATABASE_UNAVAILABLE"
+            assert client.save_config("aa-bb-cc-dd-ee-ff", b'{"version": 2}').status_code == 503
+
+        replace(database, working.read_bytes())
+        assert get(server)[0] == 200
+        assert server.configs() == server.files("configs") == {"aa-bb-cc-dd-ee-ff.json": b"{}"}
+
+
+def replace(database: Path, content: bytes) -> None:
+    for path in database.parent.glob("db.sqlite3-*"):
+        path.unlink()
+    database.with_suffix(".new").write_bytes(content)
+    database.with_suffix(".new").replace(database)
+
+
+def test_a_broker_that_is_away_is_reported_and_is_not_unhealthy(
+    make_server: Callable[..., Server], broker: Mosquitto
+) -> None:
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
+    server.wait_for_log("Connected to the broker")
+    assert get(server) == (200, {"status": "healthy", "broker": "connected"})
+
+    broker.stop()
+    server.wait_for_log("lost the connection")
+
+    assert get(server) == (200, {"status": "healthy", "broker": "disconnected"})
+
+
+def test_a_broker_that_never_was_is_not_unhealthy(make_server: Callable[..., Server]) -> None:
+    server = make_server(MQTT_URL=f"mqtt://127.0.0.1:{free_port()}").start()
+
+    assert get(server) == (200, {"status": "healthy", "broker": "disconnected"})
+    with server.client() as client:
+        assert client.save_config("aa-bb-cc-dd-ee-ff", b"{}").status_code == 200
+        assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"

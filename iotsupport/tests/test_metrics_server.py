@@ -1,0 +1,137 @@
+"""What several workers counted together."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.server import Server
+
+SAVED = 'iot_config_operations_total{operation="save",status="success"}'
+PUBLISHED = 'mqtt_publish_total{status="success",topic="iotsupport/updates/configs"}'
+FAILED = 'mqtt_publish_total{status="failure",topic="iotsupport/updates/configs"}'
+CONNECTED = "mqtt_connection_state"
+
+CLIENTS = 4
+SCRAPES = 50
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="4").start()
+    server.wait_for_log("Connected to the broker", count=4)
+    return server
+
+
+def scrape(server: Server) -> dict[str, float]:
+    """Samples, named as in PromQL."""
+    response = requests.get(f"{server.url}/metrics", timeout=LIMIT)
+    assert response.status_code == 200, response.text
+    samples = {}
+    for family in text_string_to_metric_families(response.text):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            samples[f"{sample.name}{{{labels}}}" if labels else sample.name] = sample.value
+    return samples
+
+
+def scrape_until(server: Server, name: str, value: float) -> dict[str, float]:
+    """What takes the workers a moment to notice; each scrape is a request, so this does not spin."""
+    limit = threading.Event()
+    timer = threading.Timer(LIMIT, limit.set)
+    timer.start()
+    try:
+        while (samples := scrape(server))[name] != value:
+            assert not limit.is_set(), f"{name} stays {samples[name]}"
+    finally:
+        timer.cancel()
+    return samples
+
+
+def save_50_times(server: Server, client_number: int) -> None:
+    with server.client() as client:
+        for number in range(50):
+            mac_address = f"aa-bb-cc-dd-{client_number:02x}-{number % 10:02x}"
+            assert client.save_config(mac_address, b'{"number": %d}' % number).status_code == 200
+
+
+def is_counter(name: str) -> bool:
+    return name.split("{")[0].endswith(("_total", "_bucket", "_count", "_sum")) and "files_count" not in name
+
+
+def test_200_saves_of_4_clients_count_200_and_no_scrape_shows_less_than_the_one_before(
+    server: Server, broker: Mosquitto
+) -> None:
+    scrapes = [scrape(server)]
+    saved = threading.Event()
+
+    def scrape_meanwhile() -> None:
+        while not saved.is_set() or len(scrapes) < SCRAPES:
+            scrapes.append(scrape(server))
+
+    with Subscriber(broker.port) as subscriber, ThreadPoolExecutor(CLIENTS + 1) as threads:
+        scraping = threads.submit(scrape_meanwhile)
+        try:
+            list(threads.map(lambda number: save_50_times(server, number), range(CLIENTS)))
+        finally:
+            saved.set()
+        scraping.result()
+        subscriber.take(200)
+
+    scrapes.append(scrape_until(server, PUBLISHED, 200))
+    for before, after in zip(scrapes, scrapes[1:], strict=False):
+        fallen = {name for name, value in before.items() if is_counter(name) and after.get(name, -1) < value}
+        assert not fallen
+    assert scrapes[-1][SAVED] == 200
+    assert scrapes[-1][FAILED] == 0
+    assert scrapes[-1]['iot_config_operation_duration_seconds_count{operation="save"}'] == 200
+    assert scrapes[-1]["iot_config_files_count"] == 40
+    assert not [name for name in scrapes[-1] if "aa-bb" in name]
+
+
+def test_the_connection_state_is_1_only_while_every_worker_is_connected(server: Server, broker: Mosquitto) -> None:
+    assert scrape(server)[CONNECTED] == 1
+
+    broker.stop()
+    scrape_until(server, CONNECTED, 0)
+    broker.start()
+    server.wait_for_log("Connected to the broker", count=8)
+
+    samples = scrape_until(server, CONNECTED, 1)
+    assert samples["mqtt_enabled"] == 1
+
+
+def test_a_killed_worker_keeps_its_counts_and_loses_its_connection(server: Server) -> None:
+    save_50_times(server, 0)
+    before = scrape(server)
+
+    os.kill(server.workers()[0], signal.SIGKILL)
+    server.wait_for_log("Connected to the broker", count=5)
+
+    after = scrape_until(server, CONNECTED, 1)
+    assert after[SAVED] == before[SAVED] == 50
+    assert not {name for name, value in before.items() if is_counter(name) and after.get(name, -1) < value}
+
+
+def test_promtool_finds_nothing_to_complain_about(server: Server) -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("promtool is not installed; it is in the package prometheus")
+    save_50_times(server, 0)
+
+    page = requests.get(f"{server.url}/metrics", timeout=LIMIT).text
+    done = subprocess.run([promtool, "check", "metrics"], input=page, capture_output=True, text=True, timeout=LIMIT)
+
+    # The contract's name for a gauge, which dashboards know.
+    known = 'iot_config_files_count non-histogram and non-summary metrics should not have "_count" suffix\n'
+    assert (done.stdout, done.stderr) == ("", known)
