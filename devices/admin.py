@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html
+
+from devices.forms import DeviceConfigForm
+from devices.metrics import count, track
+from devices.models import DeviceConfig
+from iotsupport.admin import MirroredAdmin
+from iotsupport.api import user_of
+
+# In any of its spellings.
+MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
+
+
+@admin.register(DeviceConfig)
+class DeviceConfigAdmin(MirroredAdmin):
+    form = DeviceConfigForm
+    list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
+    list_filter = ["enable_ota", "updated_at"]
+    list_select_related = ["updated_by"]
+    search_fields = ["mac_address", "device_name", "device_entity_id"]
+    search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
+
+    def get_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
+        fields = ["mac_address", "content"]
+        if obj is None:
+            return fields
+        if self.has_change_permission(request, obj):
+            fields.append("based_on")
+        return [*fields, "download", "updated_at", "updated_by"]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
+        # The address names the file that a device asks for: another address is another configuration.
+        return [] if obj is None else ["mac_address", "download", "updated_at", "updated_by"]
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        if obj is not None:
+            kwargs["help_texts"] = {"mac_address": "Fixed: for another device, add another configuration."}
+        return super().get_form(request, obj, change=change, **kwargs)
+
+    @admin.display(description="OTA", boolean=True, ordering="enable_ota")
+    def ota(self, obj: DeviceConfig) -> bool | None:
+        return obj.enable_ota
+
+    @admin.display(description="Devices download")
+    def download(self, obj: DeviceConfig) -> str:
+        url = reverse("config-download", args=[obj.mac_address], urlconf="iotsupport.open_urls")
+        return format_html('<a href="{}">{}</a>', url, url)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[DeviceConfig], search_term: str
+    ) -> tuple[QuerySet[DeviceConfig], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        if MAC_ADDRESS_PART.fullmatch(search_term.strip()):
+            found |= queryset.filter(mac_address__contains=_as_stored(search_term.strip()))
+        return found, may_have_duplicates
+
+    def save_model(self, request: HttpRequest, obj: DeviceConfig, form: Any, change: bool) -> None:
+        obj.updated_by = user_of(request)
+        super().save_model(request, obj, form, change)
+
+    def count_save(self, refusal_code: str | None, seconds: float) -> None:
+        count("save", "success" if refusal_code is None else "error", seconds)
+
+    @track("delete")
+    def delete_model(self, request: HttpRequest, obj: DeviceConfig) -> None:
+        super().delete_model(request, obj)
+
+
+def _as_stored(part: str) -> str:
+    """Write a part of a MAC address as the database has it, as labels on boards and serial logs do not."""
+    if re.search("[-:]", part):
+        return part.replace(":", "-").lower()
+    return "-".join(part[i : i + 2] for i in range(0, len(part), 2)).lower()

@@ -1,0 +1,82 @@
+"""The form in which an administrator edits a configuration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django_ace import AceWidget
+
+from devices.models import DeviceConfig
+from iotsupport.admin import RefusableForm
+
+EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
+
+
+class DeviceConfigForm(RefusableForm):
+    """Keeps the text as it is stored, and does not let one person overwrite another's change unseen."""
+
+    content = forms.CharField(
+        label="Configuration",
+        strip=False,
+        initial=EXAMPLE,
+        help_text="One JSON object. Kept byte for byte, as it is typed.",
+        # Sizes come from a style sheet: the content security policy takes no inline style.
+        widget=AceWidget(
+            mode="json", width=None, height=None, tabsize=2, toolbar=False, showprintmargin=False, useStrictCSP=True
+        ),
+    )
+    based_on = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    class Meta:
+        model = DeviceConfig
+        fields = ["mac_address", "content"]
+        error_messages = {
+            "mac_address": {
+                "unique": "This device has a configuration already. Find it in the list, and change that one."
+            }
+        }
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        current = self._current()
+        if current is not None:
+            self.initial["based_on"] = current.etag
+
+    def clean_content(self) -> str:
+        """Undo what browsers do to line ends: they send CRLF, whatever was there."""
+        typed = self.cleaned_data["content"].replace("\r\n", "\n")
+        stored = self.instance.content
+        if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
+            return stored
+        if "\r\n" in stored and "\n" not in stored.replace("\r\n", ""):
+            return typed.replace("\n", "\r\n")
+        return typed
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned_data = super().clean()
+        current = self._current(lock=True)
+        if current is not None and self._would_overwrite(current):
+            self._warn_of_change(current)
+        return cleaned_data
+
+    def _would_overwrite(self, current: DeviceConfig) -> bool:
+        """Whether somebody else's change would be lost; a double click on "Save" loses nothing."""
+        based_on = self.cleaned_data.get("based_on")
+        return bool(based_on) and based_on != current.etag and self.cleaned_data.get("content") != current.content
+
+    def _current(self, *, lock: bool = False) -> DeviceConfig | None:
+        rows = DeviceConfig.objects.select_for_update() if lock else DeviceConfig.objects.all()
+        return rows.filter(pk=self.instance.pk).first() if self.instance.pk else None
+
+    def _warn_of_change(self, current: DeviceConfig) -> None:
+        who = f"{current.updated_by}" if current.updated_by else "Somebody else"
+        message = (
+            f"{who} changed this configuration while you were editing. Nothing was saved. Below is your text; "
+            "the history shows the other. Save once more to replace it with yours."
+        )
+        self.add_error(None, ValidationError(message, code="CONFLICT"))
+        data = self.data.copy()  # type: ignore[attr-defined]
+        data[self.add_prefix("based_on")] = current.etag
+        self.data = data

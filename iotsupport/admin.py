@@ -1,0 +1,206 @@
+"""What the admin of both kinds of file shares, and API tokens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import DatabaseError, IntegrityError, transaction
+from django.db.models import QuerySet
+from django.forms import ModelChoiceField, ModelForm
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from simple_history.admin import SimpleHistoryAdmin
+
+from iotsupport.mirror import MirrorBehindError, MirrorError
+from iotsupport.models import ApiToken
+
+logger = logging.getLogger(__name__)
+
+admin.site.site_url = None  # there is no other site than this one
+admin.site.site_header = admin.site.site_title = "IoT Support"
+admin.site.index_title = "Devices and their files"
+
+View = Callable[..., HttpResponseBase]
+
+
+class RefusableForm(ModelForm):
+    """A form that can be shown again with a reason found while saving: what was typed is still there."""
+
+    refusal: str | None = None
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned_data = super().clean()
+        if self.refusal:
+            self.add_error(None, ValidationError(self.refusal, code="STORAGE_UNAVAILABLE"))
+        return cleaned_data
+
+
+class MirroredAdmin(SimpleHistoryAdmin):
+    """Refuses a change with a sentence where it cannot be stored: the form is shown again with what was typed."""
+
+    form = RefusableForm
+    # Of 50,000 rows, one COUNT is enough.
+    show_full_result_count = False
+    object_history_list_template = "admin/history_list.html"
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        return type(form.__name__, (form,), {"refusal": getattr(request, "refusal", None)})
+
+    def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return self._save(request, super().changeform_view, *args, **kwargs)
+
+    def history_form_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return self._save(request, self._revert, *args, **kwargs)
+
+    def _revert(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        # simple-history lets everybody revert who may look.
+        if request.method == "POST" and not self.has_change_permission(request):
+            raise PermissionDenied
+        return super().history_form_view(request, *args, **kwargs)
+
+    def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
+        return TemplateResponse(request, template, context)
+
+    def count_save(self, refusal_code: str | None, seconds: float) -> None:
+        """Count what became of a form: saved where there is no ``refusal_code``."""
+
+    def _save(self, request: HttpRequest, view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        start = perf_counter()
+        refusal_code: str | None = "OTHER"
+        try:
+            response = self._refusing(request, view, *args, **kwargs)
+            refusal_code = _refusal_code(response)
+            return response
+        except PermissionDenied:
+            refusal_code = "FORBIDDEN"
+            raise
+        finally:
+            self.count_save(refusal_code, perf_counter() - start)
+
+    def _refusing(self, request: HttpRequest, view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        view = transaction.atomic(view)
+        try:
+            return view(request, *args, **kwargs)
+        except MirrorBehindError as error:
+            return self._back(request, error)
+        except MirrorError as error:
+            refusal = str(error)
+        except IntegrityError:
+            refusal = f"Another {self.opts.verbose_name} has this name. Find it in the list, and change that one."
+        except DatabaseError as error:
+            logger.exception("The database refused a change made in the admin")
+            refusal = f"The database could not store it ({error}). Try again; the server's log says more."
+        # It is rolled back by now. The second time, the form does not pass.
+        _refuse(request, refusal)
+        return view(request, *args, **kwargs)
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
+        if request.method != "POST":
+            return super()._get_obj_does_not_exist_redirect(request, opts, object_id)
+        # What was typed must not go with the row.
+        _refuse(request, f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again.")
+        return self._changeform_view(request, None, self._url("add"), None)
+
+    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().delete_view(request, *args, **kwargs)
+        except MirrorError as error:
+            return self._back(request, error)
+
+    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().changelist_view(request, *args, **kwargs)
+        except MirrorError as error:  # from "Delete selected"
+            return self._back(request, error)
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        """Delete all of them, or none; each as :meth:`delete_model` does."""
+        with transaction.atomic():
+            for row in queryset:
+                self.delete_model(request, row)
+
+    def _back(self, request: HttpRequest, error: MirrorError) -> HttpResponse:
+        if isinstance(error, MirrorBehindError):
+            self.message_user(request, str(error), messages.WARNING)
+        else:
+            self.message_user(request, f"Nothing was changed. {error}", messages.ERROR)
+        return HttpResponseRedirect(self._url("changelist"))
+
+    def _url(self, view: str) -> str:
+        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}")
+
+
+def _refuse(request: HttpRequest, reason: str) -> None:
+    request.refusal = f"Nothing was saved. {reason}"  # type: ignore[attr-defined]
+
+
+def _refusal_code(response: HttpResponseBase) -> str | None:
+    """The code of the first error of a form that is shown again; None where it was saved."""
+    context = getattr(response, "context_data", None) or {}
+    if "adminform" not in context:
+        return None
+    errors = context["adminform"].form.errors.as_data().values()
+    return next((error.code for field_errors in errors for error in field_errors if error.code), "OTHER")
+
+
+@admin.register(ApiToken)
+class ApiTokenAdmin(admin.ModelAdmin):
+    """Tokens are made, shown once, revoked and deleted; never changed."""
+
+    list_display = ["hint", "user", "description", "created_at", "last_used_at", "revoked_at"]
+    list_select_related = ["user"]
+    search_fields = ["hint", "user__username", "description"]
+    actions = ["revoke"]
+
+    def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
+        return ["user", "description"] if obj is None else self.list_display
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
+        tokens = super().get_queryset(request)
+        return tokens if request.user.is_superuser else tokens.filter(user=request.user)
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> ModelChoiceField | None:
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        if field is not None:
+            field.initial = request.user.pk
+            if not request.user.is_superuser and field.queryset is not None:
+                # A token for somebody else would carry that person's permissions.
+                field.queryset = field.queryset.filter(pk=request.user.pk)
+        return field
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        return False
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        return self.has_delete_permission(request)
+
+    @admin.action(description="Revoke selected API tokens", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
+        for token in queryset:
+            token.revoke()
+        self.message_user(request, f"API tokens revoked: {len(queryset)}.", messages.SUCCESS)
+
+    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
+        request.new_token = obj.generate()  # type: ignore[attr-defined]
+        super().save_model(request, obj, form, change)
+
+    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
+        # Shown in this answer and nowhere else: a message would pass through a cookie or the database.
+        context = {
+            **self.admin_site.each_context(request),
+            "title": "API token created",
+            "token": request.new_token,  # type: ignore[attr-defined]
+            "object": obj,
+            "opts": self.opts,
+        }
+        return TemplateResponse(request, "admin/iotsupport/apitoken/created.html", context)

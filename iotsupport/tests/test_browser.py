@@ -1,0 +1,458 @@
+"""The main job in a real browser: gunicorn, chromium, files. Nothing is mocked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from playwright.sync_api import Browser, Page
+
+from iotsupport.tests.browser import Visitor, chromium
+from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.server import Client, Installation, Server
+
+ASSET_MAX_BYTES = 100_000
+
+# Numbers, key order and white space that a parser would not write again as they are.
+VERBATIM = '{"z": 1.0,\n\t"a": 1e3,   "n": 12345678901234567890, "m": -0.0,\n  "é": "€ 😀"\n}\n\n'
+
+
+@pytest.fixture(scope="module")
+def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("browser")
+    server = Server(installation, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, server) as visitor:
+        yield visitor.sign_in("admin", "pigeons-and-mirrors")
+
+
+@pytest.fixture
+def visitor(administrator: Visitor) -> Iterator[Visitor]:
+    """The administrator, whom no page may show an error of its own, or send to another host."""
+    with administrator.new_page():
+        yield administrator
+        assert administrator.troubles == []
+
+
+@pytest.fixture
+def script(server: Server) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def stranger(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, server) as visitor:
+        yield visitor
+        assert visitor.troubles == []
+
+
+def config_file(server: Server, mac_address: str) -> Path:
+    return server.directory("configs") / f"{mac_address}.json"
+
+
+def open_row(visitor: Visitor, path: str, text: str) -> Page:
+    """Open what a list shows under this text."""
+    visitor.open(path)
+    visitor.follow(f"#result_list a:text-is('{text}')")
+    return visitor.page
+
+
+def open_config(visitor: Visitor, mac_address: str) -> Page:
+    return open_row(visitor, f"devices/deviceconfig/?q={mac_address}", mac_address)
+
+
+def revert_to_first_version(visitor: Visitor) -> None:
+    visitor.follow(".historylink")
+    visitor.follow("#change-history tbody tr:last-child a")
+    visitor.follow("[value=Revert]")
+
+
+def choose_file(visitor: Visitor, name: str, content: bytes) -> None:
+    upload: Any = {"name": name, "mimeType": "application/octet-stream", "buffer": content}
+    visitor.page.set_input_files("[name=file]", upload)
+
+
+def test_lets_in_who_knows_the_password(stranger: Visitor):
+    stranger.page.goto("/")
+    stranger.sign_in("admin", "wrong")
+    refused = stranger.page.locator(".errornote").inner_text()
+
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+
+    assert "Please enter the correct username and password" in refused
+    assert stranger.page.title() == "Devices and their files | IoT Support"
+
+
+def test_leads_to_the_documentation_of_the_api(visitor: Visitor):
+    visitor.open("")
+
+    visitor.page.click("text=API documentation")
+
+    visitor.page.wait_for_selector("text=Create or replace a configuration, byte for byte")
+
+
+def test_mirrors_exactly_what_is_typed(visitor: Visitor, server: Server):
+    visitor.open("devices/deviceconfig/add/")
+    visitor.page.fill("[name=mac_address]", "02:AA:00:00:00:01")
+
+    visitor.type_config(VERBATIM)
+    visitor.save()
+
+    assert "was added successfully" in visitor.messages()
+    assert config_file(server, "02-aa-00-00-00-01").read_bytes() == VERBATIM.encode()
+    downloaded = requests.get(f"{server.url}/configs/02-aa-00-00-00-01.json", timeout=LIMIT)
+    assert downloaded.content == VERBATIM.encode()
+
+
+def test_takes_a_configuration_key_by_key(visitor: Visitor, server: Server):
+    visitor.open("devices/deviceconfig/add/")
+    visitor.page.fill("[name=mac_address]", "02aa00000002")
+    visitor.type_config("")
+
+    visitor.page.keyboard.type('{"deviceName": "Lamp", "levels": [1.0, {"to": 1e3}]}')
+    visitor.save()
+
+    assert "was added successfully" in visitor.messages()
+    typed = b'{"deviceName": "Lamp", "levels": [1.0, {"to": 1e3}]}'
+    assert config_file(server, "02-aa-00-00-00-02").read_bytes() == typed
+
+
+def test_marks_a_mistake_while_it_is_typed(visitor: Visitor):
+    visitor.open("devices/deviceconfig/add/")
+
+    visitor.type_config('{\n  "enableOTA": tru\n}')
+
+    visitor.page.wait_for_selector(".ace_gutter-cell.ace_error")
+
+
+@pytest.mark.parametrize(
+    ("mac_address", "content", "error"),
+    [
+        ("02-aa-00-00-00-10", '{"a": 1,\n "a": 2}\n', 'Line 2, column 2: the key "a" is in this object already.'),
+        ("02-aa-00-00-00-10", '{\n  "enableOTA": tru\n}', "Line 2, column 16: a value is missing here."),
+        ("02-aa-00-00-00-1g", '{"typed": true}\n', "This is not a MAC address:"),
+    ],
+    ids=["duplicate key", "broken JSON", "MAC address"],
+)
+def test_shows_refused_text_again(visitor: Visitor, server: Server, mac_address: str, content: str, error: str):
+    visitor.open("devices/deviceconfig/add/")
+    visitor.page.fill("[name=mac_address]", mac_address)
+    visitor.type_config(content)
+
+    visitor.save()
+
+    assert error in visitor.errors()
+    assert visitor.editor_text() == content
+    assert visitor.page.input_value("[name=mac_address]") == mac_address
+    assert not config_file(server, mac_address).exists()
+
+
+def test_takes_refused_text_once_it_is_corrected(visitor: Visitor, server: Server):
+    visitor.open("devices/deviceconfig/add/")
+    visitor.page.fill("[name=mac_address]", "02-aa-00-00-00-11")
+    visitor.type_config('{"a": 1,}')
+    visitor.save()
+
+    visitor.type_config('{"a": 1}')
+    visitor.save()
+
+    assert "was added successfully" in visitor.messages()
+    assert config_file(server, "02-aa-00-00-00-11").read_bytes() == b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{\r\n\t"a": 1.0\r\n}\r\n', b'\n\n{"a": 1e3}', b'{"a":\r1,\n"b":\r\n2}  ', VERBATIM.encode()],
+    ids=["CRLF", "leading newlines", "mixed line ends", "verbatim"],
+)
+def test_saving_without_a_change_keeps_every_byte(visitor: Visitor, server: Server, script: Client, content: bytes):
+    script.save_config("02-aa-00-00-00-20", content)
+    open_config(visitor, "02-aa-00-00-00-20")
+
+    visitor.save()
+
+    assert "was changed successfully" in visitor.messages()
+    assert config_file(server, "02-aa-00-00-00-20").read_bytes() == content
+
+
+def test_a_changed_text_keeps_its_line_ends(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-21", b'{\r\n"a": 1\r\n}\r\n')
+    open_config(visitor, "02-aa-00-00-00-21")
+
+    visitor.type_config('{\n"a": 2\n}\n')
+    visitor.save()
+
+    assert config_file(server, "02-aa-00-00-00-21").read_bytes() == b'{\r\n"a": 2\r\n}\r\n'
+
+
+def test_does_not_overwrite_a_change_unseen(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-22", b"{}")
+    first = open_config(visitor, "02-aa-00-00-00-22")
+    second = visitor.context.new_page()
+    second.goto(first.url)
+    visitor.type_config('{"tab": 2}', second)
+    visitor.save(second)
+
+    visitor.type_config('{"tab": 1}')
+    visitor.save()
+
+    assert "admin changed this configuration while you were editing. Nothing was saved." in visitor.errors()
+    assert visitor.editor_text() == '{"tab": 1}'
+    assert config_file(server, "02-aa-00-00-00-22").read_bytes() == b'{"tab": 2}'
+    visitor.save()
+    assert config_file(server, "02-aa-00-00-00-22").read_bytes() == b'{"tab": 1}'
+
+
+def test_keeps_the_text_of_what_was_deleted_meanwhile(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-23", b"{}")
+    open_config(visitor, "02-aa-00-00-00-23")
+    script.delete("/configs/02-aa-00-00-00-23")
+
+    visitor.type_config('{"typed": "long"}')
+    visitor.save()
+
+    assert "was deleted while you were editing" in visitor.errors()
+    assert visitor.editor_text() == '{"typed": "long"}'
+    visitor.page.fill("[name=mac_address]", "02-aa-00-00-00-23")
+    visitor.save()
+    assert config_file(server, "02-aa-00-00-00-23").read_bytes() == b'{"typed": "long"}'
+
+
+def test_says_why_nothing_can_be_stored_and_keeps_what_was_typed(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-24", b'{"before": 1}')
+    open_config(visitor, "02-aa-00-00-00-24")
+    visitor.type_config('{"after": 1}')
+    away = server.data_dir / "away"
+    server.directory("configs").rename(away)
+
+    visitor.save()
+
+    away.rename(server.directory("configs"))
+    assert "Nothing was saved. The configurations directory is missing. Create it" in visitor.errors()
+    assert visitor.editor_text() == '{"after": 1}'
+    assert script.get("/configs/02-aa-00-00-00-24").json()["content"] == {"before": 1}
+    visitor.save()
+    assert config_file(server, "02-aa-00-00-00-24").read_bytes() == b'{"after": 1}'
+
+
+@pytest.mark.parametrize("term", ["Hall clock", "02:AA:00:00:00:3A"])
+def test_finds_a_device(visitor: Visitor, script: Client, term: str):
+    script.save_config("02-aa-00-00-00-3a", b'{"deviceName": "Hall clock", "deviceEntityId": "sensor.hall_clock"}')
+    script.save_config("02-aa-00-00-00-3b", b'{"deviceName": "Hall lamp", "deviceEntityId": "light.hall"}')
+    visitor.open("devices/deviceconfig/")
+
+    visitor.page.fill("#searchbar", term)
+    visitor.follow("[value=Search]")
+
+    assert visitor.rows().count() == 1
+    assert "Hall clock" in visitor.rows().inner_text()
+
+
+def test_filters_by_what_a_device_allows(visitor: Visitor, script: Client):
+    script.save_config("02-aa-00-00-00-3c", b'{"deviceName": "Filtered", "enableOTA": true}')
+    script.save_config("02-aa-00-00-00-3d", b'{"deviceName": "Filtered", "enableOTA": false}')
+    visitor.open("devices/deviceconfig/?q=Filtered")
+
+    visitor.follow("#changelist-filter a:text-is('No')")
+
+    assert visitor.rows().count() == 1
+    assert "02-aa-00-00-00-3d" in visitor.rows().inner_text()
+
+
+def test_a_deleted_configuration_is_not_served_any_more(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-40", b"{}")
+    open_config(visitor, "02-aa-00-00-00-40")
+
+    visitor.follow(".deletelink")
+    visitor.follow("[type=submit][value^=Yes]")
+
+    assert "was deleted successfully" in visitor.messages()
+    assert not config_file(server, "02-aa-00-00-00-40").exists()
+
+
+def test_deletes_the_selected_ones_with_their_files(visitor: Visitor, server: Server, script: Client):
+    names = ["02-aa-00-00-00-41", "02-aa-00-00-00-42", "02-aa-00-00-00-43"]
+    for name in names:
+        script.save_config(name, b'{"deviceName": "Selected"}')
+    visitor.open("devices/deviceconfig/?q=Selected")
+    for name in names[:2]:
+        visitor.rows().filter(has_text=name).locator("[name=_selected_action]").check()
+
+    visitor.page.select_option("[name=action]", "delete_selected")
+    visitor.follow("[name=index]")
+    visitor.follow("[type=submit][value^=Yes]")
+
+    assert "Successfully deleted 2 device configurations." in visitor.messages()
+    assert [config_file(server, name).exists() for name in names] == [False, False, True]
+
+
+def test_an_earlier_configuration_comes_back_byte_for_byte(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-50", VERBATIM.replace("\n", "\r\n").encode())
+    script.save_config("02-aa-00-00-00-50", b"{}")
+    open_config(visitor, "02-aa-00-00-00-50")
+
+    revert_to_first_version(visitor)
+
+    assert "was changed successfully" in visitor.messages()
+    assert config_file(server, "02-aa-00-00-00-50").read_bytes() == VERBATIM.replace("\n", "\r\n").encode()
+
+
+def test_the_history_tells_who_changed_what(visitor: Visitor, script: Client):
+    script.save_config("02-aa-00-00-00-51", b'{"deviceName": "Old name"}')
+    script.save_config("02-aa-00-00-00-51", b'{"deviceName": "New name"}')
+    open_config(visitor, "02-aa-00-00-00-51")
+
+    visitor.follow(".historylink")
+
+    newest = visitor.page.locator("#change-history tbody tr").first.inner_text()
+    assert "Changed" in newest
+    assert "admin" in newest
+    assert 'Configuration: {"deviceName": "Old name"} → {"deviceName": "New name"}' in newest
+
+
+def test_serves_exactly_what_was_uploaded(visitor: Visitor, server: Server):
+    content = bytes(range(256)) * 300
+    visitor.open("assets/asset/add/")
+    choose_file(visitor, "firmware 1.bin", content)
+
+    visitor.save()
+
+    assert "was added successfully" in visitor.messages()
+    assert requests.get(f"{server.url}/assets/firmware%201.bin", timeout=LIMIT).content == content
+
+
+def test_a_second_upload_is_the_next_version(visitor: Visitor, server: Server, script: Client):
+    script.upload("font.bin", b"one")
+    open_row(visitor, "assets/asset/", "font.bin")
+    choose_file(visitor, "font (2).bin", b"two")
+
+    visitor.save()
+
+    assert (server.directory("assets") / "font.bin").read_bytes() == b"two"
+    assert not (server.directory("assets") / "font (2).bin").exists()
+
+
+def test_adding_a_name_that_is_there_replaces_it(visitor: Visitor, server: Server, script: Client):
+    script.upload("logo.png", b"one")
+    visitor.open("assets/asset/add/")
+    choose_file(visitor, "logo.png", b"two")
+
+    visitor.save()
+
+    assert "The file is the new version of logo.png." in visitor.messages()
+    assert (server.directory("assets") / "logo.png").read_bytes() == b"two"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("a..b", b"x", "The file name holds two dots in a row. Rename the file, then try again."),
+        ("large.bin", b"x" * (ASSET_MAX_BYTES + 1), f"The file has more than {ASSET_MAX_BYTES} bytes."),
+    ],
+    ids=["name", "size"],
+)
+def test_says_why_an_upload_is_refused(visitor: Visitor, server: Server, name: str, content: bytes, error: str):
+    visitor.open("assets/asset/add/")
+    choose_file(visitor, name, content)
+
+    visitor.save()
+
+    assert error in visitor.errors()
+    assert not (server.directory("assets") / name).exists()
+
+
+def test_an_earlier_asset_comes_back(visitor: Visitor, server: Server, script: Client):
+    script.upload("back.bin", b"first" * 1000)
+    script.upload("back.bin", b"second")
+    open_row(visitor, "assets/asset/", "back.bin")
+
+    revert_to_first_version(visitor)
+
+    assert "was changed successfully" in visitor.messages()
+    assert (server.directory("assets") / "back.bin").read_bytes() == b"first" * 1000
+
+
+def test_a_token_is_shown_once_and_works_until_it_is_revoked(visitor: Visitor, server: Server):
+    visitor.open("iotsupport/apitoken/add/")
+    visitor.page.fill("[name=description]", "nightly build")
+    visitor.save()
+    token = visitor.page.locator("#token").inner_text()
+    with Client(server.url, token) as script:
+        assert script.get("/configs").status_code == 200
+
+        visitor.follow("text=Done")
+        row = visitor.rows().filter(has_text="nightly build")
+        assert token not in visitor.page.content()
+        row.locator("[name=_selected_action]").check()
+        visitor.page.select_option("[name=action]", "revoke")
+        visitor.follow("[name=index]")
+
+        assert "API tokens revoked: 1." in visitor.messages()
+        assert script.get("/configs").status_code == 401
+
+
+def test_shows_nothing_to_staff_without_permissions(stranger: Visitor, server: Server):
+    make_staff(server, "trainee")
+
+    stranger.sign_in("trainee", "swallows-return")
+
+    content = stranger.page.locator("#content-main").inner_text()
+    assert content == "You don’t have permission to view or edit anything."
+
+
+def test_shows_a_configuration_to_those_who_may_only_look(stranger: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-60", b'{\n  "deviceName": "Looked at"\n}')
+    make_staff(server, "guest", "view_deviceconfig")
+    stranger.sign_in("guest", "swallows-return")
+
+    open_config(stranger, "02-aa-00-00-00-60")
+
+    assert stranger.page.locator(".field-content .readonly").inner_text() == '{\n  "deviceName": "Looked at"\n}'
+    assert stranger.page.locator("[name=_save], .deletelink, textarea").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_editor_has_the_colours_of_the_page(visitor: Visitor, scheme: Any):
+    visitor.page.emulate_media(color_scheme=scheme)
+    page = visitor.open("devices/deviceconfig/add/")
+
+    body, editor = [
+        page.eval_on_selector(element, "element => getComputedStyle(element).backgroundColor")
+        for element in ["body", ".ace_editor"]
+    ]
+
+    assert editor == body
+    assert (body == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_no_page_needs_what_the_content_security_policy_forbids(visitor: Visitor):
+    for path in ["assets/asset/", "auth/group/add/", "auth/user/1/change/", "iotsupport/apitoken/", "password_change/"]:
+        page = visitor.open(path)
+
+        assert page.title().endswith(" | IoT Support")
+        assert visitor.troubles == [], path
+
+
+def make_staff(server: Server, username: str, *permissions: str) -> None:
+    server.manage(
+        "shell",
+        "--command",
+        "from django.contrib.auth.models import Permission, User\n"
+        f"user = User.objects.create_user({username!r}, password='swallows-return', is_staff=True)\n"
+        f"user.user_permissions.set(Permission.objects.filter(codename__in={permissions!r}))",
+    )
