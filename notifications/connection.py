@@ -222,13 +222,15 @@ class Connection:
             return
         with self._changed:
             self._is_connected = not self._is_closing
+            had_trouble = bool(self._troubles)
             self._troubles.clear()
             self._changed.notify_all()
         if not self._is_connected:
             client.disconnect()  # close() could not: there was no connection yet
             return
         metrics.CONNECTION_STATE.set(1)
-        logger.info("Connected to the broker %s", self._broker)
+        # Without trouble before, it is no news: every command connects.
+        logger.log(logging.INFO if had_trouble else logging.DEBUG, "Connected to the broker %s", self._broker)
         self._pay()
 
     @_logs_exceptions

@@ -1,0 +1,78 @@
+# What a person types. `make help` lists it.
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test install lock lint check-system trial-broker
+
+# Any Python from 3.11 on; it makes .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+
+help:
+	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
+	@echo "make demo     the same with sample data of its own and simulated devices"
+	@echo "make test     lint, types and all tests"
+	@echo "make install  only .venv and the run-time dependencies"
+	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
+
+run: install trial-broker
+	@exec $(BIN)/python -m iotsupport.run
+
+demo: install trial-broker
+	@exec $(BIN)/python -m iotsupport.run --demo
+
+install: .venv/.installed-run
+
+# --- Installation: each stamp is newer than what it was made from, so that a second run starts at once ---------------
+
+.venv/.made:
+	@PYTHON="$(PYTHON)" sh .ci/make-venv
+	@touch $@
+
+.venv/.installed-run: requirements.txt | .venv/.made
+	@echo "Installing the dependencies…"
+	@$(PIP) --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed-run
+	@echo "Installing the development dependencies…"
+	@$(PIP) --require-hashes -r requirements-dev.txt
+	@$(PIP) --require-hashes -r requirements-trial.txt || echo "Its tests are skipped: iotcore is not made for this machine."
+	@touch $@
+
+# A broker from the package index, where Mosquitto is not installed and no other broker is set.
+trial-broker: .venv/.installed-run
+	@if ! PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v mosquitto >/dev/null \
+	  && ! $(BIN)/python -c "import iotcore" 2>/dev/null \
+	  && test -z "$$($(BIN)/python -c 'from iotsupport import settings; print(settings.MQTT_URL)')"; then \
+	  echo "Mosquitto is not installed: installing iotcore, a broker for trying things out…"; \
+	  $(PIP) --require-hashes -r requirements-trial.txt \
+	  || echo "That did not work here. Install Mosquitto (package mosquitto) to hear announcements."; \
+	fi
+
+# --- Tests -----------------------------------------------------------------------------------------------------------
+
+test: lint
+	$(BIN)/pytest
+
+lint: check-system .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find . -path ./.venv -prune -o -path '*/templates/*.html' -print | xargs $(BIN)/djade --check --target-version 5.2
+	$(BIN)/mypy .
+	$(BIN)/lint-imports --no-logo
+	@# In a directory of its own: the tests read neither .env's data nor that of the checkout.
+	data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export DATA_DIR="$$data" \
+	  && $(BIN)/python manage.py check --deploy --fail-level WARNING \
+	  && $(BIN)/python manage.py makemigrations --check --dry-run
+
+check-system:
+	@sh .ci/install-system-packages
+
+lock:
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  pyproject.toml -o requirements.txt
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	echo "iotcore~=0.4" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  - -o requirements-trial.txt

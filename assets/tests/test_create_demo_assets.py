@@ -1,0 +1,21 @@
+from django.core.management import call_command
+
+from assets.models import Asset
+
+
+def test_makes_a_firmware_a_font_and_an_image(transactional_db):
+    call_command("create_demo_assets")
+
+    with Asset.storage().open("demo-logo.png") as image:
+        assert image.read(8) == b"\x89PNG\r\n\x1a\n"
+    assert dict(Asset.objects.values_list("filename", "size"))["demo-firmware.bin"] == 300 * 1024
+    assert Asset.objects.count() == 3
+
+
+def test_a_second_time_it_changes_nothing(transactional_db):
+    call_command("create_demo_assets")
+    before = list(Asset.objects.values())
+
+    call_command("create_demo_assets")
+
+    assert list(Asset.objects.values()) == before

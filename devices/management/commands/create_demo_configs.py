@@ -1,0 +1,59 @@
+"""Sample devices, for ``make demo``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import transaction
+
+from devices.models import DeviceConfig
+
+ROOMS = ["Kitchen", "Living room", "Bedroom", "Bathroom", "Office", "Hall", "Cellar", "Garage"]
+
+# What a kind of device is called, and what it is told.
+KINDS: list[tuple[str, dict[str, Any]]] = [
+    (
+        "thermometer",
+        {
+            "enableOTA": True,
+            "sensors": [{"type": "DHT22", "pin": 4, "offset": -0.5}],
+            "reportSeconds": 60,
+        },
+    ),
+    (
+        "light",
+        {
+            "enableOTA": False,
+            "led": {"pin": 5, "count": 60, "order": "GRB"},
+            "scenes": {"evening": {"brightness": 0.3, "color": "#ffb46b"}, "off": {"brightness": 0}},
+        },
+    ),
+    (
+        "display",
+        {
+            "enableOTA": True,
+            "display": {"driver": "SSD1306", "width": 128, "height": 64, "font": "demo-font.bin"},
+            "pages": [{"title": "Outside", "unit": "°C"}, {"title": "Power", "unit": "W"}],
+            "sleepSeconds": 300,
+        },
+    ),
+]
+
+
+class Command(BaseCommand):
+    help = "Make two dozen sample devices; those that are there already are left alone."
+
+    @transaction.atomic
+    def handle(self, **options: Any) -> None:
+        for number, (room, (kind, config)) in enumerate((room, kind) for room in ROOMS for kind in KINDS):
+            mac_address = f"02-de-30-00-00-{number + 1:02x}"
+            if not DeviceConfig.objects.filter(mac_address=mac_address).exists():
+                content = json.dumps(describe(room, kind) | config, indent=2, ensure_ascii=False)
+                DeviceConfig.objects.create(mac_address=mac_address, content=content)
+
+
+def describe(room: str, kind: str) -> dict[str, Any]:
+    entity_id = f"{room} {kind}".lower().replace(" ", "_")
+    return {"deviceName": f"{room} {kind}", "deviceEntityId": entity_id}

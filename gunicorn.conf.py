@@ -1,0 +1,107 @@
+"""How gunicorn serves IoT Support: read from the working directory by ``gunicorn iotsupport.wsgi``.
+
+The master imports the settings as plain values and sets up nothing of Django: a broker's client or a metric made
+before the fork would be the workers' in name only.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from iotsupport import settings
+
+ROOT = Path(__file__).resolve().parent
+
+bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
+workers = settings.WEB_CONCURRENCY
+worker_class = "gthread"
+# A download holds its thread until the slowest device has the last byte, and the administrator needs one too.
+# A thread that waits costs little memory, and it is only made when it is needed.
+threads = 32
+# Seconds. Connections that are kept alive hold no thread.
+keepalive = 15
+timeout = 60
+# How long the master waits for its workers, and the earlier moment when a worker gives up on slow downloads: what lies
+# between is for the announcements that the broker has not acknowledged yet.
+graceful_timeout = 15
+DRAIN_SECONDS = 5
+# Its socket has one path for each user: two servers would share it.
+control_socket_disable = True
+
+accesslog = None
+errorlog = "-"  # standard error
+
+
+def _can_share_metrics() -> bool:
+    try:
+        settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(settings.METRICS_DIR, os.R_OK | os.W_OK | os.X_OK)
+
+
+# prometheus_client looks at these while it is imported, in the workers.
+os.environ["PROMETHEUS_DISABLE_CREATED_SERIES"] = "true"
+os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+if _can_share_metrics():
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
+
+
+def on_starting(server: Any) -> None:
+    """Say what is wrong with the environment, and make the files equal to the database; then serve in any case."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        server.log.error("%s cannot be written: /metrics tells of one worker at a time.", settings.METRICS_DIR)
+    # A command runs the system checks first: one process for both, since starting it is what takes time.
+    done = _sync_mirror(server)
+    if done.returncode and "SystemCheckError" in done.stderr:
+        # A value that cannot be right stops commands, but not the server.
+        done = _sync_mirror(server, "--skip-checks")
+    if done.returncode:
+        server.log.error("Files may differ from the database: 'manage.py sync_mirror' failed.")
+
+
+def _sync_mirror(server: Any, *options: str) -> subprocess.CompletedProcess[str]:
+    # A command is no worker: its metrics are not added to theirs.
+    environ = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "manage.py", "sync_mirror", *options],
+        cwd=ROOT,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    for output in [done.stderr.strip(), done.stdout.strip()]:
+        if output:
+            is_trouble = done.returncode or "System check identified" in output
+            (server.log.warning if is_trouble else server.log.info)("manage.py sync_mirror: %s", output)
+    return done
+
+
+def when_ready(server: Any) -> None:
+    """Forget the metrics of the server that ran before: the port is ours, and there are no workers yet."""
+    if server.master_pid:  # Started by SIGUSR2: the old master's workers still count.
+        return
+    for path in settings.METRICS_DIR.glob("*.db"):
+        path.unlink(missing_ok=True)
+
+
+def post_fork(server: Any, worker: Any) -> None:
+    worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # the worker's own copy
+
+
+def worker_exit(server: Any, worker: Any) -> None:
+    """Send what is still to be announced. ``atexit`` is not enough: it waits for every thread, or never runs."""
+    notifications = sys.modules.get("notifications.publisher")
+    if notifications is not None:
+        notifications.publisher.stop()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Drop the gauges of a dead worker; what it counted stays counted."""
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        from prometheus_client import multiprocess
+
+        multiprocess.mark_process_dead(worker.pid)

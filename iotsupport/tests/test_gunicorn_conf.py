@@ -1,0 +1,176 @@
+"""What ``gunicorn.conf.py`` does, seen on a real gunicorn."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import requests
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.server import Server, clean_environ
+
+DOWNLOADS = r'^iot_config_operations_total\{operation="get_raw",status="\w+"\} (\S+)'
+
+
+def metrics_files(server: Server, pattern: str = "*.db") -> list[str]:
+    return sorted(path.name for path in (server.data_dir / "metrics").glob(pattern))
+
+
+def count_downloads(server: Server) -> float:
+    text = requests.get(f"{server.url}/metrics", timeout=LIMIT).text
+    return sum(float(value) for value in re.findall(DOWNLOADS, text, re.MULTILINE))
+
+
+def download(server: Server, times: int) -> None:
+    for _ in range(times):
+        requests.get(f"{server.url}/configs/02-00-00-00-00-01.json", timeout=LIMIT)
+
+
+def kill_a_worker(server: Server) -> int:
+    """Return its process id, when another one has taken its place."""
+    before = len(server.lines)
+    pid = server.workers()[0]
+    os.kill(pid, signal.SIGKILL)
+    server.wait_for_log("Booting worker with pid", after=before)
+    return pid
+
+
+def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
+    code = (
+        "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
+        "print([name for name in ['django.db', 'django.apps', 'paho', 'prometheus_client'] if name in sys.modules])"
+    )
+    environ = clean_environ({"DATA_DIR": str(tmp_path)})
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=BASE_DIR, env=environ, capture_output=True, text=True)
+
+    assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_start_forgets_the_metrics_of_the_server_before_and_nothing_else(make_server):
+    server = make_server()
+    directory = server.data_dir / "metrics"
+    directory.mkdir()
+    (directory / "counter_1.db").write_bytes(b"not even a file of metrics")
+    (directory / "notes.txt").write_text("mine")
+
+    server.start()
+
+    assert "counter_1.db" not in metrics_files(server)
+    assert (directory / "notes.txt").exists()
+    assert count_downloads(server) == 0
+
+
+def test_a_server_that_finds_its_port_taken_leaves_the_metrics_of_the_one_that_runs(make_server):
+    server = make_server().start()
+    download(server, 3)
+
+    second = subprocess.run(
+        [sys.executable, "-m", "gunicorn", "iotsupport.wsgi"],
+        cwd=BASE_DIR,
+        env=clean_environ(server.environ),
+        capture_output=True,
+        timeout=LIMIT,
+    )
+
+    assert second.returncode == 1
+    assert count_downloads(server) == 3
+
+
+def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts(make_server):
+    server = make_server().start()
+    download(server, 20)
+
+    pid = kill_a_worker(server)
+
+    assert metrics_files(server, f"gauge_live*_{pid}.db") == []
+    assert metrics_files(server, f"counter_{pid}.db")
+    assert count_downloads(server) == 20
+
+
+def test_counts_survive_reload_and_more_and_fewer_workers(make_server):
+    server = make_server().start()
+
+    for number, said in [
+        (signal.SIGHUP, "Worker exiting"),
+        (signal.SIGTTIN, "Booting worker"),
+        (signal.SIGTTOU, "Worker exiting"),
+    ]:
+        before = len(server.lines)
+        download(server, 5)
+        counted = count_downloads(server)
+        server.signal(number)
+        server.wait_for_log(said, after=before)
+
+        assert count_downloads(server) == counted
+
+    assert count_downloads(server) == 15
+
+
+def test_recycled_workers_keep_the_counts(make_server):
+    server = make_server().start("--max-requests", "5")
+
+    download(server, 40)
+
+    server.wait_for_log("Autorestarting worker", count=3)
+    assert count_downloads(server) == 40
+
+
+def test_servers_with_different_data_directories_share_nothing(make_server):
+    one, other = make_server().start(), make_server().start()
+
+    download(one, 4)
+
+    assert count_downloads(one) == 4
+    assert count_downloads(other) == 0
+
+
+def test_what_is_wrong_with_the_environment_is_logged_once_and_it_serves(make_server):
+    server = make_server(CONFIG_MAX_BYTES="many").start()
+
+    assert len(server.wait_for_log("CONFIG_MAX_BYTES is 'many'")) == 1
+    assert "Files and database are equal." in server.log
+    assert requests.get(f"{server.url}/health", timeout=LIMIT).status_code == 200
+
+
+def test_without_a_directory_for_metrics_it_says_so_and_serves(make_server):
+    server = make_server()
+    (server.data_dir / "metrics").write_text("in the way")
+
+    server.start()
+
+    server.wait_for_log("metrics cannot be written")
+    assert requests.get(f"{server.url}/metrics", timeout=LIMIT).status_code == 200
+
+
+def test_files_equal_the_database_before_the_first_request_is_answered(make_server):
+    server = make_server().start()
+    with server.client() as client:
+        client.save_config("02-00-00-00-00-01", b'{"deviceName": "lamp"}')
+    server.stop()
+    (server.directory("configs") / "02-00-00-00-00-01.json").write_bytes(b"{}")
+
+    server.start()
+
+    answer = requests.get(f"{server.url}/configs/02-00-00-00-00-01.json", timeout=LIMIT)
+    assert answer.content == b'{"deviceName": "lamp"}'
+
+
+def test_workers_say_goodbye_to_the_broker_though_a_download_does_not_end(make_server, broker):
+    """The worker stops waiting for slow clients before the master stops waiting for the worker."""
+    server = make_server(MQTT_URL=broker.url).start("--workers", "1")
+    client_id = f"iotsupport-.*-{server.workers()[0]}-"
+    broker.wait_for_log(f"New client connected .* as {client_id}")
+    with server.client() as client:
+        client.upload("firmware.bin", bytes(32 * 1024 * 1024))
+
+    with requests.get(f"{server.url}/assets/firmware.bin", stream=True, timeout=LIMIT) as slow:
+        assert slow.raw.read(1)
+        server.stop()
+
+    broker.wait_for_log(f"Received DISCONNECT from {client_id}")

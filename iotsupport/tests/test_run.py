@@ -1,0 +1,315 @@
+"""``python -m iotsupport.run``, which is what ``make run`` and ``make demo`` start."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from iotsupport import run
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Subscriber, free_port
+from iotsupport.tests.server import clean_environ, manage
+
+READY = "IoT Support is ready"
+
+
+class Runner(LoggedProcess):
+    """A run with its children, as a terminal has it: in a process group of its own."""
+
+    def __init__(self, data_dir: Path, *arguments: str, **environ: str) -> None:
+        super().__init__()
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.environ = {"DATA_DIR": str(data_dir), "PORT": str(self.port), **environ}
+        self.process = self._start(
+            *[sys.executable, "-m", "iotsupport.run", *arguments],
+            cwd=BASE_DIR,
+            env=clean_environ(self.environ),
+            start_new_session=True,
+        )
+
+    def wait_until_ready(self) -> None:
+        self.wait_for_log(READY)
+        self._handles = {pid: os.pidfd_open(pid) for pid in descendants(self.process.pid)}
+
+    def children(self, name: str) -> list[int]:
+        return [pid for pid in descendants(self.process.pid) if name in Path(f"/proc/{pid}/cmdline").read_text()]
+
+    def wait(self) -> int:
+        """Return the exit code, when all output was read."""
+        code = self.process.wait(LIMIT)
+        self._reader.join(LIMIT)
+        return code
+
+    def wait_until_all_ended(self) -> None:
+        for pid, handle in self._handles.items():
+            assert select.select([handle], [], [], LIMIT)[0], f"Process {pid} is left:\n{self.log}"
+            os.close(handle)
+        assert not is_listening(self.port)
+        assert not is_listening(self.broker_port)
+
+    @property
+    def broker_port(self) -> int:
+        [line] = self.wait_for_log("mosquitto_sub -V 5 -h")
+        return int(line.split(" -p ")[1].split()[0])
+
+    def kill(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def descendants(pid: int) -> list[int]:
+    try:
+        children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+    return children + [deeper for child in children for deeper in descendants(child)]
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+    runners: list[Runner] = []
+
+    def start(*arguments: str, **environ: str) -> Runner:
+        runners.append(Runner(tmp_path / "data", *arguments, **environ))
+        return runners[-1]
+
+    yield start
+    for runner in runners:
+        runner.kill()
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("prepared")
+    manage({"DATA_DIR": str(directory)}, "prepare", "--skip-checks")
+    return directory
+
+
+@pytest.fixture
+def started_before(prepared: Path, tmp_path: Path) -> None:
+    """The data directory is there already, so that a start is quick."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    for name in ["db.sqlite3", "secret_key"]:
+        shutil.copy2(prepared / name, data_dir)
+    (data_dir / "static").symlink_to(prepared / "static")
+
+
+def test_serves_a_new_data_directory_to_a_first_administrator(start):
+    runner = start()
+    runner.wait_until_ready()
+    [name] = runner.wait_for_log("Name: ")
+    [password] = runner.wait_for_log("Password: ")
+
+    with requests.Session() as browser:
+        browser.trust_env = False
+        login = f"http://127.0.0.1:{runner.port}/admin/login/"
+        browser.get(login, timeout=LIMIT)
+        answer = browser.post(
+            login,
+            data={
+                "username": name.split()[-1],
+                "password": password.split()[-1],
+                "csrfmiddlewaretoken": browser.cookies["csrftoken"],
+                "next": "/admin/",
+            },
+            timeout=LIMIT,
+        )
+
+    assert f"http://127.0.0.1:{runner.port}/admin/" in runner.log
+    assert answer.url.endswith("/admin/")
+    assert "Log out" in answer.text
+    assert (runner.data_dir / "static" / "admin").is_dir()
+
+
+def test_a_second_start_reuses_what_is_there(start):
+    first = start(DJANGO_SUPERUSER_USERNAME="ada", DJANGO_SUPERUSER_PASSWORD="not-in-the-output")
+    first.wait_until_ready()
+    first.process.terminate()
+    first.wait()
+
+    second = start()
+    second.wait_until_ready()
+
+    assert "ada" in first.log
+    assert "not-in-the-output" not in first.log
+    assert "administrator" not in second.log
+    assert "Files and database are equal." in second.log
+
+
+@pytest.mark.usefixtures("started_before")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(start, number):
+    runner = start()
+    runner.wait_until_ready()
+    workers = runner.children("gunicorn")[1:]
+
+    os.killpg(runner.process.pid, number)
+
+    assert runner.wait() == 0
+    runner.wait_until_all_ended()
+    lines = (runner.data_dir / "broker" / "broker.log").read_text().splitlines()
+    for pid in workers:
+        assert any(re.search(f"Client iotsupport-.*-{pid}-.* disconnected", line) for line in lines)
+    assert "terminating" in lines[-1]
+
+
+@pytest.mark.usefixtures("started_before")
+def test_nothing_is_left_when_it_is_killed(start):
+    runner = start()
+    runner.wait_until_ready()
+
+    runner.process.kill()
+
+    runner.wait()
+    runner.wait_until_all_ended()
+
+
+@pytest.mark.usefixtures("started_before")
+def test_everything_ends_with_the_exit_code_of_the_server(start):
+    runner = start()
+    runner.wait_until_ready()
+
+    os.kill(runner.children("gunicorn")[0], signal.SIGKILL)
+
+    assert runner.wait() == 128 + signal.SIGKILL
+    runner.wait_until_all_ended()
+
+
+@pytest.mark.usefixtures("started_before")
+def test_a_save_is_heard_by_a_subscriber_of_the_private_broker(start):
+    runner = start()
+    runner.wait_until_ready()
+
+    with Subscriber(runner.broker_port) as subscriber:
+        environ = runner.environ | {"MQTT_URL": f"mqtt://127.0.0.1:{runner.broker_port}"}
+        manage(environ, "create_demo_assets")
+
+        assert subscriber.next().payload == b'{"filename": "demo-firmware.bin"}'
+
+
+def test_a_port_in_use_is_said_before_anything_starts(start):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+
+        runner = start(PORT=str(port))
+
+        assert runner.wait() == 1
+        assert f"Port {port} of 127.0.0.1 is in use." in runner.log
+        assert f"PORT={port + 1} make run" in runner.log
+        assert not (runner.data_dir / "broker").exists()
+
+
+@pytest.mark.usefixtures("started_before")
+def test_a_broker_that_is_set_is_used_instead_of_a_private_one(start, broker):
+    runner = start(MQTT_URL=broker.url)
+    runner.wait_until_ready()
+
+    broker.wait_for_log("New client connected .* as iotsupport-")
+    assert "mosquitto_sub" not in runner.log
+    assert not (runner.data_dir / "broker").exists()
+
+
+@pytest.mark.usefixtures("started_before")
+def test_a_broken_broker_url_is_said_and_the_server_starts(start):
+    runner = start(MQTT_URL="http://example.com")
+    runner.wait_until_ready()
+
+    runner.wait_for_log(r"notifications\.\w+\) MQTT_URL must begin with")
+    assert requests.get(f"http://127.0.0.1:{runner.port}/health", timeout=LIMIT).status_code == 200
+
+
+def test_a_database_that_cannot_be_used_is_named(start):
+    runner = start(DATABASE_URL="mongodb://example.com/devices")
+
+    assert runner.wait() == 1
+    assert "DATABASE_URL cannot be read" in runner.log
+    assert READY not in runner.log
+
+
+def test_the_demo_has_its_own_data_and_devices_that_hear_of_an_edit(start, tmp_path):
+    elsewhere = {
+        "DATABASE_URL": f"sqlite:///{tmp_path / 'real.sqlite3'}",
+        "ESP32_CONFIGS_DIR": str(tmp_path / "real-configs"),
+        "ASSETS_DIR": str(tmp_path / "real-assets"),
+    }
+    runner = start("--demo", **elsewhere)
+    runner.wait_for_log(" bytes, at start", count=24)
+    runner.wait_until_ready()
+    demo = runner.data_dir / "demo"
+    # It has subscribed, and fetches after that.
+    runner.wait_for_log("02-de-30-00-00-01 (200|304) .* after subscribing")
+
+    code = (
+        "from devices.models import DeviceConfig; config = DeviceConfig.objects.get(mac_address='02-de-30-00-00-01');"
+        'config.content = \'{"deviceName": "Kitchen"}\'; config.save()'
+    )
+    broker_url = f"mqtt://127.0.0.1:{runner.broker_port}"
+    manage({"DATA_DIR": str(demo), "MQTT_URL": broker_url}, "shell", "--command", code)
+
+    runner.wait_for_log("02-de-30-00-00-01 200 25 bytes, .* ms after the announcement")
+    runner.process.terminate()
+    assert runner.wait() == 0
+    assert "1 announcements heard for them, 1 acted on; 0 failures" in runner.log
+    assert len(list((demo / "configs").glob("*.json"))) == 24
+    assert len(list((demo / "assets").glob("demo-*"))) == 3
+    assert not (tmp_path / "real.sqlite3").exists()
+    assert not list((tmp_path / "real-configs").iterdir())
+    assert not list((tmp_path / "real-assets").iterdir())
+    runner.wait_until_all_ended()
+
+
+def test_the_next_free_port_is_taken():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        free = free_port()
+
+        assert run.find_port([port, free], "127.0.0.1") == free
+
+
+def test_an_address_of_another_machine_is_refused_with_what_to_do():
+    with pytest.raises(run.StartError, match=r"HOST 192\.0\.2\.1 cannot be listened on .* or 0\.0\.0\.0"):
+        run.find_port([0], "192.0.2.1")
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("iotcore"), reason="iotcore is not made for this machine")
+def test_iotcore_stands_in_where_mosquitto_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda *arguments, **options: None)
+    port = free_port()
+
+    command = run.broker_command(port, tmp_path)
+
+    assert command is not None
+    with subprocess.Popen(command) as process:
+        assert run.wait_until_it_listens(process, port)
+        with Subscriber(port) as subscriber:
+            subscriber.publish("iotsupport/updates/configs", b"news")
+
+            assert subscriber.next().payload == b"news"
+        run.stop(process)
+
+
+def test_no_broker_at_all_is_no_error(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda *arguments, **options: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+
+    assert run.broker_command(1883, tmp_path) is None

@@ -1,0 +1,90 @@
+"""Devices to try the server with."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import threading
+from types import FrameType
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from devices.models import DeviceConfig
+from notifications.broker import Broker
+from notifications.simulator import Simulator
+
+MOST = 5000
+OTHER_FILES = 100
+
+
+class Command(BaseCommand):
+    help = "Run devices that behave as good firmware does: they fetch at start, and when their file is announced."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--count", type=int, default=24, help="how many (default: 24); known ones come first")
+        parser.add_argument("--base-url", default=f"http://127.0.0.1:{settings.PORT}", help="default: %(default)s")
+        parser.add_argument("--mqtt-url", default=settings.MQTT_URL, help="mqtt://host:port (default: MQTT_URL)")
+        parser.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
+
+    def handle(self, *, count: int, base_url: str, mqtt_url: str, duration: float | None, **options: Any) -> None:
+        if not 1 <= count <= MOST:
+            raise CommandError(f"--count must be from 1 to {MOST}.")
+        check_base_url(base_url)
+        broker = find_broker(mqtt_url)
+        if broker is None:
+            self.say("There is no broker (MQTT_URL is not set): the devices fetch once, and hear nothing.")
+        allow_open_files(count + OTHER_FILES)
+        simulator = Simulator(base_url, choose_mac_addresses(count), broker, self.say)
+        ended = end_on_signals()
+        simulator.start()
+        ended.wait(duration)
+        simulator.stop()
+        self.say(simulator.summary())
+
+    def say(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def check_base_url(base_url: str) -> None:
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise CommandError("--base-url must be http://host:port or https://host:port.")
+
+
+def find_broker(mqtt_url: str) -> Broker | None:
+    """Return the broker of a URL; the credentials of the settings are only for that of the settings."""
+    try:
+        if mqtt_url == settings.MQTT_URL:
+            return Broker.from_settings()
+        return Broker.parse(mqtt_url, ca_file=settings.MQTT_CA_FILE) if mqtt_url else None
+    except ValueError as error:
+        raise CommandError(str(error).replace("MQTT_URL", "The broker's URL")) from error
+
+
+def choose_mac_addresses(count: int) -> list[str]:
+    """Return the first known MAC addresses, and made-up ones (locally administered) where there are not enough."""
+    known = list(DeviceConfig.objects.order_by("mac_address").values_list("mac_address", flat=True)[:count])
+    made_up = (f"02-00-00-00-{number >> 8:02x}-{number & 255:02x}" for number in range(count + len(known)))
+    fresh = (mac_address for mac_address in made_up if mac_address not in known)
+    return known + [next(fresh) for _ in range(count - len(known))]
+
+
+def allow_open_files(number: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < number:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), hard))
+
+
+def end_on_signals() -> threading.Event:
+    ended = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        ended.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
+    return ended

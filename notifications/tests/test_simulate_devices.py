@@ -1,0 +1,213 @@
+"""``simulate_devices`` against a real server and a real broker."""
+
+from __future__ import annotations
+
+import http.client
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto
+from iotsupport.tests.server import Client, Installation, Server, clean_environ
+from notifications.simulator import read_asset, read_filename
+
+LAMP = "02-00-00-00-00-0a"
+CLOCK = "02-00-00-00-00-0b"
+
+
+class Simulation(LoggedProcess):
+    def __init__(self, environ: dict[str, str], *options: str) -> None:
+        super().__init__()
+        command = [sys.executable, str(BASE_DIR / "manage.py"), "simulate_devices", *options]
+        self.process = self._start(*command, env=clean_environ(environ))
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> str:
+        """Return the last line, after an end without an error."""
+        self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> str:
+        assert self.process.wait(LIMIT) == 0, self.log
+        self._reader.join(LIMIT)
+        return self.lines[-1]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
+    yield broker
+    broker.stop()
+
+
+@pytest.fixture(scope="module")
+def server(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    directory: Path = tmp_path_factory.mktemp("simulated")
+    server = Server(Installation.make(directory / "new"), directory / "data", MQTT_URL=broker.url).start()
+    with server.client() as client:
+        client.save_config(LAMP, b'{"enableOTA": false}')
+        client.save_config(CLOCK, b'{"enableOTA": true}')
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[Client]:
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def simulate(server: Server) -> Iterator[Callable[..., Simulation]]:
+    simulations: list[Simulation] = []
+
+    def simulate(*options: str, **environ: str) -> Simulation:
+        simulations.append(Simulation(server.environ | environ, *options))
+        return simulations[-1]
+
+    yield simulate
+    for simulation in simulations:
+        simulation.process.kill()
+        simulation.process.wait()
+
+
+def wait_until_subscribed(simulation: Simulation, *mac_addresses: str) -> None:
+    for mac_address in mac_addresses:
+        simulation.wait_for_log(f"{mac_address} .* after subscribing")
+
+
+def test_known_devices_fetch_their_configuration_and_made_up_ones_find_none(simulate):
+    simulation = simulate("--count", "3")
+
+    simulation.wait_for_log(f"{LAMP} 200 20 bytes, at start")
+    simulation.wait_for_log(f"{CLOCK} 200 19 bytes, at start")
+    simulation.wait_for_log("02-00-00-00-00-00 404 .* at start")
+    assert simulation.end().startswith("3 devices, ")
+
+
+def test_a_device_fetches_when_its_own_file_is_announced(simulate, client):
+    simulation = simulate("--count", "2")
+    wait_until_subscribed(simulation, LAMP, CLOCK)
+
+    client.save_config(LAMP, b'{"enableOTA": false, "deviceName": "lamp"}')
+
+    simulation.wait_for_log(rf"{LAMP} 200 42 bytes, \d+ ms after the announcement")
+    summary = simulation.end(signal.SIGINT)
+    assert f"{CLOCK} 200 42" not in simulation.log
+    assert summary.endswith("1 announcements heard for them, 1 acted on; 0 failures")
+
+
+def test_a_device_has_no_need_of_bytes_that_it_has(simulate, client):
+    content = client.get(f"/configs/{LAMP}.json").content
+    simulation = simulate("--count", "1")
+    wait_until_subscribed(simulation, LAMP)
+
+    client.save_config(LAMP, content)
+
+    simulation.wait_for_log(f"{LAMP} 304 0 bytes, .* after the announcement")
+
+
+def test_a_made_up_device_gets_the_configuration_that_is_made_for_it(simulate, client):
+    simulation = simulate("--count", "3")
+    wait_until_subscribed(simulation, "02-00-00-00-00-00")
+
+    client.save_config("02-00-00-00-00-00", b"{}")
+
+    simulation.wait_for_log("02-00-00-00-00-00 200 2 bytes, .* after the announcement")
+    client.delete("/configs/02-00-00-00-00-00")
+
+
+def test_devices_with_ota_updates_download_and_check_an_announced_asset(simulate, client):
+    simulation = simulate("--count", "2")
+    wait_until_subscribed(simulation, LAMP, CLOCK)
+
+    client.upload("firmware 2.bin", b"\xe9" * 100_000)
+
+    simulation.wait_for_log(f"{CLOCK} /assets/firmware%202.bin 200 100000 bytes, MD5 agrees, .* after the announcement")
+    simulation.end()
+    assert f"{LAMP} /assets/" not in simulation.log
+
+
+def test_devices_fetch_again_when_the_broker_is_back(simulate, broker):
+    simulation = simulate("--count", "1")
+    wait_until_subscribed(simulation, LAMP)
+    before = len(simulation.lines)
+
+    broker.restart()
+
+    simulation.wait_for_log(f"{LAMP} lost the broker", after=before)
+    simulation.wait_for_log(f"{LAMP} 304 0 bytes, after subscribing", after=before)
+
+
+def test_a_server_that_is_away_is_a_failure_and_no_end(simulate, broker):
+    simulation = simulate("--count", "1", "--base-url", "http://127.0.0.1:9")
+
+    simulation.wait_for_log(f"{LAMP} /configs/{LAMP}.json failed: .*refused")
+    assert "0 fetches" in simulation.end()
+
+
+def test_without_a_broker_the_devices_fetch_once(simulate):
+    simulation = simulate("--count", "2", MQTT_URL="")
+
+    simulation.wait_for_log("bytes, at start", count=2)
+    assert simulation.end() == "2 devices, 2 fetches; 0 announcements heard for them, 0 acted on; 0 failures"
+    assert "There is no broker (MQTT_URL is not set)" in simulation.lines[0]
+
+
+def test_it_ends_by_itself_after_the_duration(simulate):
+    simulation = simulate("--count", "1", "--duration", "0.1")
+
+    assert simulation.wait().startswith("1 devices, ")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--count=0"], "--count must be from 1 to"),
+        (["--base-url=localhost:8000"], "--base-url must be http://host:port"),
+        (["--mqtt-url=http://localhost"], "The broker's URL must"),
+        (["--mqtt-url=mqtt://localhost:99999"], "The broker's URL must"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(options, sentence):
+    with pytest.raises(CommandError, match=sentence):
+        call_command("simulate_devices", *options)
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b'{"filename": 1}', b"null"])
+def test_a_message_that_announces_nothing_is_passed_over(payload):
+    assert read_filename(payload) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ({"Content-Length": "3", "x-MD5": "0" * 32}, "x-MD5 is 000"),
+        ({"Content-Length": "9", "x-MD5": "900150983cd24fb0d6963f7d28e17f72"}, "3 bytes came, but Content-Length is 9"),
+    ],
+)
+def test_damaged_bytes_are_found(headers, sentence):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(b"abc")
+
+        def log_message(self, *arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.handle_request).start()
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT)
+        connection.request("GET", "/")
+        with connection.getresponse() as response, pytest.raises(ValueError, match=sentence):
+            read_asset(response)
+        connection.close()
