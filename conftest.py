@@ -7,6 +7,7 @@ import os
 import tempfile
 
 import django
+from django.conf import settings
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
 # Empty, so that .env does not set them either.
@@ -14,3 +15,6 @@ os.environ |= dict.fromkeys(["ASSETS_DIR", "ESP32_CONFIGS_DIR", "MQTT_URL"], "")
 os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
 
 django.setup()
+
+# Each test client would look through some 800 static files; what needs them runs a server.
+settings.WHITENOISE_USE_FINDERS = False

@@ -75,10 +75,11 @@ def list_assets(request: HttpRequest) -> HttpResponse:
 @decorate_view(track_uploads)
 def upload_asset(request: HttpRequest) -> HttpResponse:
     upload = _read_upload(request)
-    validate_filename(upload.full_name)
-    exists = Asset.objects.filter(filename=upload.full_name).exists()
-    require(request, "assets.change_asset" if exists else "assets.add_asset")
-    asset = Asset.objects.store(upload.full_name, upload.take_blob(), user=user_of(request))
+
+    def check(current: Asset | None) -> None:
+        require(request, "assets.add_asset" if current is None else "assets.change_asset")
+
+    asset = Asset.objects.store(upload.full_name, upload.take_blob(), user=user_of(request), check=check)
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
 

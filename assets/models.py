@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -26,24 +26,36 @@ class AssetManager(models.Manager["Asset"]):
                 blob.write(chunk)
         return self.store(filename, blob, user=user)
 
-    def store(self, filename: str, blob: blobs.StagedBlob, *, user: User | None = None) -> Asset:
+    def store(
+        self,
+        filename: str,
+        blob: blobs.StagedBlob,
+        *,
+        user: User | None = None,
+        check: Callable[[Asset | None], None] = lambda current: None,
+    ) -> Asset:
         """Create or replace an asset with bytes that have arrived.
 
-        Raises ``ValidationError`` for an unusable name, and ``MirrorError`` where the bytes cannot be stored.
+        ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
+        ``ValidationError`` for an unusable name, and ``MirrorError`` where the bytes cannot be stored.
         """
         try:
             validate_filename(filename)
-            return self._store(filename, blob, user)
+            return self._store(filename, blob, user, check)
         except IntegrityError:
             # Created by somebody else at the same moment: now there is something to replace.
-            return self._store(filename, blob, user)
+            return self._store(filename, blob, user, check)
         except Exception:
             blob.close()
             raise
 
-    def _store(self, filename: str, blob: blobs.StagedBlob, user: User | None) -> Asset:
+    def _store(
+        self, filename: str, blob: blobs.StagedBlob, user: User | None, check: Callable[[Asset | None], None]
+    ) -> Asset:
         with transaction.atomic():
-            asset = self.select_for_update().filter(filename=filename).first() or self.model(filename=filename)
+            current = self.select_for_update().filter(filename=filename).first()
+            check(current)
+            asset = current or self.model(filename=filename)
             asset.take(blob, user)
             asset.save()
         return asset

@@ -152,7 +152,9 @@ class TestStrangers:
         if request.param == "nobody":
             return lambda arriving: arriving.send(Client(enforce_csrf_checks=True))
         if request.param == "login":
-            return lambda arriving: arriving.send(Client(enforce_csrf_checks=True), "/admin/login/")
+            visitor = Client(enforce_csrf_checks=True)
+            visitor.get("/admin/login/")  # from here on with a CSRF cookie: the form is parsed to look for its token
+            return lambda arriving: arriving.send(visitor, "/admin/login/")
         if request.param == "lured":
             stranger = session_client(make_user(is_staff=True), with_csrf=False)
             return lambda arriving: arriving.send(stranger)
@@ -248,6 +250,14 @@ class TestDiskTrouble:
             response = upload(script, b"x" * 70_000, name)
 
         self.assert_refused(response, "No room is left on the disk of the ")
+
+    def test_a_file_that_does_not_fit_is_read_to_its_end(self, script, saved):
+        arriving = Arriving(MEGABYTE)
+
+        response = arriving.send(script)
+
+        self.assert_refused(response, "No room is left on the disk of the ")
+        assert arriving.read() == b""
 
     @pytest.mark.parametrize("size", [1, 5_000])
     def test_a_full_disk_changes_nothing(self, script, saved, disk, size):
