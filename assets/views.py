@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
-from iotsupport.downloads import mirror_response
 
 from assets.models import Asset
 from assets.names import validate_filename
+from iotsupport.downloads import mirror_response
 from iotsupport.errors import json_view
 
 
