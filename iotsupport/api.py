@@ -112,7 +112,7 @@ def require_length(request: HttpRequest) -> None:
 
 
 def read_json(request: HttpRequest, most_bytes: int) -> bytes:
-    """Return the body of a JSON request. Raises 413 and 415."""
+    """Return the body of a JSON request. Raises 400 for half a body, 413 and 415."""
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     if media_type and not JSON_TYPE.fullmatch(media_type):
         message = "The body must be JSON: send it with the header 'Content-Type: application/json'."
@@ -121,6 +121,10 @@ def read_json(request: HttpRequest, most_bytes: int) -> bytes:
     body = request.body
     if len(body) > most_bytes:
         raise ApiError(413, "TOO_LARGE", f"The body has {len(body)} bytes; at most {most_bytes} are taken.")
+    announced = int(request.META.get("CONTENT_LENGTH") or 0)
+    if len(body) != announced:
+        # Neither gunicorn nor Django minds, and what has arrived may be JSON by chance.
+        raise ApiError(400, "INCOMPLETE", f"Only {len(body)} of {announced} bytes arrived. Send it again.")
     return body
 
 

@@ -81,7 +81,9 @@ def main() -> int:
     parser.add_argument("--demo", action="store_true", help="with sample data of its own, and simulated devices")
     demo = parser.parse_args().demo
     for number in ENDING_SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:  # as nohup asks
+        # nohup wants it to outlive the terminal. SIGINT is ignored in what a script starts with "&", yet whoever sends
+        # it there means it.
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
     try:
         return Run(demo).serve()
@@ -111,6 +113,8 @@ class Run:
         self.data_dir = settings.DATA_DIR / "demo" if demo else settings.DATA_DIR
         self.port = find_port([settings.PORT], settings.HOST)
         self.environ = os.environ | {"PORT": str(self.port), "DATA_DIR": str(self.data_dir)}
+        # gunicorn reads it itself, and ends with a traceback where it is no number.
+        self.environ["WEB_CONCURRENCY"] = str(settings.WEB_CONCURRENCY)
         if demo:
             # Empty, so that neither the environment nor .env leads to the real data.
             self.environ |= dict.fromkeys(["DATABASE_URL", "ESP32_CONFIGS_DIR", "ASSETS_DIR"], "")

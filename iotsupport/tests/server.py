@@ -9,15 +9,18 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeVar
 
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, free_port
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, free_port
+
+T = TypeVar("T")
 
 # Said in the environment of every process, so that neither a developer's environment nor .env gets in.
 NEUTRAL = dict.fromkeys(
@@ -148,6 +151,13 @@ class Server(LoggedProcess):
         master = self._process.pid
         return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
 
+    def wait_until_connected(self, broker: Mosquitto, *, after: int = 0) -> list[int]:
+        """Return the workers, once the broker has let in all of them, in its log's lines from number ``after`` on."""
+        workers = self.workers()
+        for pid in workers:
+            broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{pid}-", after=after)
+        return workers
+
     def manage(self, *arguments: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
         return manage({**self.environ, **environ}, *arguments, check=check)
 
@@ -185,6 +195,14 @@ class Server(LoggedProcess):
         self._reader.join(LIMIT)
         assert not self._reader.is_alive(), "Some of the server's processes do not end:\n" + self.log
         self._process = None
+
+
+def poll(look: Callable[[], T], is_there: Callable[[T], bool]) -> T:
+    """Return what is seen once it is there. For what only a request can show."""
+    deadline = time.monotonic() + LIMIT
+    while not is_there(seen := look()):
+        assert time.monotonic() < deadline, seen
+    return seen
 
 
 def sha256(content: bytes) -> str:

@@ -89,7 +89,7 @@ def kill_while_they_work(server: Server, people: list[Person], moments: random.R
     begun = threading.Semaphore(0)
     with ThreadPoolExecutor(CLIENTS) as threads:
         working = [threads.submit(person.work, server, begun) for person in people]
-        for _ in range(moments.randrange(CLIENTS, 60)):
+        for _ in range(moments.randrange(CLIENTS, 40)):
             begun.acquire(timeout=20)
         threading.Event().wait(moments.uniform(0, 0.03))  # at any moment of the requests
         server.kill()

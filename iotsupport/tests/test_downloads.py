@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 from django.conf import settings
 from django.core.exceptions import SuspiciousFileOperation
+from django.core.signals import request_finished
+from django.db import close_old_connections
 from django.http import Http404
 from django.test import RequestFactory
 from django.utils.http import http_date, parse_http_date
@@ -41,6 +43,14 @@ class Got(NamedTuple):
     status: int
     headers: dict[str, str]
     body: bytes
+
+
+@pytest.fixture(autouse=True)
+def no_connections_to_close() -> Iterator[None]:
+    """A response that is closed tends the connections of the database, which is not asked for here."""
+    request_finished.disconnect(close_old_connections)
+    yield
+    request_finished.connect(close_old_connections)
 
 
 @pytest.fixture

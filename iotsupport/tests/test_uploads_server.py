@@ -49,6 +49,21 @@ def test_a_sender_that_goes_away_leaves_nothing(server: Server) -> None:
     assert not answer or answer.startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_sender_that_goes_away_saves_no_half_configuration(server: Server, client: Client) -> None:
+    head = (
+        f"PUT /configs/aa-bb-cc-dd-ee-ff.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", server.port), timeout=LIMIT) as sender:
+        sender.sendall(head.encode() + b'{"deviceName": "half"}')
+        sender.shutdown(socket.SHUT_WR)
+
+        answer = sender.makefile("rb").read()
+
+    assert not answer or b"INCOMPLETE" in answer
+    assert client.get("/configs").json()["count"] == 0
+
+
 @pytest.mark.parametrize("size", [MOST_BYTES + 1, 20_000_000])
 def test_a_sender_of_too_much_hears_why(client: Client, size: int) -> None:
     response = client.upload("a.bin", b"x" * size)
