@@ -53,7 +53,7 @@ trial-broker: .venv/.installed-run
 # --- Tests -----------------------------------------------------------------------------------------------------------
 
 test: lint
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadscope
 
 lint: check-system .venv/.installed-dev
 	$(BIN)/ruff check .

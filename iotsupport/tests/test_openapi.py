@@ -150,8 +150,9 @@ def check_operation(operation: Any, token: str) -> set[int]:
         response = case.call(headers={"Authorization": f"Bearer {token}", "Host": "localhost"})
         # Every request here has the token; those without are TestStrangers' in both apps.
         excluded = [ignored_auth]
-        if CONDITIONS & set(case.headers or {}):
-            excluded.append(positive_data_acceptance)  # 412 is no word on the request's form
+        # 412 is no word on the request's form; and OpenAPI cannot say that an uploaded part needs a file name.
+        if CONDITIONS & set(case.headers or {}) or (operation.method, operation.path) == ("post", "/assets"):
+            excluded.append(positive_data_acceptance)
         case.validate_response(response, excluded_checks=excluded)
         if response.status_code >= 400:
             assert set(response.json()) == {"error", "code", "details"}
