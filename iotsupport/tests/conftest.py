@@ -2,12 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from django.conf import LazySettings
 
-from iotsupport.tests.api_client import committing_database, use_directories
+from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
 from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.server import Installation, Server
 
@@ -36,17 +34,3 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
     broker = Mosquitto(tmp_path).start()
     yield broker
     broker.stop()
-
-
-@pytest.fixture
-def mirrors(settings: LazySettings, tmp_path: Path) -> Path:
-    """``configs``, ``assets`` and ``blobs``, empty, below this path."""
-    use_directories(settings, tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def transactional_db(django_db_setup: None, django_db_blocker: Any, mirrors: Path) -> Iterator[None]:
-    """A database where transactions commit, and the directories that follow it. Faster than pytest-django's."""
-    with committing_database(django_db_blocker):
-        yield

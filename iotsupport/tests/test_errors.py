@@ -15,7 +15,7 @@ from iotsupport.errors import ApiError, as_api_error, json_view
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.tests.api_client import make_administrator, make_token, read, refusal
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("mirrors")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
 
 OPEN_PATHS = ["/configs/aa-bb-cc-dd-ee-ff.json", "/esp32/config/aa-bb-cc-dd-ee-ff.json", "/health", "/metrics"]
 

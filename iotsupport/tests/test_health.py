@@ -30,18 +30,18 @@ def get(server: Server) -> tuple[int, dict[str, Any]]:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
-def test_is_healthy(client: Client, mirrors: Path, path: str) -> None:
+def test_is_healthy(client: Client, directories: Path, path: str) -> None:
     response = client.get(path)
 
     assert response.status_code == 200
     assert response.json() == {"status": "healthy", "broker": "off"}
-    assert [files(mirrors / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
+    assert [files(directories / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["configs", "assets", "blobs"])
-def test_a_missing_directory_is_unhealthy(client: Client, mirrors: Path, name: str) -> None:
-    (mirrors / name).rmdir()
+def test_a_missing_directory_is_unhealthy(client: Client, directories: Path, name: str) -> None:
+    (directories / name).rmdir()
 
     response = client.get("/health")
 
@@ -52,7 +52,7 @@ def test_a_missing_directory_is_unhealthy(client: Client, mirrors: Path, name: s
 
 @pytest.mark.django_db
 def test_a_disk_that_takes_no_bytes_is_unhealthy(
-    client: Client, mirrors: Path, monkeypatch: pytest.MonkeyPatch
+    client: Client, directories: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(5, "Input/output error")
@@ -63,11 +63,11 @@ def test_a_disk_that_takes_no_bytes_is_unhealthy(
 
     assert response.status_code == 503
     assert "The configs directory cannot be used (Input/output error). Repair it" in response.json()["reason"]
-    assert files(mirrors / "configs") == {}
+    assert files(directories / "configs") == {}
 
 
 @pytest.mark.django_db
-def test_answers_any_host_and_sets_no_cookie(client: Client, mirrors: Path, settings: LazySettings) -> None:
+def test_answers_any_host_and_sets_no_cookie(client: Client, directories: Path, settings: LazySettings) -> None:
     settings.ALLOWED_HOSTS = ["iot.example.com"]
 
     response = client.get("/health", headers={"Host": "10.1.2.3"})

@@ -44,8 +44,8 @@ def upload(content: bytes, filename: str = "firmware.bin") -> Asset:
 
 
 @pytest.fixture
-def configs(mirrors: Path) -> Path:
-    return mirrors / "configs"
+def configs(directories: Path) -> Path:
+    return directories / "configs"
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_a_saved_row_has_its_file(configs: Path) -> None:
     assert files(configs) == {f"{MAC}.json": '{ "b": 1.0,\r\n"a": "é" }\n'.encode()}
 
 
-def test_a_file_can_be_read_by_the_web_server_whatever_the_umask(mirrors: Path) -> None:
+def test_a_file_can_be_read_by_the_web_server_whatever_the_umask(directories: Path) -> None:
     previous = os.umask(0o077)
     try:
         save()
@@ -75,7 +75,9 @@ def test_a_file_can_be_read_by_the_web_server_whatever_the_umask(mirrors: Path) 
         os.umask(previous)
 
     modes = {
-        path.name: path.stat().st_mode & 0o777 for name in ["configs", "assets"] for path in (mirrors / name).iterdir()
+        path.name: path.stat().st_mode & 0o777
+        for name in ["configs", "assets"]
+        for path in (directories / name).iterdir()
     }
     assert modes == {f"{MAC}.json": 0o644, "firmware.bin": 0o644}
 
@@ -125,13 +127,13 @@ def test_a_row_that_changes_its_name_takes_its_file_with_it(configs: Path) -> No
 # --- What is refused or rolled back ------------------------------------------------------------------------------
 
 
-def test_a_rollback_leaves_nothing(mirrors: Path) -> None:
+def test_a_rollback_leaves_nothing(directories: Path) -> None:
     with pytest.raises(Refusal), transaction.atomic():
         save()
         upload(b"firmware")
         raise Refusal
 
-    assert [files(mirrors / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
+    assert [files(directories / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
 
 
 def test_a_rollback_to_a_savepoint_leaves_what_was_saved_before(configs: Path) -> None:
@@ -285,7 +287,7 @@ def test_a_deleted_row_takes_its_file_with_it(configs: Path) -> None:
     assert files(configs) == {}
 
 
-def test_deleting_many_at_once_removes_their_files(mirrors: Path) -> None:
+def test_deleting_many_at_once_removes_their_files(directories: Path) -> None:
     for number in range(3):
         save(mac_address=f"aa-bb-cc-dd-ee-{number:02x}")
         upload(b"%d" % number, f"{number}.bin")
@@ -293,8 +295,8 @@ def test_deleting_many_at_once_removes_their_files(mirrors: Path) -> None:
     DeviceConfig.objects.exclude(mac_address="aa-bb-cc-dd-ee-02").delete()
     Asset.objects.exclude(filename="2.bin").delete()
 
-    assert list(files(mirrors / "configs")) == ["aa-bb-cc-dd-ee-02.json"]
-    assert list(files(mirrors / "assets")) == ["2.bin"]
+    assert list(files(directories / "configs")) == ["aa-bb-cc-dd-ee-02.json"]
+    assert list(files(directories / "assets")) == ["2.bin"]
 
 
 def test_a_row_whose_file_is_missing_can_be_deleted(configs: Path) -> None:
@@ -441,7 +443,7 @@ def test_leaves_no_second_file_where_another_process_has_locked_the_first(
     assert files(configs) == {"data.json": b"new"}
 
 
-def test_the_garbage_collector_may_run_while_the_directory_is_locked(mirrors: Path) -> None:
+def test_the_garbage_collector_may_run_while_the_directory_is_locked(directories: Path) -> None:
     """It closes interrupted uploads, which needs the lock too: waiting for it would be for ever."""
     gc.disable()
     try:
@@ -454,7 +456,7 @@ def test_the_garbage_collector_may_run_while_the_directory_is_locked(mirrors: Pa
     finally:
         gc.enable()
 
-    assert files(mirrors / "blobs") == {}
+    assert files(directories / "blobs") == {}
 
 
 # --- Cost --------------------------------------------------------------------------------------------------------
@@ -474,26 +476,26 @@ def test_a_save_costs_the_same_with_many_devices(django_assert_max_num_queries: 
 # --- The bytes of assets -----------------------------------------------------------------------------------------
 
 
-def test_the_bytes_of_every_version_are_kept(mirrors: Path) -> None:
+def test_the_bytes_of_every_version_are_kept(directories: Path) -> None:
     upload(b"one")
     upload(b"two")
 
-    assert files(mirrors / "assets") == {"firmware.bin": b"two"}
-    assert sorted(files(mirrors / "blobs").values()) == [b"one", b"two"]
+    assert files(directories / "assets") == {"firmware.bin": b"two"}
+    assert sorted(files(directories / "blobs").values()) == [b"one", b"two"]
 
 
-def test_a_rolled_back_upload_does_not_take_away_what_another_one_brought(mirrors: Path) -> None:
+def test_a_rolled_back_upload_does_not_take_away_what_another_one_brought(directories: Path) -> None:
     upload(b"same", "first.bin")
 
     with pytest.raises(Refusal), transaction.atomic():
         upload(b"same", "second.bin")
         raise Refusal
 
-    assert files(mirrors / "assets") == {"first.bin": b"same"}
-    assert list(files(mirrors / "blobs").values()) == [b"same"]
+    assert files(directories / "assets") == {"first.bin": b"same"}
+    assert list(files(directories / "blobs").values()) == [b"same"]
 
 
-def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(mirrors: Path) -> None:
+def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(directories: Path) -> None:
     early, late = blobs.StagedBlob(), blobs.StagedBlob()
     for blob in [early, late]:
         blob.write(b"same")
@@ -507,10 +509,10 @@ def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(m
 
     early.close()
 
-    assert list(files(mirrors / "blobs").values()) == [b"same"]
+    assert list(files(directories / "blobs").values()) == [b"same"]
 
 
-def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(mirrors: Path) -> None:
+def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(directories: Path) -> None:
     blob = blobs.StagedBlob()
     blob.write(b"firmware")
     with transaction.atomic():
@@ -518,26 +520,26 @@ def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(mir
 
         assert Asset.collect_garbage() == []  # though no row names it yet
 
-    assert list(files(mirrors / "blobs").values()) == [b"firmware"]
+    assert list(files(directories / "blobs").values()) == [b"firmware"]
 
 
-def test_the_start_removes_bytes_that_no_version_names(mirrors: Path) -> None:
+def test_the_start_removes_bytes_that_no_version_names(directories: Path) -> None:
     upload(b"named")
-    (mirrors / "blobs" / ("0" * 64)).write_bytes(b"of a killed upload")
+    (directories / "blobs" / ("0" * 64)).write_bytes(b"of a killed upload")
 
     assert Asset.collect_garbage() == ["0" * 64]
-    assert list(files(mirrors / "blobs").values()) == [b"named"]
+    assert list(files(directories / "blobs").values()) == [b"named"]
 
 
-def test_damaged_bytes_are_never_mirrored(mirrors: Path) -> None:
+def test_damaged_bytes_are_never_mirrored(directories: Path) -> None:
     asset = upload(b"firmware")
-    (mirrors / "blobs" / asset.sha256).write_bytes(b"FIRMWARE")
-    (mirrors / "assets" / "firmware.bin").unlink()
+    (directories / "blobs" / asset.sha256).write_bytes(b"FIRMWARE")
+    (directories / "assets" / "firmware.bin").unlink()
 
     with pytest.raises(MirrorBehindError, match="missing or damaged. Upload the file again."):
         mirror.settle(Asset, "firmware.bin", "default")
 
-    assert files(mirrors / "assets") == {}
+    assert files(directories / "assets") == {}
 
 
 # --- Names -------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from django.test import Client
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.mirror import StagedFile
+from iotsupport.tests.server import manage
 from notifications.publisher import publisher
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
-def configs(mirrors: Path) -> Path:
-    return mirrors / "configs"
+def configs(directories: Path) -> Path:
+    return directories / "configs"
 
 
 @pytest.fixture
@@ -69,12 +70,12 @@ def test_writes_a_missing_file(saved_file: Path) -> None:
     assert saved_file.read_text() == CONTENT
 
 
-def test_writes_a_missing_asset_from_its_kept_bytes(mirrors: Path) -> None:
+def test_writes_a_missing_asset_from_its_kept_bytes(directories: Path) -> None:
     Asset.objects.upload("firmware.bin", [b"firmware"])
-    (mirrors / "assets" / "firmware.bin").unlink()
+    (directories / "assets" / "firmware.bin").unlink()
 
     assert sync_mirror() == "assets: firmware.bin: written\n"
-    assert (mirrors / "assets" / "firmware.bin").read_bytes() == b"firmware"
+    assert (directories / "assets" / "firmware.bin").read_bytes() == b"firmware"
 
 
 def test_writes_a_file_that_was_tampered_with(saved_file: Path) -> None:
@@ -110,12 +111,12 @@ def test_removes_the_file_of_a_deleted_row(saved_file: Path) -> None:
     assert not saved_file.exists()
 
 
-def test_removes_the_file_of_a_deleted_asset(mirrors: Path) -> None:
+def test_removes_the_file_of_a_deleted_asset(directories: Path) -> None:
     Asset.objects.upload("firmware.bin", [b"firmware"]).delete()
-    (mirrors / "assets" / "firmware.bin").write_bytes(b"firmware")
+    (directories / "assets" / "firmware.bin").write_bytes(b"firmware")
 
     assert sync_mirror() == "assets: firmware.bin: removed\n"
-    assert not (mirrors / "assets" / "firmware.bin").exists()
+    assert not (directories / "assets" / "firmware.bin").exists()
 
 
 @pytest.mark.parametrize("name", ["00-00-00-00-00-00.json", f"{MAC.upper()}.json", "notes.txt"])
@@ -164,23 +165,23 @@ def test_removes_what_it_does_not_know_only_when_told_to(saved_file: Path) -> No
     assert [path.name for path in saved_file.parent.iterdir()] == [saved_file.name]
 
 
-def test_refuses_to_check_and_delete_at_once(mirrors: Path) -> None:
+def test_refuses_to_check_and_delete_at_once(directories: Path) -> None:
     with pytest.raises(CommandError, match="--check changes nothing, so --delete-unknown does not go with it."):
         sync_mirror("--check", "--delete-unknown")
 
 
-def test_removes_what_killed_processes_left(mirrors: Path) -> None:
+def test_removes_what_killed_processes_left(directories: Path) -> None:
     left = {"configs": ".new-1", "assets": ".new-2", "blobs": ".new-3"}
     for directory, name in left.items():
-        (mirrors / directory / name).write_text("half")
+        (directories / directory / name).write_text("half")
 
     assert check() == "configs: .new-1: was left by a killed process\nassets: .new-2: was left by a killed process\n"
-    assert len(list(mirrors.glob("*/.new-*"))) == 3
+    assert len(list(directories.glob("*/.new-*"))) == 3
     assert sync_mirror() == "".join(
         f"{label}: {name}: removed: left by a killed process\n"
         for label, name in [("configs", ".new-1"), ("assets", ".new-2"), ("assets", ".new-3")]
     )
-    assert list(mirrors.glob("*/.new-*")) == []
+    assert list(directories.glob("*/.new-*")) == []
 
 
 def test_leaves_alone_what_is_being_saved(configs: Path) -> None:
@@ -190,12 +191,12 @@ def test_leaves_alone_what_is_being_saved(configs: Path) -> None:
     assert staged.path.exists()
 
 
-def test_goes_on_after_what_it_cannot_repair(mirrors: Path) -> None:
+def test_goes_on_after_what_it_cannot_repair(directories: Path) -> None:
     for filename, content in [("first.bin", b"1"), ("second.bin", b"2")]:
         asset = Asset.objects.upload(filename, [content])
-        (mirrors / "assets" / filename).unlink()
+        (directories / "assets" / filename).unlink()
         if filename == "first.bin":
-            (mirrors / "blobs" / asset.sha256).unlink()
+            (directories / "blobs" / asset.sha256).unlink()
     output = StringIO()
 
     with pytest.raises(CommandError, match="Not everything could be made equal; see above."):
@@ -277,3 +278,11 @@ def test_fixtures_are_mirrored_but_are_no_news(configs: Path, tmp_path: Path, mo
     assert announced == []
     DeviceConfig.objects.get().save()
     assert announced == [f"{MAC}.json"]
+
+
+def test_a_database_that_is_not_migrated_is_said_in_a_sentence(tmp_path: Path) -> None:
+    done = manage({"DATA_DIR": str(tmp_path / "new")}, "sync_mirror", check=False)
+
+    assert done.returncode == 1
+    assert "not migrated: no such table" in done.stderr
+    assert "Traceback" not in done.stderr

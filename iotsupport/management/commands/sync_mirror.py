@@ -3,8 +3,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 
 from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
 
@@ -23,7 +24,11 @@ class Command(BaseCommand):
     def handle(self, *, check: bool, delete_unknown: bool, **options: Any) -> None:
         if check and delete_unknown:
             raise CommandError("--check changes nothing, so --delete-unknown does not go with it.")
-        found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
+        try:
+            found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
+        except (DatabaseError, ImproperlyConfigured) as error:
+            hint = "Check DATABASE_URL, then run 'manage.py migrate'."
+            raise CommandError(f"The database does not answer, or is not migrated: {error}. {hint}") from error
         if check and any(found):
             raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
         if any(differences.failed for differences in found):
