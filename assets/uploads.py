@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.contrib.auth.models import AnonymousUser
@@ -58,23 +60,29 @@ class AssetUploadHandler(FileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         if self.blob is not None:
-            self._write(self.blob, raw_data)
-
-    def _write(self, blob: StagedBlob, chunk: bytes) -> None:
-        try:
-            blob.write(chunk)
-        except ValidationError as error:
-            self._drop(error)
-        except OSError as error:
-            self._drop(MirrorError(explain(error, blobs.storage().label)))
+            with self._noting_problems():
+                self.blob.write(raw_data)
 
     def file_complete(self, file_size: int) -> UploadedAsset:
+        if self.blob is not None:
+            # Here, where it keeps nobody waiting: the transaction that is to come lets no other save pass.
+            with self._noting_problems():
+                self.blob.sync()
         uploaded = UploadedAsset(str(self.file_name), self.blob, self.problem)
         self.blob = None
         return uploaded
 
     def upload_interrupted(self) -> None:
         self._drop()
+
+    @contextmanager
+    def _noting_problems(self) -> Iterator[None]:
+        try:
+            yield
+        except ValidationError as error:
+            self._drop(error)
+        except OSError as error:
+            self._drop(MirrorError(explain(error, blobs.storage().label)))
 
     def _drop(self, problem: Exception | None = None) -> None:
         self.problem = problem

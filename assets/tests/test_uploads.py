@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from django.test.client import RequestFactory
 from assets.models import Asset
 from assets.tests.multipart import CONTENT_TYPE, Arriving, body, part, post, upload
 from assets.uploads import AssetUploadHandler, UploadedAsset
+from iotsupport import mirror
 from iotsupport.mirror import MirrorError
 from iotsupport.tests.api_client import (
     make_administrator,
@@ -206,6 +208,19 @@ class TestTheHandler:
 
         with pytest.raises(MirrorError, match="The blobs directory is missing. Create it"):
             parse(b"bytes").take_blob()
+
+    def test_brings_the_bytes_to_the_disk_before_any_transaction(self, parse, blobs, monkeypatch):
+        def fail(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        # A disk that finds out late, such as one over the network.
+        monkeypatch.setattr(mirror.os, "fsync", fail)
+
+        uploaded = parse(b"bytes")
+
+        with pytest.raises(MirrorError, match="No room is left on the disk of the blobs directory"):
+            uploaded.take_blob()
+        assert list(blobs.iterdir()) == []
 
     def test_drops_what_was_interrupted(self, blobs):
         request = RequestFactory().post("/")
