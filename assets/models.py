@@ -9,15 +9,15 @@ from typing import ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import IntegrityError, models, transaction
+from django.db import models
 from simple_history.models import HistoricalRecords
 
 from assets import blobs
 from assets.names import validate_filename
-from iotsupport.mirror import CHUNK_BYTES, MirroredModel, StagedFile
+from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
 
 
-class AssetManager(models.Manager["Asset"]):
+class AssetManager(MirroredManager["Asset"]):
     def upload(self, filename: str, chunks: Iterable[bytes], *, user: User | None = None) -> Asset:
         """Create or replace an asset from a stream. Raises as :meth:`store`, and for too many bytes."""
         blob = blobs.StagedBlob()
@@ -41,24 +41,10 @@ class AssetManager(models.Manager["Asset"]):
         """
         try:
             validate_filename(filename)
-            return self._store(filename, blob, user, check)
-        except IntegrityError:
-            # Created by somebody else at the same moment: now there is something to replace.
-            return self._store(filename, blob, user, check)
+            return self.create_or_replace(lambda asset: asset.take(blob, user), check=check, filename=filename)
         except Exception:
             blob.close()
             raise
-
-    def _store(
-        self, filename: str, blob: blobs.StagedBlob, user: User | None, check: Callable[[Asset | None], None]
-    ) -> Asset:
-        with transaction.atomic():
-            current = self.select_for_update().filter(filename=filename).first()
-            check(current)
-            asset = current or self.model(filename=filename)
-            asset.take(blob, user)
-            asset.save()
-        return asset
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one file; return ``taken``, ``replaced`` or ``unchanged``. Raises as :meth:`upload`."""

@@ -10,15 +10,15 @@ from typing import Any, Self
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError, connection, models, transaction
+from django.db import connection, models
 from simple_history.models import HistoricalRecords
 
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
-from iotsupport.mirror import MirroredModel, StagedFile
+from iotsupport.mirror import MirroredManager, MirroredModel, StagedFile
 
 
-class DeviceConfigManager(models.Manager["DeviceConfig"]):
+class DeviceConfigManager(MirroredManager["DeviceConfig"]):
     def put(
         self,
         mac_address: str,
@@ -32,26 +32,11 @@ class DeviceConfigManager(models.Manager["DeviceConfig"]):
         ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
         ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
-        try:
-            return self._put(mac_address, content, user, check)
-        except IntegrityError:
-            # Created by somebody else at the same moment: now there is something to replace.
-            return self._put(mac_address, content, user, check)
 
-    def _put(
-        self,
-        mac_address: str,
-        content: str,
-        user: User | None,
-        check: Callable[[DeviceConfig | None], None],
-    ) -> DeviceConfig:
-        with transaction.atomic():
-            current = self.select_for_update().filter(mac_address=mac_address).first()
-            check(current)
-            config = current or self.model(mac_address=mac_address)
+        def change(config: DeviceConfig) -> None:
             config.content, config.updated_by = content, user
-            config.save()
-        return config
+
+        return self.create_or_replace(change, check=check, mac_address=mac_address)
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one ``<mac>.json`` file; return ``taken``, ``replaced`` or ``unchanged``.

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any
 
+import django.db
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig, SuspiciousOperation, ValidationError
-from django.db import Error as AnyDatabaseError
 from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
@@ -16,6 +16,10 @@ from django.views.decorators.csrf import csrf_exempt
 from iotsupport.mirror import MirrorBehindError, MirrorError
 
 logger = logging.getLogger(__name__)
+
+# What a database raises that is away, locked, broken or not migrated; Django's dummy, which stands for a wrong
+# DATABASE_URL, says ImproperlyConfigured.
+DATABASE_ERRORS = (django.db.Error, ImproperlyConfigured)
 
 # Codes of a ValidationError that are not a plain 400.
 STATUS_OF_CODE = {"TOO_LARGE": 413}
@@ -61,8 +65,7 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, MirrorError):
         code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
         return ApiError(503, code, str(error))
-    # Django's dummy database, which stands for a wrong DATABASE_URL, says ImproperlyConfigured.
-    if isinstance(error, (AnyDatabaseError, ImproperlyConfigured)):
+    if isinstance(error, DATABASE_ERRORS):
         logger.error("The database did not answer", exc_info=error)
         return ApiError(503, "DATABASE_UNAVAILABLE", "The database is not available just now. Try again in a moment.")
     for exceptions, status in EXPECTED:
@@ -80,10 +83,8 @@ EXPECTED: list[tuple[tuple[type[Exception], ...], int]] = [
 
 
 def _from_validation(error: ValidationError) -> ApiError:
-    while hasattr(error, "error_dict"):
-        error = next(iter(error.error_dict.values()))[0]
-    if getattr(error, "error_list", [error])[0] is not error:
-        error = error.error_list[0]
+    errors = next(iter(error.error_dict.values())) if hasattr(error, "error_dict") else error.error_list
+    error = errors[0]
     code = error.code if error.code and error.code.isupper() else "INVALID"
     details = {key: getattr(error, key) for key in ["line", "column"] if getattr(error, key, None)}
     return ApiError(STATUS_OF_CODE.get(code, 400), code, " ".join(error.messages), **details)

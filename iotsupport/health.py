@@ -6,11 +6,10 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError, connection
+from django.db import connection
 from django.http import HttpRequest, JsonResponse
 
-from iotsupport.errors import json_view
+from iotsupport.errors import DATABASE_ERRORS, json_view
 from iotsupport.mirror import MirrorError, mirror_storage
 
 logger = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ def _find_trouble() -> str | None:
             cursor.execute("SELECT 1 FROM django_migrations LIMIT 1")
         for alias in ["configs", "assets", "blobs"]:
             mirror_storage(alias).probe()
-    except (DatabaseError, ImproperlyConfigured) as error:
+    except DATABASE_ERRORS as error:
         logger.warning("The database does not work: %s", error)
         return "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
     except MirrorError as error:

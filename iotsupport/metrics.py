@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from django.core.exceptions import ImproperlyConfigured
-from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django_prometheus.exports import ExportToDjangoView
 from prometheus_client import CollectorRegistry, generate_latest
 
-from iotsupport.errors import json_view
+from iotsupport.errors import DATABASE_ERRORS, json_view
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +22,6 @@ def metrics(request: HttpRequest) -> HttpResponse:
     response: HttpResponse = ExportToDjangoView(request)
     try:
         response.content += generate_latest(facts)
-    except (DatabaseError, ImproperlyConfigured) as error:
+    except DATABASE_ERRORS as error:
         logger.warning("The metrics that the database knows are missing: %s", error)
     return response

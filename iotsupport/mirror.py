@@ -15,19 +15,21 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self, cast
+from typing import IO, Any, ClassVar, Self, TypeVar, cast
 
 from django.apps import apps
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
-from django.db import DatabaseError, models, transaction
+from django.db import DatabaseError, IntegrityError, models, transaction
 from django.utils.deconstruct import deconstructible
 
 logger = logging.getLogger(__name__)
+
+M = TypeVar("M", bound="MirroredModel")
 
 # Never a public name: those do not start with a dot.
 TEMPORARY_PREFIX = ".new-"
@@ -272,6 +274,32 @@ def explain(error: OSError, label: str) -> str:
     if error.errno in {errno.ENOENT, errno.ENOTDIR}:
         return f"The {label} directory is missing. Create it for the server's user, then try again."
     return f"The {label} directory cannot be used ({error.strerror}). Repair it, then try again."
+
+
+class MirroredManager(models.Manager[M]):
+    def create_or_replace(
+        self, change: Callable[[M], None], *, check: Callable[[M | None], None] = lambda current: None, **name: str
+    ) -> M:
+        """Save the row of this name, new or again, as ``change`` leaves it.
+
+        ``check`` sees what is there now, and raises to refuse; nobody can change it in between.
+        """
+        try:
+            return self._try_to_replace(change, check, name)
+        except IntegrityError:
+            # Created by somebody else at the same moment: now there is something to replace.
+            return self._try_to_replace(change, check, name)
+
+    def _try_to_replace(
+        self, change: Callable[[M], None], check: Callable[[M | None], None], name: dict[str, str]
+    ) -> M:
+        with transaction.atomic():
+            current = self.select_for_update().filter(**name).first()
+            check(current)
+            row = current or self.model(**name)
+            change(row)
+            row.save()
+        return row
 
 
 class MirroredModel(models.Model):

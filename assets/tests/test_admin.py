@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from assets.models import Asset
 from iotsupport.mirror import MirrorStorage, StagedFile
-from iotsupport.tests.api_client import counted, make_administrator, make_user, nothing_changed, session_client
+from iotsupport.tests.api_client import counted, make_user, nothing_changed, session_client
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
 
@@ -25,16 +25,6 @@ LIST = "/admin/assets/asset/"
 ADD = f"{LIST}add/"
 
 UPLOADS = "iot_asset_upload_requests_total"
-
-
-@pytest.fixture
-def administrator() -> User:
-    return make_administrator()
-
-
-@pytest.fixture
-def client(administrator: User) -> Client:
-    return session_client(administrator)
 
 
 @pytest.fixture
@@ -69,10 +59,10 @@ def full_disk(method: str) -> Any:
     return mock.patch.object(StagedFile, method, autospec=True, side_effect=error)
 
 
-def test_the_list_costs_the_same_for_5_and_50_assets(client: Client, administrator: User):
+def test_the_list_costs_the_same_for_5_and_50_assets(signed_in: Client, administrator: User):
     def queries() -> list[str]:
         with CaptureQueriesContext(connection) as captured:
-            client.get(LIST)
+            signed_in.get(LIST)
         return [query["sql"] for query in captured]
 
     def add(numbers: range) -> None:
@@ -88,9 +78,9 @@ def test_the_list_costs_the_same_for_5_and_50_assets(client: Client, administrat
     assert sum("COUNT(" in query for query in many) == 1
 
 
-def test_remembers_who_uploaded_an_asset(client: Client, administrator: User):
+def test_remembers_who_uploaded_an_asset(signed_in: Client, administrator: User):
     with counted(UPLOADS, status="success", error_type="none"):
-        response = client.post(ADD, file("firmware.bin", b"one"))
+        response = signed_in.post(ADD, file("firmware.bin", b"one"))
 
     asset = Asset.objects.get()
     assert response.status_code == 302
@@ -99,23 +89,23 @@ def test_remembers_who_uploaded_an_asset(client: Client, administrator: User):
     assert mirrored(asset) == b"one"
 
 
-def test_takes_an_empty_file(client: Client):
-    client.post(ADD, file("empty.txt", b""))
+def test_takes_an_empty_file(signed_in: Client):
+    signed_in.post(ADD, file("empty.txt", b""))
 
     assert mirrored(Asset.objects.get()) == b""
 
 
-def test_the_next_version_keeps_the_name(client: Client, administrator: User, asset: Asset):
+def test_the_next_version_keeps_the_name(signed_in: Client, administrator: User, asset: Asset):
     with counted("iot_asset_upload_file_size_bytes_count"):
-        client.post(change_url(asset), file("firmware (1).bin", b"two"))
+        signed_in.post(change_url(asset), file("firmware (1).bin", b"two"))
 
     asset = Asset.objects.get()
     assert (asset.filename, asset.uploaded_by, mirrored(asset)) == ("firmware.bin", administrator, b"two")
     assert asset.history.latest().history_type == "~"
 
 
-def test_adding_a_name_that_is_there_makes_its_next_version(client: Client, asset: Asset):
-    client.post(ADD, file("firmware.bin", b"two"))
+def test_adding_a_name_that_is_there_makes_its_next_version(signed_in: Client, asset: Asset):
+    signed_in.post(ADD, file("firmware.bin", b"two"))
 
     assert Asset.objects.get().pk == asset.pk
     assert mirrored(asset) == b"two"
@@ -132,71 +122,71 @@ def test_adding_a_name_that_is_there_makes_its_next_version(client: Client, asse
     ],
     ids=["dots", "hidden", "long name", "large", "no file"],
 )
-def test_refuses_with_a_sentence(client: Client, settings: Any, content: Any, error_type: str, reason: str):
+def test_refuses_with_a_sentence(signed_in: Client, settings: Any, content: Any, error_type: str, reason: str):
     settings.ASSET_MAX_BYTES = 10
     with nothing_changed(), counted(UPLOADS, status="error", error_type=error_type):
-        response = client.post(ADD, content)
+        response = signed_in.post(ADD, content)
 
     assert response.status_code == 200
     assert reason in errors(response)
 
 
-def test_a_version_needs_a_file(client: Client, asset: Asset):
+def test_a_version_needs_a_file(signed_in: Client, asset: Asset):
     with nothing_changed():
-        response = client.post(change_url(asset), {})
+        response = signed_in.post(change_url(asset), {})
 
     assert "Choose a file to upload." in errors(response)
 
 
 @pytest.mark.parametrize("method", ["write", "sync"], ids=["while it arrives", "at its end"])
-def test_says_that_the_disk_is_full(client: Client, asset: Asset, method: str):
+def test_says_that_the_disk_is_full(signed_in: Client, asset: Asset, method: str):
     with nothing_changed(), full_disk(method), counted(UPLOADS, status="error", error_type="storage"):
-        response = client.post(change_url(asset), file("firmware.bin", b"two"))
+        response = signed_in.post(change_url(asset), file("firmware.bin", b"two"))
 
     assert "No room is left on the disk of the" in errors(response)
 
 
-def test_warns_where_a_saved_asset_has_no_file_yet(client: Client, asset: Asset):
+def test_warns_where_a_saved_asset_has_no_file_yet(signed_in: Client, asset: Asset):
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
     with mock.patch.object(MirrorStorage, "put", autospec=True, side_effect=broken):
-        client.post(change_url(asset), file("firmware.bin", b"two"))
+        signed_in.post(change_url(asset), file("firmware.bin", b"two"))
 
-    warning = [str(message) for message in client.get(LIST).context["messages"]][-1]
+    warning = [str(message) for message in signed_in.get(LIST).context["messages"]][-1]
     assert warning.startswith("The change is saved, but the file of firmware.bin is not up to date")
     assert Asset.objects.get().size == 3
 
 
-def test_an_earlier_version_comes_back(client: Client, administrator: User, asset: Asset):
+def test_an_earlier_version_comes_back(signed_in: Client, administrator: User, asset: Asset):
     Asset.objects.upload("firmware.bin", [b"second"])
 
-    client.post(history_url(asset), {})
+    signed_in.post(history_url(asset), {})
 
     asset.refresh_from_db()
     assert (mirrored(asset), asset.size, asset.uploaded_by) == (b"one", 3, administrator)
 
 
-def test_a_deleted_asset_comes_back_from_its_history(client: Client, asset: Asset):
+def test_a_deleted_asset_comes_back_from_its_history(signed_in: Client, asset: Asset):
     url = history_url(asset)
     asset.delete()
 
-    client.post(url, {})
+    signed_in.post(url, {})
 
     assert mirrored(Asset.objects.get()) == b"one"
 
 
-def test_says_that_an_earlier_version_is_lost(client: Client, asset: Asset, directories: Path):
+def test_says_that_an_earlier_version_is_lost(signed_in: Client, asset: Asset, directories: Path):
     Asset.objects.upload("firmware.bin", [b"second"])
     for blob in (directories / "blobs").iterdir():
         blob.unlink()
 
     with nothing_changed():
-        response = client.post(history_url(asset), {})
+        response = signed_in.post(history_url(asset), {})
 
     assert "Nothing was saved. The kept bytes of this version are missing or damaged." in errors(response)
 
 
-def test_deletes_the_selected_assets_with_their_files(client: Client, asset: Asset):
-    client.post(LIST, {"action": "delete_selected", "_selected_action": [asset.pk], "post": "yes"})
+def test_deletes_the_selected_assets_with_their_files(signed_in: Client, asset: Asset):
+    signed_in.post(LIST, {"action": "delete_selected", "_selected_action": [asset.pk], "post": "yes"})
 
     assert not Asset.objects.exists()
     assert asset.storage().names() == []

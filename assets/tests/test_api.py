@@ -34,23 +34,6 @@ pytestmark = pytest.mark.usefixtures("transactional_db")
 BYTES = bytes(range(256)) * 5
 
 
-@pytest.fixture(params=["", "/api"], ids=["plain", "prefixed"])
-def root(request) -> str:
-    return request.param
-
-
-@pytest.fixture(params=["token", "session"])
-def client(request) -> Client:
-    administrator = make_administrator()
-    return token_client(administrator) if request.param == "token" else session_client(administrator)
-
-
-@pytest.fixture
-def script() -> Client:
-    """A script with every permission."""
-    return token_client(make_administrator())
-
-
 @pytest.fixture
 def saved() -> Asset:
     return Asset.objects.upload("firmware.bin", [BYTES])
@@ -65,8 +48,8 @@ def sha256(content: bytes) -> str:
 
 
 class TestUploading:
-    def test_a_new_file_answers_what_was_stored(self, client, root):
-        response = upload(client, BYTES, path=f"{root}/assets")
+    def test_a_new_file_answers_what_was_stored(self, caller, root):
+        response = upload(caller, BYTES, path=f"{root}/assets")
 
         answer = response.json()
         assert response.status_code == 200
@@ -76,8 +59,8 @@ class TestUploading:
         assert answer["sha256"] == sha256(BYTES)
         assert abs(datetime.fromisoformat(answer["uploaded_at"]) - datetime.now(UTC)) < timedelta(minutes=5)
 
-    def test_makes_the_bytes_available_to_devices(self, client, root):
-        upload(client, BYTES, path=f"{root}/assets")
+    def test_makes_the_bytes_available_to_devices(self, caller, root):
+        upload(caller, BYTES, path=f"{root}/assets")
 
         response, content = download(root=root)
         assert content == BYTES
@@ -112,8 +95,8 @@ class TestUploading:
         assert (response.json()["size"], response.json()["sha256"]) == (0, sha256(b""))
         assert download().body == b""
 
-    def test_tells_who_did_it(self, client):
-        upload(client, BYTES)
+    def test_tells_who_did_it(self, caller):
+        upload(caller, BYTES)
 
         asset = Asset.objects.get()
         assert asset.uploaded_by == asset.history.get().history_user
@@ -229,10 +212,10 @@ class TestNames:
 
 
 class TestListing:
-    def test_is_a_list_by_name(self, client, root, saved):
+    def test_is_a_list_by_name(self, caller, root, saved):
         Asset.objects.upload("a.bin", [b""])
 
-        response = client.get(f"{root}/assets")
+        response = caller.get(f"{root}/assets")
 
         assert response.status_code == 200
         assert [list(asset) for asset in response.json()] == [["filename", "size", "sha256", "uploaded_at"]] * 2
@@ -241,18 +224,18 @@ class TestListing:
             ("firmware.bin", len(BYTES), sha256(BYTES)),
         ]
 
-    def test_is_empty_at_first(self, client, root):
-        assert client.get(f"{root}/assets").json() == []
+    def test_is_empty_at_first(self, caller, root):
+        assert caller.get(f"{root}/assets").json() == []
 
 
 class TestDeleting:
-    def test_leaves_nothing_to_download(self, client, root, saved):
-        response = client.delete(f"{root}/assets/firmware.bin")
+    def test_leaves_nothing_to_download(self, caller, root, saved):
+        response = caller.delete(f"{root}/assets/firmware.bin")
 
         assert (response.status_code, response.content) == (204, b"")
         assert refusal(download().response) == (404, "NOT_FOUND")
-        assert refusal(client.delete(f"{root}/assets/firmware.bin")) == (404, "NOT_FOUND")
-        assert client.get(f"{root}/assets").json() == []
+        assert refusal(caller.delete(f"{root}/assets/firmware.bin")) == (404, "NOT_FOUND")
+        assert caller.get(f"{root}/assets").json() == []
 
     def test_keeps_the_bytes_for_the_history(self, script, saved, directories):
         script.delete("/assets/firmware.bin")
@@ -317,13 +300,13 @@ class TestPermissions:
     )
     @pytest.mark.parametrize("make_client", [token_client, session_client])
     def test_are_those_of_the_admin(self, saved, make_client, permissions, allowed):
-        client = make_client(make_user(*[f"assets.{action}_asset" for action in permissions], is_staff=True))
+        caller = make_client(make_user(*[f"assets.{action}_asset" for action in permissions], is_staff=True))
 
         answers = {
-            "list": client.get("/assets"),
-            "create": upload(client, b"new", "new.bin"),
-            "replace": upload(client, b"replaced"),
-            "delete": client.delete("/assets/firmware.bin"),
+            "list": caller.get("/assets"),
+            "create": upload(caller, b"new", "new.bin"),
+            "replace": upload(caller, b"replaced"),
+            "delete": caller.delete("/assets/firmware.bin"),
         }
 
         assert {name for name, answer in answers.items() if answer.status_code < 400} == allowed

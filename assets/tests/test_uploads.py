@@ -35,11 +35,6 @@ MEGABYTE = 1024 * 1024
 pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
-@pytest.fixture
-def script() -> Client:
-    return token_client(make_administrator())
-
-
 @pytest.fixture(autouse=True)
 def no_garbage_collection() -> Iterator[None]:
     """What goes only with the garbage may stay for hours on a quiet server."""

@@ -1,1 +1,1 @@
-from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
+from iotsupport.tests.fixtures import *  # noqa: F403

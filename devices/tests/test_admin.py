@@ -16,23 +16,13 @@ from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
 from iotsupport.mirror import MirrorError, MirrorStorage, StagedFile
-from iotsupport.tests.api_client import counted, make_administrator, make_user, metric, nothing_changed, session_client
+from iotsupport.tests.api_client import counted, make_user, metric, nothing_changed, session_client
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 LIST = "/admin/devices/deviceconfig/"
 ADD = f"{LIST}add/"
-
-
-@pytest.fixture
-def administrator() -> User:
-    return make_administrator()
-
-
-@pytest.fixture
-def client(administrator: User) -> Client:
-    return session_client(administrator)
 
 
 @pytest.fixture
@@ -65,9 +55,9 @@ def form(response: Any) -> Any:
     return response.context_data["adminform"].form
 
 
-def messages(client: Client) -> list[str]:
+def messages(signed_in: Client) -> list[str]:
     """What the next page says."""
-    return [f"{message.level_tag}: {message}" for message in client.get(LIST).context["messages"]]
+    return [f"{message.level_tag}: {message}" for message in signed_in.get(LIST).context["messages"]]
 
 
 def full_disk() -> Any:
@@ -80,12 +70,12 @@ def read_only() -> Any:
     return mock.patch.object(MirrorStorage, "check_writable", autospec=True, side_effect=error)
 
 
-def test_the_list_costs_the_same_for_5_and_50_devices(client: Client, administrator: User):
+def test_the_list_costs_the_same_for_5_and_50_devices(signed_in: Client, administrator: User):
     def queries() -> list[str]:
         with CaptureQueriesContext(
             connection,
         ) as captured:
-            client.get(LIST)
+            signed_in.get(LIST)
         return [query["sql"] for query in captured]
 
     def add(numbers: range) -> None:
@@ -101,8 +91,8 @@ def test_the_list_costs_the_same_for_5_and_50_devices(client: Client, administra
     assert sum("COUNT(" in query for query in many) == 1
 
 
-def test_the_list_offers_no_choice_of_people(client: Client, config: DeviceConfig):
-    html = client.get(LIST).content.decode()
+def test_the_list_offers_no_choice_of_people(signed_in: Client, config: DeviceConfig):
+    html = signed_in.get(LIST).content.decode()
 
     assert "By updated by" not in html
 
@@ -110,26 +100,26 @@ def test_the_list_offers_no_choice_of_people(client: Client, config: DeviceConfi
 @pytest.mark.parametrize(
     "term", ["aa:bb:cc:dd:ee:ff", "AABBCCDDEEFF", "aabbc", "b:cc", ":ee:ff", "ee-ff", "lamp", "LIGHT.LAMP"]
 )
-def test_finds_a_device_by(client: Client, term: str):
+def test_finds_a_device_by(signed_in: Client, term: str):
     DeviceConfig.objects.put(MAC, '{"deviceName": "Lamp", "deviceEntityId": "light.lamp"}')
     DeviceConfig.objects.put("02-00-00-00-00-01", '{"deviceName": "Clock: hall", "deviceEntityId": "sensor.clock"}')
 
-    response: Any = client.get(LIST, {"q": term})
+    response: Any = signed_in.get(LIST, {"q": term})
 
     assert [row.mac_address for row in response.context_data["cl"].result_list] == [MAC]
 
 
-def test_finds_a_name_with_a_colon_in_it(client: Client, config: DeviceConfig):
+def test_finds_a_name_with_a_colon_in_it(signed_in: Client, config: DeviceConfig):
     DeviceConfig.objects.put("02-00-00-00-00-01", '{"deviceName": "Clock: hall"}')
 
-    response: Any = client.get(LIST, {"q": "clock: hall"})
+    response: Any = signed_in.get(LIST, {"q": "clock: hall"})
 
     assert [row.device_name for row in response.context_data["cl"].result_list] == ["Clock: hall"]
 
 
-def test_remembers_who_added_a_configuration(client: Client, administrator: User):
+def test_remembers_who_added_a_configuration(signed_in: Client, administrator: User):
     with counted("iot_config_operations_total", operation="save", status="success"):
-        response = client.post(ADD, {"mac_address": "AA:BB:CC:DD:EE:FF", "content": '{"enableOTA": true}'})
+        response = signed_in.post(ADD, {"mac_address": "AA:BB:CC:DD:EE:FF", "content": '{"enableOTA": true}'})
 
     config = DeviceConfig.objects.get()
     assert (response.status_code, response["Location"]) == (302, LIST)
@@ -137,8 +127,8 @@ def test_remembers_who_added_a_configuration(client: Client, administrator: User
     assert (config.history.get().history_type, config.history.get().history_user) == ("+", administrator)
 
 
-def test_remembers_who_changed_a_configuration(client: Client, administrator: User, config: DeviceConfig):
-    client.post(change_url(config), {"content": '{"deviceName": "Torch"}', "based_on": config.etag})
+def test_remembers_who_changed_a_configuration(signed_in: Client, administrator: User, config: DeviceConfig):
+    signed_in.post(change_url(config), {"content": '{"deviceName": "Torch"}', "based_on": config.etag})
 
     config.refresh_from_db()
     assert (config.device_name, config.updated_by) == ("Torch", administrator)
@@ -160,123 +150,123 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("content", "reason"), REFUSED.values(), ids=REFUSED)
-def test_shows_again_what_is_refused(client: Client, config: DeviceConfig, content: str, reason: str):
+def test_shows_again_what_is_refused(signed_in: Client, config: DeviceConfig, content: str, reason: str):
     with nothing_changed(), counted("iot_config_operations_total", operation="save", status="error"):
-        response = client.post(change_url(config), {"content": content, "based_on": config.etag})
+        response = signed_in.post(change_url(config), {"content": content, "based_on": config.etag})
 
     assert response.status_code == 200
     assert reason in errors(response)
     assert typed(response) == content
 
 
-def test_shows_a_refused_mac_address_again(client: Client):
+def test_shows_a_refused_mac_address_again(signed_in: Client):
     with nothing_changed():
-        response = client.post(ADD, {"mac_address": "aa-bb-cc-dd-ee", "content": "{}"})
+        response = signed_in.post(ADD, {"mac_address": "aa-bb-cc-dd-ee", "content": "{}"})
 
     assert "This is not a MAC address: write six pairs of hexadecimal digits" in errors(response)
     assert 'value="aa-bb-cc-dd-ee"' in response.content.decode()
     assert typed(response) == "{}"
 
 
-def test_a_device_has_one_configuration(client: Client, config: DeviceConfig):
+def test_a_device_has_one_configuration(signed_in: Client, config: DeviceConfig):
     with nothing_changed():
-        response = client.post(ADD, {"mac_address": "AABBCCDDEEFF", "content": '{"second": 2}'})
+        response = signed_in.post(ADD, {"mac_address": "AABBCCDDEEFF", "content": '{"second": 2}'})
 
     assert "This device has a configuration already. Find it in the list" in errors(response)
     assert typed(response) == '{"second": 2}'
 
 
 @pytest.mark.parametrize("url", [lambda config: ADD, change_url, history_url], ids=["add", "change", "revert"])
-def test_says_that_the_disk_is_full(client: Client, config: DeviceConfig, url: Callable[[DeviceConfig], str]):
+def test_says_that_the_disk_is_full(signed_in: Client, config: DeviceConfig, url: Callable[[DeviceConfig], str]):
     fields = {"mac_address": "02-00-00-00-00-01", "content": '{"typed": 1}'}
     with nothing_changed(), full_disk(), counted("iot_config_operations_total", operation="save", status="error"):
-        response = client.post(url(config), fields)
+        response = signed_in.post(url(config), fields)
 
     assert response.status_code == 200
     assert "Nothing was saved. No room is left on the disk of the configs directory." in errors(response)
     assert typed(response) == '{"typed": 1}'
 
 
-def test_keeps_what_was_typed_while_the_database_fails(client: Client, config: DeviceConfig):
+def test_keeps_what_was_typed_while_the_database_fails(signed_in: Client, config: DeviceConfig):
     full = OperationalError("database or disk is full")
     with nothing_changed(), mock.patch.object(DeviceConfig, "save", autospec=True, side_effect=full):
-        response = client.post(change_url(config), {"content": '{"typed": 1}'})
+        response = signed_in.post(change_url(config), {"content": '{"typed": 1}'})
 
     assert "Nothing was saved. The database could not store it (database or disk is full)." in errors(response)
     assert typed(response) == '{"typed": 1}'
 
 
-def test_warns_where_a_saved_row_has_no_file_yet(client: Client, config: DeviceConfig):
+def test_warns_where_a_saved_row_has_no_file_yet(signed_in: Client, config: DeviceConfig):
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
     with mock.patch.object(MirrorStorage, "put", autospec=True, side_effect=broken):
-        response = client.post(change_url(config), {"content": '{"deviceName": "Torch"}'})
+        response = signed_in.post(change_url(config), {"content": '{"deviceName": "Torch"}'})
 
     assert response.status_code == 302
     assert DeviceConfig.objects.get().device_name == "Torch"
-    assert messages(client)[-1].startswith(
+    assert messages(signed_in)[-1].startswith(
         f"warning: The change is saved, but the file of {MAC}.json is not up to date"
     )
 
 
-def test_does_not_overwrite_what_changed_meanwhile(client: Client, config: DeviceConfig):
+def test_does_not_overwrite_what_changed_meanwhile(signed_in: Client, config: DeviceConfig):
     old_etag = config.etag
     changed = DeviceConfig.objects.put(MAC, '{"other": 1}')
 
     with nothing_changed():
-        response = client.post(change_url(config), {"content": '{"mine": 1}', "based_on": old_etag})
+        response = signed_in.post(change_url(config), {"content": '{"mine": 1}', "based_on": old_etag})
 
     assert "Somebody else changed this configuration while you were editing." in errors(response)
     assert form(response)["based_on"].value() == changed.etag
     assert typed(response) == '{"mine": 1}'
 
 
-def test_a_double_click_on_save_is_no_conflict(client: Client, config: DeviceConfig):
+def test_a_double_click_on_save_is_no_conflict(signed_in: Client, config: DeviceConfig):
     fields = {"content": '{"mine": 1}', "based_on": config.etag}
-    client.post(change_url(config), fields)
+    signed_in.post(change_url(config), fields)
 
-    response = client.post(change_url(config), fields)
+    response = signed_in.post(change_url(config), fields)
 
     assert response.status_code == 302
 
 
 @pytest.mark.parametrize("stored", ['{\r\n"a": 1\r\n}\r\n', '{\n"a": 1\n}\n', '{\r"a":\n1\r\n}', "\n{}"])
-def test_a_browser_changes_no_line_ends(client: Client, stored: str):
+def test_a_browser_changes_no_line_ends(signed_in: Client, stored: str):
     config = DeviceConfig.objects.put(MAC, stored)
     sent = stored.replace("\r\n", "\n").replace("\r", "\n").replace("\n", "\r\n")
 
-    client.post(change_url(config), {"content": sent, "based_on": config.etag})
+    signed_in.post(change_url(config), {"content": sent, "based_on": config.etag})
 
     config.refresh_from_db()
     assert config.content == stored
 
 
-def test_a_deleted_configuration_comes_back_from_its_history(client: Client, config: DeviceConfig):
+def test_a_deleted_configuration_comes_back_from_its_history(signed_in: Client, config: DeviceConfig):
     url = history_url(config)
     config.delete()
 
-    client.post(url, {"content": '{"deviceName": "Lamp"}'})
+    signed_in.post(url, {"content": '{"deviceName": "Lamp"}'})
 
     assert DeviceConfig.objects.get().content == '{"deviceName": "Lamp"}'
     assert DeviceConfig.objects.get().is_mirrored()
 
 
-def test_refuses_to_bring_back_what_has_a_successor(client: Client, config: DeviceConfig):
+def test_refuses_to_bring_back_what_has_a_successor(signed_in: Client, config: DeviceConfig):
     url = history_url(config)
     config.delete()
     DeviceConfig.objects.put(MAC, '{"successor": true}')
 
     with nothing_changed():
-        response = client.post(url, {"content": '{"deviceName": "Lamp"}'})
+        response = signed_in.post(url, {"content": '{"deviceName": "Lamp"}'})
 
     assert "Another device configuration has this name." in errors(response)
 
 
-def test_counts_each_deleted_configuration(client: Client, config: DeviceConfig):
+def test_counts_each_deleted_configuration(signed_in: Client, config: DeviceConfig):
     other = DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
     before = metric("iot_config_operations_total", operation="delete", status="success")
 
     selected = {"action": "delete_selected", "_selected_action": [config.pk, other.pk], "post": "yes"}
-    client.post(LIST, selected)
+    signed_in.post(LIST, selected)
 
     assert not DeviceConfig.objects.exists()
     assert config.storage().names() == []
@@ -284,15 +274,15 @@ def test_counts_each_deleted_configuration(client: Client, config: DeviceConfig)
 
 
 @pytest.mark.parametrize("way", ["one", "selected"])
-def test_deletes_nothing_where_the_file_cannot_follow(client: Client, config: DeviceConfig, way: str):
+def test_deletes_nothing_where_the_file_cannot_follow(signed_in: Client, config: DeviceConfig, way: str):
     url = {"one": f"{LIST}{config.pk}/delete/", "selected": LIST}[way]
     fields = {"action": "delete_selected", "_selected_action": [config.pk], "post": "yes"}
 
     with nothing_changed(), read_only(), counted("iot_config_operations_total", operation="delete", status="error"):
-        response = client.post(url, fields)
+        response = signed_in.post(url, fields)
 
     assert (response.status_code, response["Location"]) == (302, LIST)
-    assert messages(client) == ["error: Nothing was changed. The configurations directory cannot be written."]
+    assert messages(signed_in) == ["error: Nothing was changed. The configurations directory cannot be written."]
 
 
 @pytest.mark.parametrize("url", [lambda config: ADD, change_url, history_url], ids=["add", "change", "revert"])

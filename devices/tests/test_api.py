@@ -41,23 +41,6 @@ SHOWN = {
 VERBATIM = '{ "z": 1.0,\r\n\t"a":1e3 , "n": 12345678901234567890, "t": "\\u00e9é\\/",  "": [ ] , "m":-0.0}'
 
 
-@pytest.fixture(params=["", "/api"], ids=["plain", "prefixed"])
-def root(request) -> str:
-    return request.param
-
-
-@pytest.fixture(params=["token", "session"])
-def client(request) -> Client:
-    administrator = make_administrator()
-    return token_client(administrator) if request.param == "token" else session_client(administrator)
-
-
-@pytest.fixture
-def script() -> Client:
-    """A script with every permission."""
-    return token_client(make_administrator())
-
-
 @pytest.fixture
 def saved() -> DeviceConfig:
     return save()
@@ -67,9 +50,9 @@ def save(mac_address: str = MAC, content: str = CONTENT) -> DeviceConfig:
     return DeviceConfig.objects.put(mac_address, content)
 
 
-def put(client: Client, path: str, body: str | bytes, content_type: str = "application/json", **headers: str) -> Any:
+def put(caller: Client, path: str, body: str | bytes, content_type: str = "application/json", **headers: str) -> Any:
     names = {name.replace("_", "-"): value for name, value in headers.items()}
-    return client.put(path, body, content_type=content_type, headers=names)
+    return caller.put(path, body, content_type=content_type, headers=names)
 
 
 def wrapped(content: str, **members: Any) -> str:
@@ -86,17 +69,17 @@ def downloaded() -> bytes:
 
 
 class TestListing:
-    def test_is_empty_at_first(self, client, root):
-        response = client.get(f"{root}/configs")
+    def test_is_empty_at_first(self, caller, root):
+        response = caller.get(f"{root}/configs")
 
         assert (response.status_code, response.json()) == (200, {"configs": [], "count": 0})
         assert response["Content-Type"] == "application/json"
 
-    def test_names_every_configuration_by_mac_address(self, client, root):
+    def test_names_every_configuration_by_mac_address(self, caller, root):
         save("ff-ff-ff-ff-ff-ff", "{}")
         save()
 
-        response = client.get(f"{root}/configs")
+        response = caller.get(f"{root}/configs")
 
         nothing = {"device_name": None, "device_entity_id": None, "enable_ota": None}
         first = {key: value for key, value in SHOWN.items() if key != "content"}
@@ -104,19 +87,19 @@ class TestListing:
 
 
 class TestShowingOne:
-    def test_answers_what_was_read_from_it_and_all_of_it(self, client, root, saved):
-        response = client.get(f"{root}/configs/{MAC}")
+    def test_answers_what_was_read_from_it_and_all_of_it(self, caller, root, saved):
+        response = caller.get(f"{root}/configs/{MAC}")
 
         assert (response.status_code, response.json()) == (200, SHOWN)
         assert list(response.json()) == list(SHOWN)
 
-    def test_has_the_etag_of_the_download(self, client, root, saved):
-        response = client.get(f"{root}/configs/{MAC}")
+    def test_has_the_etag_of_the_download(self, caller, root, saved):
+        response = caller.get(f"{root}/configs/{MAC}")
 
         assert response["ETag"] == download().response["ETag"] == f'"{hashlib.sha256(CONTENT.encode()).hexdigest()}"'
 
-    def test_is_404_where_there_is_none(self, client, root):
-        assert refusal(client.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
+    def test_is_404_where_there_is_none(self, caller, root):
+        assert refusal(caller.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
 
     @pytest.mark.parametrize(
         ("content", "shown"),
@@ -185,23 +168,23 @@ class TestSaving:
     def save_as(self, request, root):
         """Save a configuration in one of the two ways."""
 
-        def save_as(client: Client, content: str, **headers: str) -> Any:
+        def save_as(caller: Client, content: str, **headers: str) -> Any:
             if request.param == "bare":
-                return put(client, f"{root}/configs/{MAC}.json", content, **headers)
-            return put(client, f"{root}/configs/{MAC}", wrapped(content, allow_overwrite=True), **headers)
+                return put(caller, f"{root}/configs/{MAC}.json", content, **headers)
+            return put(caller, f"{root}/configs/{MAC}", wrapped(content, allow_overwrite=True), **headers)
 
         return save_as
 
-    def test_creates(self, client, save_as):
-        response = save_as(client, CONTENT)
+    def test_creates(self, caller, save_as):
+        response = save_as(caller, CONTENT)
 
         assert (response.status_code, response.json()) == (200, SHOWN)
         assert downloaded() == CONTENT.encode()
 
-    def test_replaces(self, client, save_as):
+    def test_replaces(self, caller, save_as):
         save(content="{}")
 
-        response = save_as(client, CONTENT)
+        response = save_as(caller, CONTENT)
 
         assert (response.status_code, response.json()) == (200, SHOWN)
         assert downloaded() == CONTENT.encode()
@@ -219,8 +202,8 @@ class TestSaving:
 
         assert response["ETag"] == download().response["ETag"]
 
-    def test_tells_who_did_it(self, client, save_as):
-        save_as(client, CONTENT)
+    def test_tells_who_did_it(self, caller, save_as):
+        save_as(caller, CONTENT)
 
         config = DeviceConfig.objects.get()
         assert str(config.updated_by) == str(config.history.get().history_user) == "admin"
@@ -336,14 +319,14 @@ class TestTheWrapper:
         with nothing_changed():
             assert refusal(put(script, f"{root}/configs/{MAC}", body)) == (400, "DUPLICATE_KEY")
 
-    def test_does_not_replace_where_it_must_not(self, client, saved, root):
+    def test_does_not_replace_where_it_must_not(self, caller, saved, root):
         with nothing_changed():
-            response = put(client, f"{root}/configs/{MAC}", wrapped("{}", allow_overwrite=False))
+            response = put(caller, f"{root}/configs/{MAC}", wrapped("{}", allow_overwrite=False))
 
         assert refusal(response) == (409, "ALREADY_EXISTS")
 
-    def test_creates_where_it_must_not_replace(self, client, root):
-        response = put(client, f"{root}/configs/{MAC}", wrapped(CONTENT, allow_overwrite=False))
+    def test_creates_where_it_must_not_replace(self, caller, root):
+        response = put(caller, f"{root}/configs/{MAC}", wrapped(CONTENT, allow_overwrite=False))
 
         assert (response.status_code, response.json()) == (200, SHOWN)
 
@@ -408,14 +391,14 @@ class TestConditions:
 
 
 class TestDeleting:
-    def test_leaves_nothing_to_download(self, client, root, saved):
-        response = client.delete(f"{root}/configs/{MAC}")
+    def test_leaves_nothing_to_download(self, caller, root, saved):
+        response = caller.delete(f"{root}/configs/{MAC}")
 
         assert (response.status_code, response.content) == (204, b"")
         assert "Content-Type" not in response
         assert refusal(download().response) == (404, "NOT_FOUND")
-        assert refusal(client.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
-        assert refusal(client.delete(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
+        assert refusal(caller.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
+        assert refusal(caller.delete(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
 
     def test_cannot_be_overtaken_by_a_save_that_was_not_asked_for(self, script, saved):
         def is_locked(*args: Any) -> None:
@@ -466,9 +449,9 @@ class TestStrangers:
         assert refusal(response) == (403, "CSRF_FAILED")
 
     def test_may_read_in_their_own_session_without_a_csrf_token(self, saved, root):
-        client = session_client(make_administrator(), with_csrf=False)
+        caller = session_client(make_administrator(), with_csrf=False)
 
-        assert client.get(f"{root}/configs/{MAC}").json() == SHOWN
+        assert caller.get(f"{root}/configs/{MAC}").json() == SHOWN
 
 
 class TestPermissions:
@@ -485,15 +468,15 @@ class TestPermissions:
     )
     @pytest.mark.parametrize("make_client", [token_client, session_client])
     def test_are_those_of_the_admin(self, saved, make_client, permissions, allowed):
-        client = make_client(make_user(*[f"devices.{action}_deviceconfig" for action in permissions], is_staff=True))
+        caller = make_client(make_user(*[f"devices.{action}_deviceconfig" for action in permissions], is_staff=True))
         new = "00-00-00-00-00-01"
 
         answers = {
-            "list": client.get("/configs"),
-            "show": client.get(f"/configs/{MAC}"),
-            "create": put(client, f"/configs/{new}", wrapped("{}")),
-            "replace": put(client, f"/configs/{MAC}.json", "{}"),
-            "delete": client.delete(f"/configs/{MAC}"),
+            "list": caller.get("/configs"),
+            "show": caller.get(f"/configs/{MAC}"),
+            "create": put(caller, f"/configs/{new}", wrapped("{}")),
+            "replace": put(caller, f"/configs/{MAC}.json", "{}"),
+            "delete": caller.delete(f"/configs/{MAC}"),
         }
 
         assert {name for name, answer in answers.items() if answer.status_code < 400} == allowed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
@@ -13,8 +13,14 @@ from django.core.management.base import BaseCommand, CommandError
 from iotsupport.mirror import MirrorError
 
 
+class ImportingManager(Protocol):
+    def import_file(self, path: Path, *, dry_run: bool) -> str: ...
+
+
 class ImportCommand(BaseCommand):
     """Report for each file what became of it: ``taken``, ``replaced``, ``unchanged``, or refused and why."""
+
+    manager: ImportingManager
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("directory", metavar="DIR", type=Path)
@@ -22,7 +28,7 @@ class ImportCommand(BaseCommand):
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take one file, and return what became of it. Raises ``ValidationError`` and ``MirrorError``."""
-        raise NotImplementedError
+        return self.manager.import_file(path, dry_run=dry_run)
 
     def handle(self, *, directory: Path, dry_run: bool, **options: Any) -> None:
         if not directory.is_dir():

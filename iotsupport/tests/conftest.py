@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
+from iotsupport.tests.fixtures import *  # noqa: F403
 from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.server import Installation, Server
 

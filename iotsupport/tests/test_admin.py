@@ -9,22 +9,12 @@ from django.contrib.auth.models import User
 from django.test import Client
 
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import make_administrator, make_user, session_client
+from iotsupport.tests.api_client import make_user, session_client
 
 pytestmark = pytest.mark.django_db
 
 TOKENS = "/admin/iotsupport/apitoken/"
 ADD_TOKEN = f"{TOKENS}add/"
-
-
-@pytest.fixture
-def administrator() -> User:
-    return make_administrator()
-
-
-@pytest.fixture
-def client(administrator: User) -> Client:
-    return session_client(administrator)
 
 
 @pytest.fixture
@@ -41,8 +31,8 @@ def make_token(user: User, description: str = "") -> ApiToken:
     return token
 
 
-def revoke(client: Client, token: ApiToken) -> Any:
-    return client.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})
+def revoke(signed_in: Client, token: ApiToken) -> Any:
+    return signed_in.post(TOKENS, {"action": "revoke", "_selected_action": [token.pk]})
 
 
 def use(secret: str) -> int:
@@ -67,8 +57,8 @@ def test_locks_out_who_guesses_and_nobody_else(settings: Any):
     assert sign_in("otto", "swallows-return").status_code == 302
 
 
-def test_says_whose_pages_they_are(client: Client):
-    page = client.get("/admin/").content.decode()
+def test_says_whose_pages_they_are(signed_in: Client):
+    page = signed_in.get("/admin/").content.decode()
 
     assert "<title>Devices and their files | IoT Support</title>" in page
     assert 'href="/api/docs"' in page
@@ -76,57 +66,57 @@ def test_says_whose_pages_they_are(client: Client):
     assert "Django" not in page
 
 
-def test_allows_no_inline_script_or_style(client: Client):
-    policy = client.get("/admin/")["Content-Security-Policy"]
+def test_allows_no_inline_script_or_style(signed_in: Client):
+    policy = signed_in.get("/admin/")["Content-Security-Policy"]
 
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
 
 
-def test_dates_are_short_and_have_a_time_zone(client: Client, administrator: User):
+def test_dates_are_short_and_have_a_time_zone(signed_in: Client, administrator: User):
     token = make_token(administrator)
 
-    page = client.get(TOKENS).content.decode()
+    page = signed_in.get(TOKENS).content.decode()
 
     assert f"{token.created_at:%Y-%m-%d %H:%M} UTC" in page
 
 
-def test_shows_a_new_token_once(client: Client, administrator: User):
-    created: Any = client.post(ADD_TOKEN, {"user": administrator.pk, "description": "nightly build"})
+def test_shows_a_new_token_once(signed_in: Client, administrator: User):
+    created: Any = signed_in.post(ADD_TOKEN, {"user": administrator.pk, "description": "nightly build"})
 
     secret = created.context_data["token"]
     token = ApiToken.objects.get()
     assert secret in created.content.decode()
     assert "no-store" in created["Cache-Control"]
     for url in [TOKENS, f"{TOKENS}{token.pk}/change/", "/admin/"]:
-        assert secret not in client.get(url).content.decode()
-    assert secret not in str(dict(client.session)) + str(client.cookies)
+        assert secret not in signed_in.get(url).content.decode()
+    assert secret not in str(dict(signed_in.session)) + str(signed_in.cookies)
     assert use(secret) == 200
 
 
-def test_a_revoked_token_opens_nothing(client: Client, administrator: User):
-    created: Any = client.post(ADD_TOKEN, {"user": administrator.pk})
+def test_a_revoked_token_opens_nothing(signed_in: Client, administrator: User):
+    created: Any = signed_in.post(ADD_TOKEN, {"user": administrator.pk})
     secret = created.context_data["token"]
 
-    revoke(client, ApiToken.objects.get())
+    revoke(signed_in, ApiToken.objects.get())
 
     assert use(secret) == 401
 
 
-def test_a_token_is_never_changed(client: Client, administrator: User):
+def test_a_token_is_never_changed(signed_in: Client, administrator: User):
     token = make_token(administrator, "before")
 
-    response = client.post(f"{TOKENS}{token.pk}/change/", {"user": administrator.pk, "description": "after"})
+    response = signed_in.post(f"{TOKENS}{token.pk}/change/", {"user": administrator.pk, "description": "after"})
 
     assert response.status_code == 403
     assert ApiToken.objects.get().description == "before"
 
 
 def test_everybody_makes_tokens_for_themselves_only(administrator: User, user: User):
-    client = session_client(user)
+    signed_in = session_client(user)
 
-    refused = client.post(ADD_TOKEN, {"user": administrator.pk})
-    client.post(ADD_TOKEN, {"user": user.pk})
+    refused = signed_in.post(ADD_TOKEN, {"user": administrator.pk})
+    signed_in.post(ADD_TOKEN, {"user": user.pk})
 
     assert "Select a valid choice." in refused.content.decode()
     assert [token.user for token in ApiToken.objects.all()] == [user]
@@ -134,23 +124,23 @@ def test_everybody_makes_tokens_for_themselves_only(administrator: User, user: U
 
 def test_everybody_has_only_their_own_tokens(administrator: User, user: User):
     theirs, own = make_token(administrator), make_token(user)
-    client = session_client(user)
+    signed_in = session_client(user)
 
     for token in [theirs, own]:
-        revoke(client, token)
+        revoke(signed_in, token)
 
-    shown: Any = client.get(TOKENS)
+    shown: Any = signed_in.get(TOKENS)
     assert [row.pk for row in shown.context_data["cl"].result_list] == [own.pk]
     assert list(ApiToken.objects.filter(revoked_at=None)) == [theirs]
 
 
 def test_tokens_need_permissions():
-    client = session_client(make_user(is_staff=True))
+    signed_in = session_client(make_user(is_staff=True))
 
-    assert [client.get(url).status_code for url in [TOKENS, ADD_TOKEN]] == [403, 403]
+    assert [signed_in.get(url).status_code for url in [TOKENS, ADD_TOKEN]] == [403, 403]
 
 
-def test_an_administrator_makes_tokens_for_others(client: Client, user: User):
-    client.post(ADD_TOKEN, {"user": user.pk})
+def test_an_administrator_makes_tokens_for_others(signed_in: Client, user: User):
+    signed_in.post(ADD_TOKEN, {"user": user.pk})
 
     assert ApiToken.objects.get().user == user

@@ -12,6 +12,7 @@ from iotsupport.management.importing import ImportCommand
 
 class Command(ImportCommand):
     help = "Take over a directory of <mac>.json files, byte for byte."
+    manager = DeviceConfig.objects
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -21,6 +22,6 @@ class Command(ImportCommand):
         one_spelling = re.sub("[-:]", "", path.name.lower())
         if one_spelling in self._taken:
             raise ValidationError(f"{self._taken[one_spelling]} is for the same device. Remove one of the two.")
-        outcome = DeviceConfig.objects.import_file(path, dry_run=dry_run)
+        outcome = super().import_file(path, dry_run=dry_run)
         self._taken[one_spelling] = path.name
         return outcome

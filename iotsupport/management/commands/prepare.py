@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError
+
+from iotsupport.errors import DATABASE_ERRORS
 
 
 class Command(BaseCommand):
@@ -19,7 +19,7 @@ class Command(BaseCommand):
     def handle(self, *, demo: bool, **options: Any) -> None:
         try:
             call_command("migrate", interactive=False, verbosity=0, skip_checks=True)
-        except (DatabaseError, ImproperlyConfigured) as error:
+        except DATABASE_ERRORS as error:
             call_command("check")  # ends with the name of the variable that is wrong, if it is one
             raise CommandError(f"The database cannot be migrated: {error}") from error
         call_command("collectstatic", interactive=False, verbosity=0, skip_checks=True)

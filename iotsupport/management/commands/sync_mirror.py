@@ -3,10 +3,10 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db import DEFAULT_DB_ALIAS
 
+from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
 
 
@@ -26,7 +26,7 @@ class Command(BaseCommand):
             raise CommandError("--check changes nothing, so --delete-unknown does not go with it.")
         try:
             found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
-        except (DatabaseError, ImproperlyConfigured) as error:
+        except DATABASE_ERRORS as error:
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
             raise CommandError(f"The database does not answer, or is not migrated: {error}. {hint}") from error
         if check and any(found):
