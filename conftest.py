@@ -18,3 +18,7 @@ django.setup()
 
 # Each test client would look through some 800 static files; what needs them runs a server.
 settings.WHITENOISE_USE_FINDERS = False
+
+# Threads of one process share a database file as processes do; an in-memory database locks whole tables for them.
+if settings.DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    settings.DATABASES["default"]["TEST"]["NAME"] = f"{os.environ['DATA_DIR']}/test.sqlite3"

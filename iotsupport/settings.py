@@ -194,6 +194,9 @@ MQTT_USERNAME = env.str("MQTT_USERNAME", default="")
 MQTT_PASSWORD = env.str("MQTT_PASSWORD", default="")
 MQTT_CA_FILE = env.str("MQTT_CA_FILE", default="")
 
+# Announcements a second, at most, of each process: a bulk change must not flood small devices.
+MQTT_PUBLISH_RATE = env.number("MQTT_PUBLISH_RATE", default=200, least=1, most=100_000)
+
 # --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
 
 HOST = env.host("HOST", default="127.0.0.1")

@@ -11,11 +11,22 @@ TOPICS = [CONFIGS_TOPIC, ASSETS_TOPIC]
 
 
 class Announcement(NamedTuple):
-    """One file to announce. Two of the same are one: the newest bytes are what a device downloads."""
+    """One file to announce, as it was last saved when this was made."""
 
     topic: str
     filename: str
+    revision: int
+    """What the file's debt held then: an acknowledgement counts only while it still does."""
+    is_bulk: bool = False
+    """Goes out after those that a person waits for."""
+    tries: int = 0
+    """How often it failed before."""
 
     @property
-    def payload(self) -> str:
-        return json.dumps({"filename": self.filename})
+    def file(self) -> tuple[str, str]:
+        """Topic and file name. Of two announcements of one file, one is enough: devices download the newest bytes."""
+        return self.topic, self.filename
+
+    @property
+    def payload(self) -> bytes:
+        return json.dumps({"filename": self.filename}).encode()

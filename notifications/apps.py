@@ -8,11 +8,16 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport import health
+        from iotsupport.metrics import facts
         from notifications import receivers  # noqa: F401
         from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
+        from notifications.health import report_owed
+        from notifications.metrics import DebtCollector
         from notifications.publisher import publisher
 
         for check in [check_mqtt_url, check_mqtt_ca_file, check_mqtt_tls, check_mqtt_username]:
             checks.register(check, "notifications")
+        facts.register(DebtCollector())
         health.report_also("broker", publisher.state)
+        health.report_also("owed", report_owed)
         publisher.start()

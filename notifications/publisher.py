@@ -5,63 +5,121 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from typing import NamedTuple
+
+from django.conf import settings
 
 from notifications import metrics
 from notifications.announcements import Announcement
 from notifications.broker import Broker
-from notifications.connection import Connection
+from notifications.ledger import Ledger
+from notifications.messenger import Messenger
 
 logger = logging.getLogger(__name__)
 
-# How long stopping may wait for the broker's acknowledgements.
+# How long stopping may wait for the broker's acknowledgements, and then for the database.
 STOP_SECONDS = 2.0
+NOTE_SECONDS = 1.0
+
+
+class _Parts(NamedTuple):
+    messenger: Messenger
+    ledger: Ledger
 
 
 class Publisher:
     """Off until it is started, and without a broker in the settings. Nothing it does raises or waits, but ``stop``."""
 
-    _connection: Connection | None = None
-    _connection_of_parent: Connection | None = None
+    _parts: _Parts | None = None
+    _parts_of_parent: _Parts | None = None
+    _is_serving = False
 
     def start(self) -> None:
         """Connect in the background, once. Settings that cannot be right are one logged error, and off."""
-        if self._connection is not None:
+        if self._parts is not None:
             return
         try:
-            broker = Broker.from_settings()
-            self._connection = Connection(broker) if broker else None
+            if broker := Broker.from_settings():
+                messenger = Messenger(broker, settings.MQTT_PUBLISH_RATE)
+                self._parts = _Parts(messenger, Ledger(messenger))
         except ValueError as error:
             logger.error("Nothing will be announced: %s", error)
-        metrics.ENABLED.set(self._connection is not None)
+        metrics.ENABLED.set(self._parts is not None)
+        if self._parts is not None:
+            self._parts.messenger.start()
+            if self._is_serving:
+                self.pay()
 
-    def publish(self, topic: str, filename: str) -> None:
-        """Announce that a file can be downloaded; does nothing while off."""
-        connection = self._connection
-        if connection is not None:
-            connection.publish(Announcement(topic, filename))
+    def serve(self) -> None:
+        """This process goes on until it is stopped: it announces what others left, too."""
+        self._is_serving = True
+        self.pay()
+
+    @property
+    def is_on(self) -> bool:
+        return self._parts is not None
+
+    def claimant(self, topic: str) -> str:
+        """The name under which this process claims what it is about to save; empty where it cannot send now."""
+        parts = self._parts
+        return parts.ledger.owner if parts is not None and parts.messenger.can_send(topic) else ""
+
+    def trouble(self, topic: str) -> str:
+        """Why nothing is sent on a topic now, where the broker said so; else empty."""
+        return self._parts.messenger.suspensions.get(topic, "") if self._parts is not None else ""
+
+    def announce(self, announcement: Announcement, *, is_claimed: bool) -> None:
+        """Announce a file that can be downloaded now; does nothing while off.
+
+        What this process claimed goes out at once. Anything else does when it, or another one, gets to it.
+        """
+        parts = self._parts
+        if parts is None:
+            return
+        if is_claimed:
+            parts.ledger.begin()
+            parts.messenger.send(announcement)
+            return
+        if not announcement.is_bulk:
+            metrics.count_failure(announcement.topic)  # an attempt that could only be remembered
+        parts.ledger.look()
+
+    def pay(self) -> None:
+        """Look for what is due now, not within the regular interval."""
+        if self._parts is not None:
+            self._parts.ledger.look()
 
     def state(self) -> str:
         """``off``, ``connected`` or ``disconnected``."""
-        connection = self._connection
-        if connection is None:
+        parts = self._parts
+        if parts is None:
             return "off"
-        return "connected" if connection.is_connected else "disconnected"
+        return "connected" if parts.messenger.is_connected else "disconnected"
 
     def stop(self) -> None:
-        """Let the broker acknowledge what is in flight, then disconnect. Idempotent.
+        """Let the broker acknowledge what was handed over, then disconnect. Idempotent.
 
-        Returns within about :data:`STOP_SECONDS`, whatever the broker does, and at once when nothing is in flight.
+        Returns within about :data:`STOP_SECONDS` and :data:`NOTE_SECONDS`, whatever broker and database do, and at
+        once when there is nothing to wait for. A command also waits for what it saved and could not send yet. What is
+        left stays owed.
         """
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close(STOP_SECONDS)
-            metrics.ENABLED.set(0)
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        messenger, ledger = parts
+        with messenger.changed:
+            messenger.changed.wait_for(
+                lambda: messenger.is_idle and (self._is_serving or ledger.is_clear), STOP_SECONDS
+            )
+        messenger.close()
+        ledger.close(NOTE_SECONDS)
+        metrics.ENABLED.set(0)
 
     def start_in_child(self) -> None:
         """After ``fork()``: threads and connections stay with the parent, so a running publisher starts anew."""
-        if self._connection is not None:
+        if self._parts is not None:
             # Kept, but never touched: its locks may be held by threads that do not exist here.
-            self._connection_of_parent, self._connection = self._connection, None
+            self._parts_of_parent, self._parts = self._parts, None
             self.start()
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
+from iotsupport.bulk import bulk_change
 from iotsupport.mirror import MirrorError
 
 
@@ -34,9 +35,10 @@ class ImportCommand(BaseCommand):
         if not directory.is_dir():
             raise CommandError(f"{directory} is not a directory. Name the one that holds the files.")
         outcomes: Counter[str] = Counter()
-        for path in sorted(directory.iterdir()):
-            if path.is_file() and not path.name.startswith("."):
-                outcomes[self._report(path, dry_run)] += 1
+        with bulk_change():
+            for path in sorted(directory.iterdir()):
+                if path.is_file() and not path.name.startswith("."):
+                    outcomes[self._report(path, dry_run)] += 1
         summary = ", ".join(f"{outcomes[name]} {name}" for name in ["taken", "replaced", "unchanged", "refused"])
         self.stdout.write(f"{summary}{'; nothing was changed (--dry-run)' if dry_run else ''}")
         if outcomes["refused"]:

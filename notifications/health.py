@@ -1,0 +1,15 @@
+"""What ``/health`` tells of the announcements. None of it makes the server unhealthy: devices go on downloading."""
+
+from __future__ import annotations
+
+from iotsupport.errors import DATABASE_ERRORS
+from notifications.metrics import owed
+
+
+def report_owed() -> dict[str, float] | None:
+    """How many files are still to be announced, and since how many seconds; None while the database is away."""
+    try:
+        count, age_seconds = owed()
+    except DATABASE_ERRORS:
+        return None
+    return {"announcements": count, "oldest_seconds": round(age_seconds, 1)}

@@ -1,0 +1,187 @@
+"""Keeping the debts: what became of announcements is noted, and what is owed is handed out, by a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections import defaultdict
+
+from django.db import connection, transaction
+
+from assets.models import Asset
+from devices.models import DeviceConfig
+from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.mirror import MirroredModel, MirrorError, settle
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
+from notifications.messenger import Messenger, Outcome
+from notifications.models import Debt
+
+logger = logging.getLogger(__name__)
+
+MODELS: dict[str, type[MirroredModel]] = {CONFIGS_TOPIC: DeviceConfig, ASSETS_TOPIC: Asset}
+
+# How often a process looks for debts that others left.
+REGULAR_SECONDS = 2.0
+# Outcomes that come within this time are noted in one transaction.
+BATCH_SECONDS = 0.05
+
+# A lost connection says little about each message that was in flight: only what is lost again and again has to pause.
+FREE_TRIES = 3
+
+
+class Ledger:
+    """The only one of a process who writes down what became of announcements; requests and paho's thread never wait.
+
+    What cannot be noted, because the database is locked or away, is kept and noted later.
+    """
+
+    def __init__(self, messenger: Messenger) -> None:
+        self._messenger = messenger
+        self._outcomes: list[Outcome] = []
+        self._is_begun = False
+        self._is_in_trouble = False
+        self._is_closing = False
+        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+
+        self.owner = secrets.token_hex(8)
+        """This process's name on what it claims."""
+        self.is_clear = True
+        """Whether, when it last looked, everything was noted and nothing was due."""
+
+    def begin(self) -> None:
+        """From now on, announce what is due, whoever saved it. A process that saves nothing never asks the database."""
+        with self._messenger.changed:
+            if not self._is_begun:
+                self._is_begun = True
+                self._thread.start()
+            self.is_clear = False
+
+    def look(self) -> None:
+        """Look for what is due now, not within the regular interval."""
+        self.begin()
+        self._messenger.outcomes.put(None)
+
+    def close(self, timeout_seconds: float) -> None:
+        """Note what is known by now, waiting at most so long. The thread may wait for the database: it is a daemon."""
+        self._is_closing = True
+        self._messenger.outcomes.put(None)
+        if self._thread.is_alive():
+            self._thread.join(timeout_seconds)
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closing:
+                self._collect()
+                self._work()
+            self._collect_waiting()
+            self._work()
+            self._leave()
+        finally:
+            connection.close()
+
+    def _collect(self) -> None:
+        """Wait for an outcome, or until it is time to look around; then a moment for what comes along with it."""
+        outcomes = self._messenger.outcomes
+        try:
+            self._note(outcomes.get(timeout=REGULAR_SECONDS))
+            deadline = time.monotonic() + BATCH_SECONDS
+            while not self._is_closing and (left := deadline - time.monotonic()) > 0:
+                self._note(outcomes.get(timeout=left))
+        except queue.Empty:
+            pass
+
+    def _collect_waiting(self) -> None:
+        try:
+            while True:
+                self._note(self._messenger.outcomes.get_nowait())
+        except queue.Empty:
+            pass
+
+    def _note(self, outcome: Outcome | None) -> None:
+        if outcome is not None:
+            self._outcomes.append(outcome)
+
+    def _work(self) -> None:
+        try:
+            self._write_down()
+            self._hand_out()
+            self._is_in_trouble = False
+        except DATABASE_ERRORS as error:
+            self._say_trouble(error)
+        except Exception:
+            logger.exception("Could not note what was announced")
+        with self._messenger.changed:
+            self._messenger.changed.notify_all()
+
+    def _leave(self) -> None:
+        """Leave to others at once what they would get when the lease ends."""
+        try:
+            Debt.objects.release_all(self.owner)
+            left = Debt.objects.owed().count()
+        except DATABASE_ERRORS as error:
+            self._say_trouble(error)
+            return
+        if left:
+            logger.warning("%d files are still to be announced: a server does it when it and the broker run", left)
+
+    def _say_trouble(self, error: Exception) -> None:
+        if not self._is_in_trouble:
+            logger.warning("The database does not answer; what was announced is noted later: %s", error)
+        self._is_in_trouble = True
+        connection.close()  # a broken one would be broken for ever
+
+    def _write_down(self) -> None:
+        """Bring the outcomes to the database, all or none."""
+        if not self._outcomes:
+            return
+        by_verdict = defaultdict(list)
+        for outcome in self._outcomes:
+            by_verdict[outcome.verdict].append(outcome)
+        with transaction.atomic():
+            Debt.objects.renew(self.owner, _announcements(by_verdict["held"]))
+            Debt.objects.settle(_announcements(by_verdict["acknowledged"]))
+            Debt.objects.release(_announcements(by_verdict["returned"]))
+            for announcement, _, reason in by_verdict["lost"]:
+                Debt.objects.note_failure(announcement, reason, free_tries=FREE_TRIES)
+            for announcement, _, reason in by_verdict["refused"]:
+                Debt.objects.note_failure(announcement, reason)
+            for topic, reason in self._messenger.suspensions.items():
+                Debt.objects.note_trouble(topic, reason)
+        self._outcomes.clear()
+
+    def _hand_out(self) -> None:
+        """Hand over what is due, as far as there is room, and see whether anything is left."""
+        messenger = self._messenger
+        if self._is_closing or not messenger.is_connected:
+            return
+        claimed = Debt.objects.claim(self.owner, messenger.open_topics, messenger.room) if messenger.room else []
+        for announcement in claimed:
+            if self._can_be_downloaded(announcement):
+                messenger.send(announcement)
+        # While there is room, an empty hand means that nothing is due.
+        self.is_clear = bool(messenger.room) and not claimed and messenger.is_idle
+
+    def _can_be_downloaded(self, announcement: Announcement) -> bool:
+        """Whether the file has its row's bytes; made so where a crash or a full disk came between.
+
+        Without this, the message of a save whose file could not follow would go out all the same.
+        """
+        model, filename = MODELS[announcement.topic], announcement.filename
+        row = model.with_filename(filename, connection.alias)
+        if row is None:
+            Debt.objects.cancel(announcement.topic, filename)
+            return False
+        try:
+            if not row.is_mirrored():
+                settle(model, filename, connection.alias)
+        except (MirrorError, OSError) as error:
+            Debt.objects.note_failure(announcement, str(error))
+            return False
+        return True
+
+
+def _announcements(outcomes: list[Outcome]) -> list[Announcement]:
+    return [outcome.announcement for outcome in outcomes]

@@ -1,0 +1,437 @@
+"""One process's connection to the broker, and the thread that announces over it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import secrets
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from notifications import metrics
+from notifications.announcements import TOPICS, Announcement
+from notifications.broker import Broker
+from notifications.models import pause
+from notifications.pace import Pace
+
+logger = logging.getLogger(__name__)
+
+# All in seconds. What an outage left owed must be out within 5 s of the broker's return.
+RECONNECT_DELAYS = (0.25, 1.0)
+CONNECT_TIMEOUT = 3.0
+KEEPALIVE = 15
+# A broker that does not acknowledge within this time is connected to anew: paho forgets what it holds, we do not.
+ACKNOWLEDGE_TIMEOUT = 15.0
+# How often the claims on what is held are renewed; several times within a lease.
+RENEW_SECONDS = 2.0
+# How long a DISCONNECT may take to be written.
+DISCONNECT_SECONDS = 1.0
+
+MAX_IN_FLIGHT = 100
+# paho refuses one more than these. We never hand it more than MAX_IN_FLIGHT.
+MAX_QUEUED = 2 * MAX_IN_FLIGHT
+# At most so many wait here to be paced, and a quarter of a second's worth: what is urgent does not wait behind them.
+MAX_WAITING = 100
+WAITING_SECONDS = 0.25
+
+# After so many refusals on a topic, and no success, the topic is refused, not the message.
+REFUSALS_OF_TOPIC = 3
+LONGEST_SUSPENSION = 60.0
+
+# A PUBLISH packet's fixed header, length of topic, packet identifier and properties' length, at most.
+PACKET_OVERHEAD_BYTES = 5 + 2 + 2 + 1
+
+LOST = "The connection to the broker ended before it acknowledged."
+
+
+class Outcome(NamedTuple):
+    """What became of an announcement that was handed over. Each gets one at the end; ``held`` comes before."""
+
+    announcement: Announcement
+    verdict: str
+    """``acknowledged``, ``refused``, ``lost`` (sent, not acknowledged), ``returned`` (not sent), or ``held``."""
+    reason: str = ""
+
+
+class _Flight(NamedTuple):
+    announcement: Announcement
+    sent_at: float
+    company: int
+    """How many may be in flight together with it, itself included."""
+
+
+class _Refusals(NamedTuple):
+    in_a_row: int
+    reason: str
+    until: float
+    """Monotonic: while it lies ahead, nothing is sent on the topic."""
+
+
+class Messenger:
+    """Sends announcements while it is connected, and connects again whenever it is not.
+
+    Its state belongs to its thread alone. Everybody else - requests, the ledger, paho's threads - leaves calls in its
+    inbox: nobody waits for it, and no lock of ours is ever held together with one of paho's. Each connection has a
+    client of its own: paho would send what the last one held once more, also what made the broker end it.
+    """
+
+    def __init__(self, broker: Broker, rate: int) -> None:
+        """Raises ``ValueError`` with a sentence where the CA file cannot be used."""
+        self._broker = broker
+        self._tls_context = broker.tls_context()
+        self._pace = Pace(rate)
+        self._waiting_limit = max(1, min(MAX_WAITING, int(rate * WAITING_SECONDS)))
+
+        self.outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
+        """For the ledger; ``None`` says that there is room for more, or a connection at last."""
+        self.changed = threading.Condition()
+        """Notified after every step."""
+        self.is_connected = False
+        self.room = 0
+        """How many announcements may be handed over from what is owed."""
+        self.suspensions: dict[str, str] = {}
+        """Topics on which nothing is sent now, and why."""
+
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._client: Client | None = None
+        self._connack: ReasonCode | None = None
+        self._max_packet_bytes: int | None = None
+        self._urgent: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
+        self._bulk: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
+        self._in_flight: OrderedDict[int, _Flight] = OrderedDict()  # by message id, the oldest first
+        self._refusals: dict[str, _Refusals] = {}
+        self._renew_at = 0.0
+        self._troubles: set[str] = set()  # already logged since the last connection
+        self._pending = 0  # handed over, and without an outcome; guarded by the lock of ``changed``
+        self._is_closing = False
+        self._says_goodbye = False  # a DISCONNECT is about to be written
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="messenger", daemon=True)
+
+    # --- For other threads: none of these waits, but close() ------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def can_send(self, topic: str) -> bool:
+        return self.is_connected and topic not in self.suspensions
+
+    def send(self, announcement: Announcement) -> None:
+        """Hand over one announcement. Its outcome follows."""
+        with self.changed:
+            self._pending += 1
+        self._inbox.put(partial(self._take, announcement))
+
+    @property
+    def open_topics(self) -> list[str]:
+        return [topic for topic in TOPICS if topic not in self.suspensions]
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether everything that was handed over has its outcome."""
+        return self._pending == 0
+
+    def close(self) -> None:
+        """Give back what is held, and disconnect, waiting for that no longer than :data:`DISCONNECT_SECONDS`.
+
+        The thread may be stuck in a name lookup, so it is left behind: it is a daemon.
+        """
+        self._is_closing = True
+        self._inbox.put(lambda: None)
+        self._closed.wait(DISCONNECT_SECONDS)
+
+    # --- The thread ----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        delay = RECONNECT_DELAYS[0]
+        while not self._is_closing:
+            try:
+                if self._connect():
+                    delay = RECONNECT_DELAYS[0]
+                    self._work()
+            except Exception:
+                logger.exception("Announcing was interrupted; it goes on")
+            self._hang_up()
+            self._handle_until(time.monotonic() + delay, lambda: self._is_closing)
+            delay = min(2 * delay, RECONNECT_DELAYS[1])
+        if not self._says_goodbye:
+            self._closed.set()
+
+    def _connect(self) -> bool:
+        """Return whether the broker accepted us."""
+        client = self._client = self._make_client()
+        self._connack = None
+        try:
+            client.connect(self._broker.host, self._broker.port, KEEPALIVE)
+        except (OSError, ValueError) as error:
+            self._log_trouble("cannot be reached: %s", error)
+            return False
+        client.loop_start()
+        self._handle_until(
+            time.monotonic() + CONNECT_TIMEOUT, lambda: bool(self._connack or not self._client or self._is_closing)
+        )
+        if self._connack is None:
+            if self._client is not None:
+                self._log_trouble("does not answer")
+            return False
+        if self._connack.is_failure:
+            self._log_trouble("refuses the connection: %s", self._connack)
+            return False
+        if self._client is None:
+            return False
+        # Without trouble before, it is no news: every command connects.
+        logger.log(logging.INFO if self._troubles else logging.DEBUG, "Connected to the broker %s", self._broker)
+        self._troubles.clear()
+        self.is_connected = True
+        metrics.CONNECTION_STATE.set(1)
+        return True
+
+    def _make_client(self) -> Client:
+        client = Client(
+            CallbackAPIVersion.VERSION2,
+            make_client_id(),
+            protocol=MQTTProtocolVersion.MQTTv5,
+            reconnect_on_failure=False,
+        )
+        if self._tls_context:
+            client.tls_set_context(self._tls_context)
+        client.username_pw_set(self._broker.username or None, self._broker.password or None)
+        client.connect_timeout = CONNECT_TIMEOUT
+        client.max_queued_messages_set(MAX_QUEUED)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        return client
+
+    def _work(self) -> None:
+        """Send until the connection is lost."""
+        self._renew_at = time.monotonic() + RENEW_SECONDS
+        while self._client is not None and not self._is_closing:
+            self._resume_topics()
+            until = min(self._send_some(), self._renew_at)
+            self._set_room()
+            self._handle(until)
+            now = time.monotonic()
+            if self._in_flight and now - next(iter(self._in_flight.values())).sent_at > ACKNOWLEDGE_TIMEOUT:
+                self._log_trouble("does not acknowledge")
+                return
+            if now >= self._renew_at:
+                self._renew_at = now + RENEW_SECONDS
+                for announcement in self._held():
+                    self._report(announcement, "held")
+
+    def _handle_until(self, deadline: float, is_over: Callable[[], bool]) -> None:
+        while not is_over() and time.monotonic() < deadline:
+            self._handle(deadline)
+
+    def _handle(self, deadline: float) -> None:
+        """Wait for a call until the deadline, then make all that have come."""
+        try:
+            call = self._inbox.get(timeout=max(0.0, deadline - time.monotonic()))
+            while True:
+                call()
+                call = self._inbox.get_nowait()
+        except queue.Empty:
+            pass
+        with self.changed:
+            self.changed.notify_all()
+
+    def _hang_up(self) -> None:
+        """End the connection, if there is one, and give back everything. paho's thread ends by itself."""
+        self.is_connected = False
+        self.room = 0
+        metrics.CONNECTION_STATE.set(0)
+        client, self._client = self._client, None
+        if client is not None:
+            self._says_goodbye = client.disconnect() == MQTTErrorCode.MQTT_ERR_SUCCESS
+        for flight in self._in_flight.values():
+            metrics.count_unacknowledged(flight.announcement.topic)
+            self._report(flight.announcement, "lost", LOST)
+        for announcement in [*self._urgent.values(), *self._bulk.values()]:
+            self._report(announcement, "returned")
+        self._in_flight.clear()
+        self._urgent.clear()
+        self._bulk.clear()
+
+    # --- Sending -------------------------------------------------------------------------------------------------
+
+    def _take(self, announcement: Announcement) -> None:
+        if not self.can_send(announcement.topic):
+            metrics.count_failure(announcement.topic)
+            self._report(announcement, "returned", self.suspensions.get(announcement.topic, ""))
+            return
+        for waiting in [self._urgent, self._bulk]:
+            if earlier := waiting.pop(announcement.file, None):
+                self._report(earlier, "returned")
+        waiting = self._bulk if announcement.is_bulk else self._urgent
+        waiting[announcement.file] = announcement
+        if len(waiting) > self._waiting_limit:
+            # The newest is the one that a person waits for.
+            _, oldest = waiting.popitem(last=False)
+            self._report(oldest, "returned")
+
+    def _send_some(self) -> float:
+        """Send as much as may go now; return when to look again."""
+        while True:
+            waiting = self._urgent or self._bulk
+            now = time.monotonic()
+            if not waiting or not self._fits(next(iter(waiting.values()))):
+                return now + RENEW_SECONDS
+            if wait := self._pace.wait(now):
+                return now + wait
+            _, announcement = waiting.popitem(last=False)
+            self._pace.spend(now)
+            self._send(announcement)
+
+    def _fits(self, announcement: Announcement) -> bool:
+        company = min([self._company(announcement), *(flight.company for flight in self._in_flight.values())])
+        return len(self._in_flight) < company
+
+    def _company(self, announcement: Announcement) -> int:
+        """How many may be in flight with it: the more it failed, the fewer, so that it takes none of them along."""
+        if announcement.topic in self._refusals:
+            return 1
+        return max(1, MAX_IN_FLIGHT >> 2 * announcement.tries)
+
+    def _send(self, announcement: Announcement) -> None:
+        client = self._client
+        if client is None:  # lost since the last one
+            self._report(announcement, "returned")
+            return
+        payload = announcement.payload
+        size = PACKET_OVERHEAD_BYTES + len(announcement.topic.encode()) + len(payload)
+        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
+            # Sent all the same, it would end the connection, for this one and for all others.
+            self._fail(announcement, f"Packet too large: the broker takes {self._max_packet_bytes} bytes.")
+            return
+        try:
+            with metrics.DURATION.labels(announcement.topic).time():
+                info = client.publish(announcement.topic, payload, qos=1, retain=False)
+        except Exception as error:  # whatever it is: the others must go out
+            logger.exception("Could not announce %s on %s", announcement.filename, announcement.topic)
+            self._fail(announcement, f"It could not be sent: {error!r}")
+            return
+        if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
+            self._fail(announcement, "Too many messages wait for the broker.")
+            return
+        self._in_flight[info.mid] = _Flight(announcement, time.monotonic(), self._company(announcement))
+
+    def _set_room(self) -> None:
+        waiting = len(self._urgent) + len(self._bulk)
+        had_room = self.room
+        self.room = max(0, self._waiting_limit - waiting)
+        if self.room > self._waiting_limit // 2 >= had_room:
+            self.outcomes.put(None)
+
+    def _report(self, announcement: Announcement, verdict: str, reason: str = "") -> None:
+        self.outcomes.put(Outcome(announcement, verdict, reason))
+        if verdict != "held":
+            with self.changed:
+                self._pending -= 1
+                self.changed.notify_all()
+
+    def _held(self) -> list[Announcement]:
+        flying = [flight.announcement for flight in self._in_flight.values()]
+        return [*flying, *self._urgent.values(), *self._bulk.values()]
+
+    # --- What the broker says ------------------------------------------------------------------------------------
+
+    def _acknowledged(self, client: Client, mid: int, reason_code: ReasonCode) -> None:
+        flight = self._in_flight.pop(mid, None) if client is self._client else None
+        if flight is None:
+            return
+        announcement = flight.announcement
+        metrics.count_acknowledgement(announcement.topic, reason_code)
+        if reason_code.is_failure:
+            self._fail(announcement, str(reason_code))
+            self._count_refusal(announcement.topic, str(reason_code))
+            return
+        metrics.count_success(announcement.topic)
+        self._refusals.pop(announcement.topic, None)
+        self._report(announcement, "acknowledged")
+
+    def _fail(self, announcement: Announcement, reason: str) -> None:
+        metrics.count_failure(announcement.topic)
+        self._report(announcement, "refused", reason)
+
+    def _count_refusal(self, topic: str, reason: str) -> None:
+        before = self._refusals.get(topic, _Refusals(0, "", 0.0))
+        count, until = before.in_a_row + 1, 0.0
+        if before.reason != reason:
+            logger.warning("The broker %s refuses announcements on %s: %s", self._broker, topic, reason)
+        if count >= REFUSALS_OF_TOPIC:
+            seconds = pause(count - REFUSALS_OF_TOPIC + 1).total_seconds()
+            until = time.monotonic() + min(LONGEST_SUSPENSION, seconds)
+            self._suspend(topic, reason)
+        self._refusals[topic] = _Refusals(count, reason, until)
+
+    def _suspend(self, topic: str, reason: str) -> None:
+        self.suspensions = {**self.suspensions, topic: reason}
+        for waiting in [self._urgent, self._bulk]:
+            for file in [file for file in waiting if file[0] == topic]:
+                self._report(waiting.pop(file), "returned", reason)
+
+    def _resume_topics(self) -> None:
+        now = time.monotonic()
+        for topic in list(self.suspensions):
+            if now >= self._refusals[topic].until:
+                self.suspensions = {name: reason for name, reason in self.suspensions.items() if name != topic}
+                self.outcomes.put(None)
+
+    def _lost(self, client: Client, reason_code: ReasonCode) -> None:
+        if client is not self._client:
+            return
+        if self._connack is None or not self._connack.is_failure:  # of that, more is said elsewhere
+            self._log_trouble("lost the connection: %s", reason_code)
+        self._hang_up()
+
+    def _accepted(self, client: Client, reason_code: ReasonCode, max_packet_bytes: int | None) -> None:
+        if client is self._client:
+            self._connack, self._max_packet_bytes = reason_code, max_packet_bytes
+
+    # --- paho's threads: these only leave a call -----------------------------------------------------------------
+
+    def _on_connect(
+        self, client: Client, userdata: Any, flags: ConnectFlags, reason_code: ReasonCode, properties: Properties | None
+    ) -> None:
+        self._inbox.put(partial(self._accepted, client, reason_code, getattr(properties, "MaximumPacketSize", None)))
+
+    def _on_disconnect(
+        self,
+        client: Client,
+        userdata: Any,
+        flags: DisconnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None,
+    ) -> None:
+        if self._is_closing:
+            self._closed.set()
+        self._inbox.put(partial(self._lost, client, reason_code))
+
+    def _on_publish(
+        self, client: Client, userdata: Any, mid: int, reason_code: ReasonCode, properties: Properties
+    ) -> None:
+        self._inbox.put(partial(self._acknowledged, client, mid, reason_code))
+
+    def _log_trouble(self, message: str, *args: Any) -> None:
+        """Log each kind of trouble once, until there is a connection again: retries go on for days."""
+        trouble = message % args
+        if trouble not in self._troubles and not self._is_closing:
+            self._troubles.add(trouble)
+            logger.warning("The broker %s %s", self._broker, trouble)
+
+
+def make_client_id() -> str:
+    """One of its own for each connection: two clients of one name would throw each other out for ever."""
+    return f"iotsupport-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
