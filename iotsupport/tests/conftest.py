@@ -10,23 +10,18 @@ from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.server import Installation, Server
 
 
-@pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return Installation.make(tmp_path_factory.mktemp("installation"))
-
-
 @pytest.fixture
-def make_server(installation: Installation, tmp_path: Path) -> Iterator[Callable[..., Server]]:
+def make_server(template: Installation, tmp_path: Path) -> Iterator[Callable[..., Server]]:
     """Make a server that is not started yet, from the variables of its environment."""
     servers: list[Server] = []
 
     def make(**environ: str) -> Server:
-        servers.append(Server(installation, tmp_path / f"server-{len(servers)}", **environ))
+        servers.append(Server(template, tmp_path / f"server-{len(servers)}", **environ))
         return servers[-1]
 
     yield make
     for server in servers:
-        server.kill()
+        server.remove()
 
 
 @pytest.fixture

@@ -6,18 +6,18 @@ import hashlib
 import os
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
 import requests
 
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.databases import Database
 from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, free_port
 
 T = TypeVar("T")
@@ -46,21 +46,33 @@ NEUTRAL = dict.fromkeys(
 
 
 class Installation(NamedTuple):
-    """A migrated data directory to be copied, and the token of its administrator."""
+    """A data directory and a migrated database, both to be copied, and the token of their administrator."""
 
     data_dir: Path
+    database: Database
     token: str
 
     @classmethod
-    def make(cls, data_dir: Path) -> Self:
-        environ = {"DATA_DIR": str(data_dir), "DJANGO_SUPERUSER_PASSWORD": "pigeons-and-mirrors"}
+    def make(cls, data_dir: Path, database: Database) -> Self:
+        environ = {"DATA_DIR": str(data_dir), **database.environ, "DJANGO_SUPERUSER_PASSWORD": "pigeons-and-mirrors"}
         # In one process: starting it is what takes the time.
         commands = (
             "from django.core.management import call_command as call; call('migrate', verbosity=0);"
             "call('createsuperuser', interactive=False, verbosity=0, username='admin', email='admin@example.com');"
             "call('create_api_token', 'admin')"
         )
-        return cls(data_dir, manage(environ, "shell", "--verbosity=0", "-c", commands).stdout.strip())
+        token = manage(environ, "shell", "--verbosity=0", "-c", commands).stdout.strip()
+        return cls(data_dir, database, token)
+
+    @property
+    def environ(self) -> dict[str, str]:
+        return {"DATA_DIR": str(self.data_dir), **self.database.environ}
+
+    def copy(self, data_dir: Path) -> Self:
+        """One of its own with the same content."""
+        data_dir.mkdir(exist_ok=True)
+        shutil.copy2(self.data_dir / "secret_key", data_dir)
+        return type(self)(data_dir, self.database.copy(data_dir), self.token)
 
 
 def manage(environ: dict[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -100,15 +112,15 @@ class Server(LoggedProcess):
     """gunicorn with its workers, all in one process group."""
 
     def __init__(self, installation: Installation, data_dir: Path, **environ: str) -> None:
+        """It has a copy of the installation, and these variables in its environment."""
         super().__init__()
-        data_dir.mkdir(exist_ok=True)
-        for name in ["db.sqlite3", "secret_key"]:
-            shutil.copy2(installation.data_dir / name, data_dir)
-        self.token = installation.token
+        copy = installation.copy(data_dir)
+        self.token = copy.token
         self.data_dir = data_dir
+        self.database = copy.database
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environ = {"DATA_DIR": str(data_dir), "PORT": str(self.port), **environ}
+        self.environ = {**copy.environ, "PORT": str(self.port), **environ}
         self._process: subprocess.Popen[str] | None = None
 
     def start(self, *options: str) -> Self:
@@ -136,6 +148,11 @@ class Server(LoggedProcess):
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._wait()
+
+    def remove(self) -> None:
+        """End it, and let its database go."""
+        self.kill()
+        self.database.drop()
 
     def restart(self) -> None:
         self.stop()
@@ -176,8 +193,7 @@ class Server(LoggedProcess):
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the database itself."""
-        with closing(sqlite3.connect(f"file:{self.data_dir / 'db.sqlite3'}?mode=ro", uri=True)) as connection:
-            return connection.execute(sql).fetchall()
+        return self.database.query(sql)
 
     def configs(self) -> dict[str, bytes]:
         """What the rows say: file names to bytes."""

@@ -21,11 +21,11 @@ VERBATIM = '{"z": 1.0,\n\t"a": 1e3,   "n": 12345678901234567890, "m": -0.0,\n  "
 
 
 @pytest.fixture(scope="module")
-def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data_dir = tmp_path_factory.mktemp("browser")
-    server = Server(installation, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start()
+    server = Server(template, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start()
     yield server
-    server.kill()
+    server.remove()
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,7 @@ def test_answers_any_host_and_sets_no_cookie(client: Client, directories: Path, 
 # --- The database and the broker, which only a server of its own may lose ----------------------------------------
 
 
+@pytest.mark.sqlite("replaces the database's file")
 def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_on_downloading(
     make_server: Callable[..., Server],
 ) -> None:

@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,8 +18,9 @@ import requests
 
 from iotsupport import run
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.databases import Database
 from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Subscriber, free_port
-from iotsupport.tests.server import clean_environ, manage
+from iotsupport.tests.server import Installation, clean_environ, manage
 
 READY = "IoT Support is ready"
 
@@ -85,11 +85,17 @@ def is_listening(port: int) -> bool:
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
+def start(
+    new_database: Callable[[Path], Database], tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Runner]]:
     runners: list[Runner] = []
+    if "started_before" in request.fixturenames:
+        database = request.getfixturevalue("started_before").database
+    else:
+        database = new_database(tmp_path / "data")
 
     def start(*arguments: str, **environ: str) -> Runner:
-        runners.append(Runner(tmp_path / "data", *arguments, **environ))
+        runners.append(Runner(tmp_path / "data", *arguments, **database.environ | environ))
         return runners[-1]
 
     yield start
@@ -98,20 +104,19 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Runner]]:
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prepared(new_database: Callable[[Path], Database], tmp_path_factory: pytest.TempPathFactory) -> Installation:
     directory = tmp_path_factory.mktemp("prepared")
-    manage({"DATA_DIR": str(directory)}, "prepare", "--skip-checks")
-    return directory
+    database = new_database(directory)
+    manage({"DATA_DIR": str(directory), **database.environ}, "prepare", "--skip-checks")
+    return Installation(directory, database, token="")
 
 
 @pytest.fixture
-def started_before(prepared: Path, tmp_path: Path) -> None:
+def started_before(prepared: Installation, tmp_path: Path) -> Installation:
     """The data directory is there already, so that a start is quick."""
-    data_dir = tmp_path / "data"
-    data_dir.mkdir()
-    for name in ["db.sqlite3", "secret_key"]:
-        shutil.copy2(prepared / name, data_dir)
-    (data_dir / "static").symlink_to(prepared / "static")
+    copy = prepared.copy(tmp_path / "data")
+    (copy.data_dir / "static").symlink_to(prepared.data_dir / "static")
+    return copy
 
 
 def test_serves_a_new_data_directory_to_a_first_administrator(start):

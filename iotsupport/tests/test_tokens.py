@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from io import StringIO
@@ -20,9 +17,8 @@ from django.utils import timezone
 
 from devices.models import DeviceConfig
 from iotsupport.models import ApiToken
-from iotsupport.settings import BASE_DIR
 from iotsupport.tests.api_client import make_administrator, make_token, refusal
-from iotsupport.tests.server import Installation
+from iotsupport.tests.server import manage
 
 pytestmark = pytest.mark.django_db
 
@@ -60,16 +56,8 @@ class TestTheCommand:
         assert not set(token) & set(" \n\t")
         assert call(f"Bearer {token}").status_code == 200
 
-    def test_prints_it_alone_on_standard_output(self, tmp_path):
-        installation = Installation.make(tmp_path / "installation")
-
-        done = subprocess.run(
-            [sys.executable, BASE_DIR / "manage.py", "create_api_token", "admin"],
-            env={**os.environ, "DATA_DIR": str(installation.data_dir)},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+    def test_prints_it_alone_on_standard_output(self, template, tmp_path):
+        done = manage(template.copy(tmp_path / "data").environ, "create_api_token", "admin")
 
         assert done.stdout.startswith("iot_")
         assert done.stdout.count("\n") == 1

@@ -14,10 +14,10 @@ MOST_BYTES = 300_000
 
 
 @pytest.fixture(scope="module")
-def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(installation, tmp_path_factory.mktemp("server"), ASSET_MAX_BYTES=str(MOST_BYTES)).start()
+def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(template, tmp_path_factory.mktemp("server"), ASSET_MAX_BYTES=str(MOST_BYTES)).start()
     yield server
-    server.kill()
+    server.remove()
 
 
 @pytest.fixture

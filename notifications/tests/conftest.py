@@ -114,11 +114,10 @@ def attempts():
 
 
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory):
+def installation(template, tmp_path_factory):
     """The environment of a migrated installation, for processes of their own."""
-    environment = {**os.environ, "DATA_DIR": str(tmp_path_factory.mktemp("installation")), "MQTT_URL": ""}
-    run(environment, "migrate")
-    return environment
+    copy = template.copy(tmp_path_factory.mktemp("installation"))
+    return {**os.environ, **copy.environ, "MQTT_URL": ""}
 
 
 def run(environment, *arguments):

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -47,14 +46,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 
 @pytest.fixture(scope="module")
-def server(broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    directory: Path = tmp_path_factory.mktemp("simulated")
-    server = Server(Installation.make(directory / "new"), directory / "data", MQTT_URL=broker.url).start()
+def server(broker: Mosquitto, template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(template, tmp_path_factory.mktemp("simulated"), MQTT_URL=broker.url).start()
     with server.client() as client:
         client.save_config(LAMP, b'{"enableOTA": false}')
         client.save_config(CLOCK, b'{"enableOTA": true}')
     yield server
-    server.kill()
+    server.remove()
 
 
 @pytest.fixture
