@@ -17,9 +17,8 @@ ROOT = Path(__file__).resolve().parent
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "gthread"
-# A download holds its thread until the slowest device has the last byte, and the administrator needs one too.
 # A thread that waits costs little memory, and it is only made when it is needed.
-threads = 32
+threads = settings.WORKER_THREADS
 # Seconds. Connections that are kept alive hold no thread.
 keepalive = 15
 timeout = 60

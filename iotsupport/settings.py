@@ -7,6 +7,7 @@ from pathlib import Path
 
 from csp.constants import SELF
 
+from iotsupport import pool
 from iotsupport.environment import Environment, is_allowed_host, is_origin
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -143,6 +144,18 @@ TEMPLATES = [
     },
 ]
 
+# --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
+
+HOST = env.host("HOST", default="127.0.0.1")
+PORT = env.number("PORT", default=8000, least=0, most=65535)
+WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
+# Of each worker. A download holds one until the slowest device has the last byte, and the administrator needs one too.
+WORKER_THREADS = 32
+
+# Where the workers of one server add up their metrics; gunicorn.conf.py empties it.
+METRICS_DIR = DATA_DIR / "metrics"
+PROMETHEUS_EXPORT_MIGRATIONS = False
+
 # --- Database ----------------------------------------------------------------------------------------------------
 
 DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
@@ -157,11 +170,25 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         ),
     }
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    DATABASES["default"] |= {
-        "CONN_MAX_AGE": None,
-        "CONN_HEALTH_CHECKS": True,
-        # A server that does not answer is soon found to be away; the URL's own parameters win.
-        "OPTIONS": {"connect_timeout": 5, "tcp_user_timeout": 10_000, **DATABASES["default"].get("OPTIONS", {})},
+    # Shared by the threads of a process. With one of its own for each thread, four workers were refused connections:
+    # of PostgreSQL's default of 100, all workers together take 80 at most (4 each, if they are more than 20).
+    DATABASES["default"]["CONN_MAX_AGE"] = 0  # seconds; back to the pool with the end of the request
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # when one is taken: what was lost meanwhile is replaced
+    DATABASES["default"]["OPTIONS"] = {
+        # Seconds, and milliseconds: TCP alone would wait for many minutes for a server that went away without a word.
+        "connect_timeout": 5,
+        "tcp_user_timeout": 10_000,
+        "pool": {
+            "min_size": 0,
+            "max_size": min(WORKER_THREADS, max(4, 80 // WEB_CONCURRENCY)),
+            "max_idle": 10,  # seconds, after which one of those that nobody needed is closed
+            "timeout": 5,  # seconds
+            # A server that refuses is away. Trying again in the background let every request wait, and went on failing
+            # for up to ten seconds when it was back.
+            "reconnect_timeout": 0,
+            "reconnect_failed": pool.discard,
+        },
+        **DATABASES["default"].get("OPTIONS", {}),
     }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
@@ -203,16 +230,6 @@ MQTT_CA_FILE = env.str("MQTT_CA_FILE", default="")
 
 # Announcements a second, at most, of each process: a bulk change must not flood small devices.
 MQTT_PUBLISH_RATE = env.number("MQTT_PUBLISH_RATE", default=200, least=1, most=100_000)
-
-# --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
-
-HOST = env.host("HOST", default="127.0.0.1")
-PORT = env.number("PORT", default=8000, least=0, most=65535)
-WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
-
-# Where the workers of one server add up their metrics; gunicorn.conf.py empties it.
-METRICS_DIR = DATA_DIR / "metrics"
-PROMETHEUS_EXPORT_MIGRATIONS = False
 
 # --- Language, time, logging -------------------------------------------------------------------------------------
 

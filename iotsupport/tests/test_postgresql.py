@@ -1,0 +1,171 @@
+"""PostgreSQL goes away and comes back, on a server that nothing else uses; and how its connections are shared."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.databases import PostgreSQLDatabase
+from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.server import Installation, Server, clean_environ, poll
+
+pytestmark = pytest.mark.postgresql
+
+MAC = "aa-bb-cc-dd-ee-ff"
+REASON = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    postgresql = PostgreSQL().start()
+    yield postgresql
+    postgresql.close()
+
+
+@pytest.fixture(scope="module")
+def installed(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    database = PostgreSQLDatabase(create_database(postgresql.url))
+    return Installation.make(tmp_path_factory.mktemp("installed"), database)
+
+
+@pytest.fixture
+def server(installed: Installation, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Server]:
+    """It has one configuration."""
+    server = Server(installed, tmp_path / "server").start()
+    with server.client() as client:
+        assert client.save_config(MAC, b"{}").status_code == 200
+    yield server
+    server.kill()
+    postgresql.restart()
+    server.remove()
+
+
+def health(server: Server) -> tuple[int, Any]:
+    response = requests.get(f"{server.url}/health", timeout=LIMIT)
+    return response.status_code, response.json()
+
+
+def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
+    server: Server, postgresql: PostgreSQL
+) -> None:
+    postgresql.stop()
+
+    with server.client() as client:
+        refused = client.save_config(MAC, b'{"version": 2}')
+        downloaded = client.get(f"/configs/{MAC}.json")
+        assert client.get("/metrics").status_code == 200
+        assert client.get("/configs").status_code == 503
+
+    assert health(server) == (503, {"status": "unhealthy", "reason": REASON, "broker": "off"})
+    assert refused.status_code == 503
+    assert refused.json()["code"] == "DATABASE_UNAVAILABLE"
+    assert refused.json()["error"] == "The database is not available just now. Try again in a moment."
+    assert (downloaded.status_code, downloaded.content) == (200, b"{}")
+    postgresql.start()
+    assert server.files("configs") == server.configs() == {f"{MAC}.json": b"{}"}
+
+
+def test_when_it_is_back_everything_works(server: Server, postgresql: PostgreSQL) -> None:
+    postgresql.stop()
+    assert health(server)[0] == 503
+
+    postgresql.start()
+
+    assert poll(lambda: health(server), lambda answer: answer[0] == 200)
+    with server.client() as client:
+        assert client.save_config(MAC, b'{"version": 2}').status_code == 200
+    assert server.files("configs") == server.configs() == {f"{MAC}.json": b'{"version": 2}'}
+
+
+@pytest.mark.parametrize("how", ["stop", "crash"])
+def test_nobody_notices_that_it_was_restarted(server: Server, postgresql: PostgreSQL, how: str) -> None:
+    getattr(postgresql, how)()
+    postgresql.start()
+
+    with server.client() as client:
+        statuses = [client.save_config(MAC, b'{"number": %d}' % number).status_code for number in range(10)]
+
+    assert statuses == [200] * 10
+
+
+def test_a_server_that_was_started_without_it_serves_and_finds_it_later(server: Server, postgresql: PostgreSQL) -> None:
+    server.stop()
+    postgresql.stop()
+
+    server.start()
+
+    assert requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT).content == b"{}"
+    assert health(server)[0] == 503
+    assert "Files may differ from the database" in server.log
+    postgresql.start()
+    assert poll(lambda: health(server), lambda answer: answer[0] == 200)
+
+
+def test_workers_keep_few_connections_for_many_requests(server: Server, postgresql: PostgreSQL) -> None:
+    def list_configs(number: int) -> set[int]:
+        with server.client() as client:
+            return {client.get("/configs").status_code for _ in range(5)}
+
+    with ThreadPoolExecutor(40) as clients:
+        statuses = set().union(*clients.map(list_configs, range(40)))
+    most = connections(postgresql)
+
+    assert statuses == {200}
+    assert most <= 2 * 32
+    # What nobody needs is closed: threads would have kept theirs.
+    poll(lambda: connections(postgresql), lambda count: count < most)
+
+
+def connections(postgresql: PostgreSQL) -> int:
+    [(count,)] = postgresql.query("SELECT count(*) FROM pg_stat_activity WHERE usename = 'iotsupport'")
+    return int(count)
+
+
+# --- The settings ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """The options of the connection in an environment."""
+
+    def options(**environ: str) -> dict[str, Any]:
+        code = (
+            "import json; from iotsupport import settings;"
+            "print(json.dumps(settings.DATABASES['default']['OPTIONS'], default=str))"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=BASE_DIR,
+            env=clean_environ({"DATA_DIR": str(tmp_path), "DATABASE_URL": "postgresql://u:p@h/n", **environ}),
+            capture_output=True,
+            check=True,
+        )
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    return options
+
+
+@pytest.mark.parametrize(("workers", "most"), [(1, 32), (2, 32), (4, 20), (20, 4), (50, 4)])
+def test_all_workers_together_leave_some_of_100_connections_to_others(
+    options: Callable[..., dict[str, Any]], workers: int, most: int
+) -> None:
+    assert options(WEB_CONCURRENCY=str(workers))["pool"]["max_size"] == most
+
+
+def test_what_the_url_says_of_the_connection_wins(options: Callable[..., dict[str, Any]]) -> None:
+    found = options(DATABASE_URL="postgresql://u:p@h/n?sslmode=verify-full&connect_timeout=30")
+
+    assert found["sslmode"] == "verify-full"
+    assert found["connect_timeout"] == 30
+    assert found["tcp_user_timeout"] == 10_000
