@@ -1,0 +1,214 @@
+"""What is still to be announced, in the admin; and announcing files again that did not change."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import ChangeList
+from django.db import transaction
+from django.db.models import F, QuerySet, Value
+from django.db.models.functions import Concat
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from devices.models import DeviceConfig
+from iotsupport.mirror import MirroredModel
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.ledger import MODELS
+from notifications.models import Debt
+from notifications.publisher import publisher
+from notifications.templatetags.notifications import describe_time
+
+logger = logging.getLogger(__name__)
+
+# What names a file in its model: the file names of many are found without the rest of their rows.
+NAME_FIELDS: dict[str, str] = {CONFIGS_TOPIC: "mac_address", ASSETS_TOPIC: "filename"}
+
+NEXT_TRIES = {
+    "connected": "at once",
+    "disconnected": "when the broker is back",
+    "off": "when notifications are on",
+}
+
+
+def announce_again(model_admin: Any, request: HttpRequest, filenames: dict[str, list[str]]) -> None:
+    """Owe the files of each topic again, and say so to who asked for it."""
+    if not publisher.is_on:
+        text = "Nothing is announced: notifications are off. Set MQTT_URL, then restart the server."
+        model_admin.message_user(request, text, messages.WARNING)
+        return
+    count = sum(map(len, filenames.values()))
+    if not count:  # in the list of what is owed, that is good news
+        model_admin.message_user(request, "What you chose was announced meanwhile, or deleted.", messages.INFO)
+        return
+    for topic, names in filenames.items():
+        Debt.objects.owe_again(topic, names)
+    transaction.on_commit(publisher.pay, robust=True)
+    logger.info("%s announces again: %s", request.user, {topic: len(names) for topic, names in filenames.items()})
+    is_connected = publisher.state() == "connected"
+    verb = ("is" if count == 1 else "are") if is_connected else "will be"
+    text = f"{count} file{'' if count == 1 else 's'} {verb} announced again"
+    model_admin.message_user(request, f"{text}{'' if is_connected else ' when the broker is back'}.", messages.SUCCESS)
+
+
+def announce_again_action(topic: str) -> Callable[[Any, HttpRequest, QuerySet[Any]], None]:
+    """An action for the list of the files that are announced on a topic."""
+
+    @admin.action(description="Announce again", permissions=["change"])
+    def announce_again_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        model, field = MODELS[topic], NAME_FIELDS[topic]
+        names = queryset.order_by().values_list(field, flat=True)
+        filenames = [model(**{field: name}).filename for name in names.iterator()]
+        announce_again(model_admin, request, {topic: filenames})
+
+    return announce_again_selected
+
+
+for _topic, _model in MODELS.items():
+    # Neither app knows of announcements: this one adds what it has to offer.
+    _model_admin = admin.site.get_model_admin(_model)
+    _model_admin.actions = [*(_model_admin.actions or []), announce_again_action(_topic)]
+
+
+class OwedFilter(admin.SimpleListFilter):
+    """Shows what is owed, unless something else is asked for."""
+
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("announced", "Announced"), ("all", "All")]
+
+    def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        chosen = self.value() if self.value() in dict(self.lookup_choices) else None
+        for value, title in [(None, "To be announced"), *self.lookup_choices]:
+            parameters = {self.parameter_name: value}
+            yield {
+                "selected": value == chosen,
+                "query_string": changelist.get_query_string(parameters),
+                "display": title,
+            }
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Debt]) -> QuerySet[Debt]:
+        if self.value() == "all":
+            return queryset
+        return queryset.filter(owed_since__isnull=self.value() == "announced")
+
+
+class AnnouncementList(ChangeList):
+    """Finds the pages of the listed files with one query for each of their models."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        debts: list[Debt] = list(self.result_list)
+        for topic, model in MODELS.items():
+            listed = [debt for debt in debts if debt.topic == topic]
+            if listed and admin.site.get_model_admin(model).has_view_permission(request):
+                urls = _urls(model, NAME_FIELDS[topic], [debt.filename for debt in listed])
+                for debt in listed:
+                    debt.url = urls.get(debt.filename)  # type: ignore[attr-defined]
+        self.result_list = debts
+
+
+def _urls(model: type[MirroredModel], field: str, filenames: Iterable[str]) -> dict[str, str]:
+    """File names, and where in the admin each file is edited."""
+    names = {name.removesuffix(".json") if model is DeviceConfig else name for name in filenames}
+    rows = model._base_manager.filter(**{f"{field}__in": names}).values_list(field, "pk")
+    view = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
+    return {str(model(**{field: name}).filename): reverse(view, args=[pk]) for name, pk in rows}
+
+
+@admin.register(Debt)
+class DebtAdmin(admin.ModelAdmin):
+    """Shows the announcements. They come with files and go with them; all one can do is to ask for another one."""
+
+    list_display = ["file", "kind", "owed", "tries", "error", "next_try", "announced_at"]
+    list_display_links = None
+    list_filter = [OwedFilter]
+    # The oldest debt first; of what is announced, the last one.
+    ordering = [F("owed_since").asc(nulls_last=True), "-announced_at", "pk"]
+    search_fields = ["filename"]
+    search_help_text = (
+        "File name, or whatever finds a configuration in its list: its MAC address in any spelling, a name"
+    )
+    actions = ["announce_again"]
+    fields = ["filename", "topic", "owed_since", "tries", "last_error", "retry_at", "announced_at"]
+    # Of 50,000 rows, one COUNT is enough.
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+        return False
+
+    def has_view_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+        return super().has_view_permission(request, obj) or self.has_announce_permission(request)
+
+    def has_announce_permission(self, request: HttpRequest) -> bool:
+        return super().has_change_permission(request)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return AnnouncementList
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        context = {"title": "Announcements", "is_off": not publisher.is_on, **(extra_context or {})}
+        return super().changelist_view(request, context)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Debt], search_term: str
+    ) -> tuple[QuerySet[Debt], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        configs = admin.site.get_model_admin(DeviceConfig)
+        if search_term.strip() and configs.has_view_permission(request):
+            matching, _ = configs.get_search_results(request, DeviceConfig.objects.order_by(), search_term)
+            filenames = matching.values_list(Concat("mac_address", Value(".json")))
+            found |= queryset.filter(topic=CONFIGS_TOPIC, filename__in=filenames)
+        return found, may_have_duplicates
+
+    @admin.display(description="file", ordering="filename")
+    def file(self, obj: Debt) -> str:
+        url = getattr(obj, "url", None)
+        return format_html('<a href="{}">{}</a>', url, obj.filename) if url else obj.filename
+
+    @admin.display(description="kind", ordering="topic")
+    def kind(self, obj: Debt) -> str:
+        return str(MODELS[obj.topic]._meta.verbose_name) if obj.topic in MODELS else obj.topic
+
+    @admin.display(description="to be announced since", ordering="owed_since", empty_value="announced")
+    def owed(self, obj: Debt) -> str | None:
+        return describe_time(obj.owed_since) if obj.owed_since else None
+
+    @admin.display(description="last error", ordering="last_error")
+    def error(self, obj: Debt) -> str:
+        return obj.last_error
+
+    @admin.display(description="next try", ordering="retry_at")
+    def next_try(self, obj: Debt) -> Any:
+        now = timezone.now()
+        if obj.owed_since is None:
+            return None
+        if obj.claimed_until and obj.claimed_until > now:
+            return "being sent"
+        if obj.retry_at and obj.retry_at > now:
+            return obj.retry_at
+        if publisher.trouble(obj.topic):
+            return "within a minute"
+        return NEXT_TRIES[publisher.state()]
+
+    @admin.action(description="Announce again", permissions=["announce"])
+    def announce_again(self, request: HttpRequest, queryset: QuerySet[Debt]) -> None:
+        filenames = defaultdict(list)
+        for topic, filename in queryset.order_by().values_list("topic", "filename").iterator():
+            filenames[topic].append(filename)
+        announce_again(self, request, filenames)

@@ -1,0 +1,57 @@
+"""The line on every page of the admin while announcements do not get through."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+from django import template
+from django.template.defaultfilters import date
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.timesince import timesince
+
+from iotsupport.errors import DATABASE_ERRORS
+from notifications.models import Debt
+from notifications.publisher import publisher
+
+register = template.Library()
+
+# What is owed for a shorter time is on its way.
+LATE = timedelta(minutes=1)
+# A process that was just started is still connecting: no alarm.
+CONNECTING_SECONDS = 5.0
+_started_at = time.monotonic()
+
+
+@register.inclusion_tag("notifications/trouble.html", takes_context=True)
+def announcement_trouble(context: template.Context) -> dict[str, Any]:
+    """Say to everybody who may use the admin what is not announced, since when and why; nothing while all is well."""
+    request = context.get("request")
+    user = getattr(request, "user", None)
+    if user is None or not user.is_active or not user.is_staff or not publisher.is_on:
+        return {}
+    is_away = publisher.state() == "disconnected" and time.monotonic() - _started_at > CONNECTING_SECONDS
+    try:
+        oldest = Debt.objects.owed().order_by("owed_since", "pk").first()
+        is_late = bool(oldest and oldest.owed_since and timezone.now() - oldest.owed_since > LATE)
+        count = Debt.objects.owed().count() if oldest and (is_late or is_away) else 0
+    except DATABASE_ERRORS:  # not migrated, say; the page itself may not need it
+        oldest, is_late, count = None, False, 0
+    if not is_away and not is_late:
+        return {}
+    may_look = user.has_perm("notifications.view_debt") or user.has_perm("notifications.change_debt")
+    return {
+        "is_away": is_away,
+        "count": count,
+        "since": describe_time(oldest.owed_since) if oldest and oldest.owed_since else "",
+        "reason": oldest.last_error if oldest else "",
+        "url": reverse("admin:notifications_debt_changelist") if may_look else "",
+    }
+
+
+def describe_time(moment: datetime) -> str:
+    """Write a moment of the past as lists of the admin do, and how long ago it was."""
+    ago = timesince(moment, depth=1)
+    return f"{date(timezone.localtime(moment), 'DATETIME_FORMAT')} ({'just now' if ago.startswith('0') else ago})"

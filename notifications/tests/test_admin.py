@@ -1,0 +1,520 @@
+"""Announcements in the admin: the list, announcing again, and the line on every page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.conf import LazySettings
+from django.contrib.auth.models import User
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from assets.models import Asset
+from devices.models import DeviceConfig
+from iotsupport.tests.api_client import make_user, session_client
+from iotsupport.tests.fixtures import *  # noqa: F403
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, free_port
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Debt
+from notifications.publisher import publisher
+from notifications.templatetags import notifications as trouble
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+
+LIST = "/admin/notifications/debt/"
+CONFIGS = "/admin/devices/deviceconfig/"
+ASSETS = "/admin/assets/asset/"
+LAMP = "aa-bb-cc-dd-ee-ff"
+
+
+@pytest.fixture
+def away(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Notifications are on, and the broker is not there; this process has tried for a while."""
+    settings.MQTT_URL = f"mqtt://127.0.0.1:{free_port()}"
+    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", -1.0)
+    publisher.start()
+    yield
+    publisher.stop()
+
+
+@pytest.fixture
+def connected(settings: LazySettings, tmp_path: Any) -> Iterator[None]:
+    broker = Mosquitto(tmp_path).start()
+    settings.MQTT_URL = broker.url
+    publisher.start()
+    parts = publisher._parts
+    assert parts is not None
+    with parts.messenger.changed:
+        assert parts.messenger.changed.wait_for(lambda: parts.messenger.is_connected, LIMIT)
+    yield
+    publisher.stop()
+    broker.stop()
+
+
+def debt(filename: str = f"{LAMP}.json", *, minutes: float | None = 5, **values: Any) -> Debt:
+    """A file that has been owed for so many minutes; None: it is announced."""
+    topic = CONFIGS_TOPIC if filename.endswith(".json") else ASSETS_TOPIC
+    since = None if minutes is None else timezone.now() - timedelta(minutes=minutes)
+    return Debt.objects.create(topic=topic, filename=filename, owed_since=since, **values)
+
+
+def listed(signed_in: Client, **query: str) -> list[str]:
+    response: Any = signed_in.get(LIST, query)
+    assert response.status_code == 200
+    return [row.filename for row in response.context_data["cl"].result_list]
+
+
+def cells(signed_in: Client, **query: str) -> str:
+    """The list's rows as one reads them, a line each."""
+    html = page(signed_in, LIST, **query)
+    body = html[html.index("<tbody>") : html.index("</tbody>")]
+    return body.replace("&nbsp;", " ").replace("\N{NO-BREAK SPACE}", " ")
+
+
+def page(signed_in: Client, url: str, **query: str) -> str:
+    return signed_in.get(url, query).content.decode()
+
+
+def line(signed_in: Client, url: str = "/admin/") -> str:
+    """What every page says about trouble with announcements, as text."""
+    html = page(signed_in, url)
+    if 'id="announcement-trouble"' not in html:
+        return ""
+    start = html.index('id="announcement-trouble"')
+    return " ".join(html[start : html.index("</p>", start)].split()).replace("\N{NO-BREAK SPACE}", " ")
+
+
+def act(signed_in: Client, url: str, *rows: Any, action: str = "announce_again_selected", **more: str) -> list[str]:
+    """Do something with chosen rows of a list; return what the next page says."""
+    data = {"action": action, "_selected_action": [row.pk for row in rows], **more}
+    response: Any = signed_in.post(url, data, follow=True)
+    assert response.status_code == 200
+    return [f"{message.level_tag}: {message}" for message in response.context["messages"]]
+
+
+def again(signed_in: Client, *rows: Debt, state: str = "") -> list[str]:
+    """Announce again what was chosen in the list of announcements that are in this state."""
+    return act(signed_in, f"{LIST}?state={state}", *rows, action="announce_again")
+
+
+def mac_addresses(numbers: range) -> list[str]:
+    return [f"02-00-00-{number >> 16:02x}-{number >> 8 & 255:02x}-{number & 255:02x}" for number in numbers]
+
+
+def owed() -> list[str]:
+    return list(Debt.objects.owed().order_by("filename").values_list("filename", flat=True))
+
+
+# --- The list ----------------------------------------------------------------------------------------------------
+
+
+def test_shows_what_is_owed_the_oldest_first(signed_in: Client):
+    debt("aa-00-00-00-00-01.json", minutes=2)
+    debt("firmware.bin", minutes=90)
+    debt("aa-00-00-00-00-02.json", minutes=30)
+    debt("font.bin", minutes=None)
+
+    assert listed(signed_in) == ["firmware.bin", "aa-00-00-00-00-02.json", "aa-00-00-00-00-01.json"]
+
+
+def test_shows_what_is_announced_the_last_one_first(signed_in: Client):
+    now = timezone.now()
+    debt("a.bin", minutes=None, announced_at=now - timedelta(hours=2))
+    debt("b.bin", minutes=None, announced_at=now - timedelta(hours=1))
+    debt("c.bin", announced_at=now)
+
+    assert listed(signed_in, state="announced") == ["b.bin", "a.bin"]
+    assert listed(signed_in, state="all") == ["c.bin", "b.bin", "a.bin"]
+
+
+def test_tells_all_that_is_known_of_a_debt(signed_in: Client, connected: None):
+    announced_at = timezone.now() - timedelta(days=1)
+    retry_at = timezone.now() + timedelta(minutes=4)
+    row = debt(minutes=90, tries=3, last_error="Not authorized", retry_at=retry_at, announced_at=announced_at)
+
+    text = cells(signed_in)
+
+    assert f"{row.owed_since:%Y-%m-%d %H:%M} UTC (1 hour)" in text
+    for shown in [f"{LAMP}.json", ">device configuration<", ">3<", ">Not authorized<"]:
+        assert shown in text
+    assert f"{retry_at:%Y-%m-%d %H:%M} UTC<" in text
+    assert f"{announced_at:%Y-%m-%d %H:%M} UTC<" in text
+
+
+def test_an_asset_is_called_an_asset(signed_in: Client):
+    debt("firmware.bin")
+
+    assert ">asset<" in cells(signed_in)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({}, "when the broker is back"),
+        ({"retry_at": timezone.now() - timedelta(minutes=1)}, "when the broker is back"),
+        ({"claimed_by": "somebody", "claimed_until": timezone.now() + timedelta(hours=1)}, "being sent"),
+        ({"claimed_by": "somebody", "claimed_until": timezone.now() - timedelta(hours=1)}, "when the broker is back"),
+        ({"minutes": None}, ">-<"),
+    ],
+    ids=["owed", "due again", "claimed", "claimed by a dead process", "announced"],
+)
+def test_says_when_it_is_tried_next(signed_in: Client, away: None, values: dict[str, Any], text: str):
+    debt(**values)
+
+    assert text in cells(signed_in, state="all").partition("field-next_try")[2].partition("</td>")[0] + "<"
+
+
+def test_says_that_it_is_tried_at_once_while_connected(signed_in: Client, connected: None):
+    debt()
+
+    assert "at once" in cells(signed_in)
+
+
+def test_leads_to_what_is_announced(signed_in: Client):
+    config = DeviceConfig.objects.put(LAMP, "{}")
+    asset = Asset.objects.upload("firmware.bin", [b"x"])
+    debt()
+    debt("firmware.bin")
+
+    text = cells(signed_in)
+
+    assert f'<a href="{CONFIGS}{config.pk}/change/">{LAMP}.json</a>' in text
+    assert f'<a href="{ASSETS}{asset.pk}/change/">firmware.bin</a>' in text
+
+
+def test_leads_nowhere_where_one_may_not_look():
+    DeviceConfig.objects.put(LAMP, "{}")
+    debt()
+    visitor = session_client(make_user("notifications.view_debt", is_staff=True))
+
+    text = cells(visitor)
+
+    assert f"{LAMP}.json" in text
+    assert "<a " not in text
+
+
+def test_shows_a_hostile_name_and_reason_as_text(signed_in: Client, away: None):
+    debt("<b>.bin", last_error="<i>no</i>")
+
+    assert "&lt;b&gt;.bin" in cells(signed_in)
+    assert "&lt;i&gt;no&lt;/i&gt;" in cells(signed_in)
+    assert "&lt;i&gt;no&lt;/i&gt;" in line(signed_in)
+
+
+@pytest.mark.parametrize("term", ["AA:BB:CC:DD:EE:FF", "aabbccddeeff", "b:cc", "hall lamp", f"{LAMP}.json"])
+def test_finds_a_configuration_by(signed_in: Client, term: str):
+    DeviceConfig.objects.put(LAMP, '{"deviceName": "Hall lamp"}')
+    DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
+    for filename in [f"{LAMP}.json", "02-00-00-00-00-01.json", "firmware.bin"]:
+        debt(filename)
+
+    assert listed(signed_in, q=term) == [f"{LAMP}.json"]
+
+
+def test_finds_an_asset_by_a_part_of_its_name(signed_in: Client):
+    debt("firmware.bin")
+    debt("font.bin")
+
+    assert listed(signed_in, q="FIRM") == ["firmware.bin"]
+
+
+def test_finds_no_device_by_a_name_that_one_may_not_see():
+    DeviceConfig.objects.put(LAMP, '{"deviceName": "Hall lamp"}')
+    debt()
+    visitor = session_client(make_user("notifications.view_debt", is_staff=True))
+
+    assert listed(visitor, q="hall lamp") == []
+    assert listed(visitor, q=LAMP) == [f"{LAMP}.json"]
+
+
+def test_the_list_costs_the_same_for_5_and_50000_debts(signed_in: Client):
+    def queries(state: str) -> list[str]:
+        with CaptureQueriesContext(connection) as captured:
+            listed(signed_in, state=state)
+        return [query["sql"] for query in captured]
+
+    def add(numbers: range) -> None:
+        now, names = timezone.now(), mac_addresses(numbers)
+        # Rows alone: what is listed does not read the files.
+        DeviceConfig.objects.bulk_create([DeviceConfig(mac_address=name, content="{}") for name in names])
+        debts = [Debt(topic=CONFIGS_TOPIC, filename=f"{name}.json", owed_since=now) for name in names]
+        Debt.objects.bulk_create([*debts, *(Debt(topic=ASSETS_TOPIC, filename=f"{n}.bin") for n in numbers)])
+
+    debt("firmware.bin")
+    add(range(5))
+    few = [queries("owed"), queries("all")]
+    add(range(5, 25_000))
+    many = [queries("owed"), queries("all")]
+
+    assert list(map(len, many)) == list(map(len, few))
+    assert max(map(len, many)) <= 8
+    assert [sum("COUNT(" in query for query in queries) for queries in many] == [1, 1]
+
+
+@pytest.mark.parametrize("url", ["add/", "{}/delete/"])
+def test_nothing_is_added_or_deleted_by_hand(signed_in: Client, url: str):
+    row = debt()
+
+    assert signed_in.get(LIST + url.format(row.pk)).status_code == 403
+    assert signed_in.post(LIST + url.format(row.pk), {"post": "yes"}).status_code == 403
+
+
+def test_nothing_is_changed_by_hand(signed_in: Client):
+    row = debt()
+
+    html = page(signed_in, f"{LIST}{row.pk}/change/")
+
+    assert "_save" not in html
+    assert "claimed" not in html.lower()
+    assert signed_in.post(f"{LIST}{row.pk}/change/", {"filename": "a"}).status_code == 403
+
+
+def test_needs_a_permission():
+    assert session_client(make_user(is_staff=True)).get(LIST).status_code == 403
+
+
+def test_says_at_the_top_that_notifications_are_off(signed_in: Client):
+    debt()
+
+    assert "<strong>Notifications are off:</strong>" in page(signed_in, LIST)
+    assert f"{LAMP}.json" in cells(signed_in)
+
+
+def test_says_nothing_of_the_kind_while_they_are_on(signed_in: Client, away: None):
+    assert "Notifications are off" not in page(signed_in, LIST)
+
+
+# --- Announcing again --------------------------------------------------------------------------------------------
+
+
+def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected: None):
+    rows = [debt("firmware.bin", minutes=None), debt(minutes=None)]
+    debt("logo.png", minutes=None)
+
+    said = again(signed_in, *rows, state="all")
+
+    assert said == ["success: 2 files are announced again."]
+    assert owed() == [f"{LAMP}.json", "firmware.bin"]
+
+
+def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected: None):
+    row = debt(minutes=None)
+
+    said = again(signed_in, row)
+
+    assert said == ["info: What you chose was announced meanwhile, or deleted."]
+    assert owed() == []
+
+
+def test_tries_again_at_once_what_had_to_wait(signed_in: Client, away: None):
+    row = debt(tries=7, last_error="Quota exceeded", retry_at=timezone.now() + timedelta(minutes=5))
+
+    said = again(signed_in, row)
+
+    assert said == ["success: 1 file will be announced again when the broker is back."]
+    assert list(Debt.objects.get_queryset().due()) == [row]
+
+
+def test_announces_chosen_configurations_again(signed_in: Client, connected: None):
+    rows = [DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", "{}") for number in range(3)]
+    Debt.objects.update(owed_since=None)
+
+    said = act(signed_in, CONFIGS, *rows[:2])
+
+    assert said == ["success: 2 files are announced again."]
+    assert owed() == ["02-00-00-00-00-00.json", "02-00-00-00-00-01.json"]
+    assert [row.history.count() for row in rows] == [1, 1, 1]
+
+
+def test_announces_chosen_assets_again(signed_in: Client, connected: None):
+    asset = Asset.objects.upload("firmware.bin", [b"x"])
+    Debt.objects.all().delete()  # as after an update from a version that kept no debts
+
+    said = act(signed_in, ASSETS, asset)
+
+    assert said == ["success: 1 file is announced again."]
+    assert Debt.objects.get().announcement.file == (ASSETS_TOPIC, "firmware.bin")
+
+
+def test_announces_as_soon_as_it_is_committed(
+    signed_in: Client, connected: None, django_capture_on_commit_callbacks: Any
+):
+    row = debt("firmware.bin")
+
+    with django_capture_on_commit_callbacks() as callbacks:
+        again(signed_in, row)
+
+    assert callbacks == [publisher.pay]
+
+
+@pytest.mark.parametrize("url", [CONFIGS, f"{LIST}?state=all"])
+def test_says_that_nothing_is_announced_while_notifications_are_off(signed_in: Client, url: str):
+    config = DeviceConfig.objects.put(LAMP, "{}")
+    row = debt(minutes=None)
+    chosen, action = (config, "announce_again_selected") if url == CONFIGS else (row, "announce_again")
+
+    said = act(signed_in, url, chosen, action=action)
+
+    assert said == [
+        "warning: Nothing is announced: notifications are off. Set MQTT_URL, then restart the server.",
+    ]
+    assert owed() == []
+
+
+@pytest.mark.parametrize(
+    ("permission", "url"),
+    [("notifications.view_debt", LIST), ("devices.view_deviceconfig", CONFIGS), ("assets.view_asset", ASSETS)],
+)
+def test_who_may_only_look_announces_nothing(away: None, permission: str, url: str):
+    DeviceConfig.objects.put(LAMP, "{}")
+    Asset.objects.upload("firmware.bin", [b"x"])
+    before = list(Debt.objects.order_by("pk").values())
+    visitor = session_client(make_user(permission, is_staff=True))
+    model = {LIST: Debt, CONFIGS: DeviceConfig, ASSETS: Asset}[url]
+
+    assert "Announce again" not in page(visitor, url)
+    for action in ["announce_again", "announce_again_selected"]:
+        visitor.post(url, {"action": action, "_selected_action": [row.pk for row in model._default_manager.all()]})
+
+    assert list(Debt.objects.order_by("pk").values()) == before
+
+
+@pytest.mark.parametrize(
+    ("permission", "url"),
+    [("notifications.change_debt", LIST), ("devices.change_deviceconfig", CONFIGS), ("assets.change_asset", ASSETS)],
+)
+def test_who_may_change_them_announces_them_again(away: None, permission: str, url: str):
+    DeviceConfig.objects.put(LAMP, "{}")
+    Asset.objects.upload("firmware.bin", [b"x"])
+
+    assert "Announce again" in page(session_client(make_user(permission, is_staff=True)), url)
+
+
+def test_announces_all_50000_again_without_reading_the_rows(signed_in: Client, away: None):
+    names = mac_addresses(range(50_000))
+    DeviceConfig.objects.bulk_create([DeviceConfig(mac_address=name, content='{"a": 1}') for name in names])
+    row = DeviceConfig.objects.first()
+
+    with CaptureQueriesContext(connection) as captured:
+        said = act(signed_in, CONFIGS, row, select_across="1", index="0")
+
+    assert said == ["success: 50000 files will be announced again when the broker is back."]
+    assert Debt.objects.owed().filter(is_bulk=True).count() == 50_000
+    # The page that is shown afterwards reads its hundred rows, and no other query reads what rows hold.
+    reads = [query["sql"] for query in captured if '"devices_deviceconfig"."content"' in query["sql"]]
+    assert len(reads) == 1
+    assert "LIMIT 100" in reads[0]
+
+
+# --- The line on every page --------------------------------------------------------------------------------------
+
+
+def test_says_on_every_page_that_the_broker_is_away(signed_in: Client, away: None):
+    for url in ["/admin/", LIST, CONFIGS, f"{ASSETS}add/", "/admin/password_change/"]:
+        assert "<strong>The broker is not connected.</strong>" in line(signed_in, url)
+        assert "still to be announced" not in line(signed_in, url)
+
+
+def test_says_how_many_are_owed_since_when_and_why(signed_in: Client, away: None):
+    oldest = debt(minutes=125, last_error="Not authorized")
+    debt("firmware.bin", minutes=3)
+
+    said = line(signed_in)
+
+    since = f"{oldest.owed_since:%Y-%m-%d %H:%M} UTC (2 hours)"
+    assert f"2 files are still to be announced, the oldest since {since}." in said
+    assert "<q>Not authorized</q>" in said
+
+
+def test_counts_while_the_broker_is_away_what_was_saved_just_now(signed_in: Client, away: None):
+    debt(minutes=0)
+
+    assert "1 file is still to be announced, since" in line(signed_in)
+    assert "UTC (just now)." in line(signed_in)
+
+
+def test_says_while_connected_what_is_late(signed_in: Client, connected: None):
+    debt(minutes=2, last_error="Quota exceeded")
+
+    said = line(signed_in)
+
+    assert "The broker is not connected." not in said
+    assert "1 file is still to be announced, since" in said
+    assert "The last error was: <q>Quota exceeded</q> It is tried again by itself" in said
+
+
+def test_says_nothing_while_connected_of_what_is_on_its_way(signed_in: Client, connected: None):
+    debt(minutes=0.9)
+    debt("firmware.bin", minutes=None)
+
+    assert line(signed_in) == ""
+
+
+def test_a_server_that_was_just_started_gives_no_alarm(signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", 3600.0)
+
+    assert line(signed_in) == ""
+
+
+def test_a_server_that_was_just_started_tells_of_old_debts(
+    signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", 3600.0)
+    debt(minutes=2)
+
+    assert "1 file is still to be announced" in line(signed_in)
+
+
+def test_says_nothing_while_notifications_are_off(signed_in: Client):
+    debt()
+
+    assert line(signed_in) == ""
+
+
+def test_says_nothing_to_strangers(client: Client, away: None):
+    debt()
+
+    assert "<form" in page(client, "/admin/login/")
+    assert line(client, "/admin/login/") == ""
+
+
+@pytest.mark.parametrize(
+    ("permissions", "leads_there"),
+    [([], False), (["notifications.view_debt"], True), (["notifications.change_debt"], True)],
+)
+def test_leads_to_the_list_whoever_may_see_it(away: None, permissions: list[str], leads_there: bool):
+    visitor = session_client(make_user(*permissions, is_staff=True))
+
+    assert "The broker is not connected." in line(visitor)
+    assert (f'<a href="{LIST}">' in line(visitor)) == leads_there
+
+
+def test_is_read_out_and_needs_no_style_of_its_own(signed_in: Client, away: None):
+    said = line(signed_in)
+
+    assert 'role="status"' in said
+    assert "style=" not in said
+
+
+@pytest.mark.parametrize(("minutes", "queries"), [(None, 1), (0.5, 1), (5, 2)], ids=["calm", "on its way", "late"])
+def test_costs_one_query_and_another_in_trouble(
+    signed_in: Client, administrator: User, connected: None, minutes: float | None, queries: int
+):
+    debt(minutes=minutes)
+
+    with CaptureQueriesContext(connection) as captured:
+        page(signed_in, "/admin/")
+
+    assert sum("notifications_debt" in query["sql"] for query in captured) == queries
+
+
+def test_pages_do_without_the_table(signed_in: Client, away: None):
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE notifications_debt RENAME TO gone")  # rolled back with the test
+
+    assert "<strong>The broker is not connected.</strong>" in line(signed_in, CONFIGS)
