@@ -37,7 +37,6 @@ OUTCOMES = {
     0: "success",
     16: "no_subscribers",
     135: "not_authorized",
-    149: "packet_too_large",
     151: "quota_exceeded",
 }
 OTHER_REFUSAL, UNACKNOWLEDGED = "other_refusal", "none"

@@ -17,6 +17,11 @@ from iotsupport.tests.mosquitto import Mosquitto, free_port
 from iotsupport.tests.server import Server, files, poll
 
 DATABASE = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+NOTHING_OWED = {"announcements": 0, "oldest_seconds": 0}
+
+
+def healthy(broker: str) -> dict[str, Any]:
+    return {"status": "healthy", "broker": broker, "owed": NOTHING_OWED}
 
 
 def get(server: Server) -> tuple[int, dict[str, Any]]:
@@ -34,7 +39,7 @@ def test_is_healthy(client: Client, directories: Path, path: str) -> None:
     response = client.get(path)
 
     assert response.status_code == 200
-    assert response.json() == {"status": "healthy", "broker": "off"}
+    assert response.json() == {"status": "healthy", "broker": "off", "owed": NOTHING_OWED}
     assert [files(directories / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
 
 
@@ -47,7 +52,7 @@ def test_a_missing_directory_is_unhealthy(client: Client, directories: Path, nam
 
     reason = f"The {name} directory is missing. Create it for the server's user, then try again."
     assert response.status_code == 503
-    assert response.json() == {"status": "unhealthy", "reason": reason, "broker": "off"}
+    assert response.json() == {"status": "unhealthy", "reason": reason, "broker": "off", "owed": NOTHING_OWED}
 
 
 @pytest.mark.django_db
@@ -93,7 +98,7 @@ def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_
         for broken in [b"garbage" * 1000, b""]:
             replace(database, broken)
 
-            assert get(server) == (503, {"status": "unhealthy", "reason": DATABASE, "broker": "off"})
+            assert get(server) == (503, {"status": "unhealthy", "reason": DATABASE, "broker": "off", "owed": None})
             assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
             assert client.get("/metrics").status_code == 200
             assert client.get("/configs").status_code == 503
@@ -116,17 +121,18 @@ def test_a_broker_that_is_away_is_reported_and_is_not_unhealthy(
     make_server: Callable[..., Server], broker: Mosquitto
 ) -> None:
     server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
-    poll(lambda: get(server), lambda answer: answer == (200, {"status": "healthy", "broker": "connected"}))
+    poll(lambda: get(server), lambda answer: answer == (200, healthy("connected")))
 
     broker.stop()
 
-    poll(lambda: get(server), lambda answer: answer == (200, {"status": "healthy", "broker": "disconnected"}))
+    poll(lambda: get(server), lambda answer: answer == (200, healthy("disconnected")))
 
 
 def test_a_broker_that_never_was_is_not_unhealthy(make_server: Callable[..., Server]) -> None:
     server = make_server(MQTT_URL=f"mqtt://127.0.0.1:{free_port()}").start()
 
-    assert get(server) == (200, {"status": "healthy", "broker": "disconnected"})
+    assert get(server) == (200, healthy("disconnected"))
     with server.client() as client:
         assert client.save_config("aa-bb-cc-dd-ee-ff", b"{}").status_code == 200
+        assert get(server)[1]["owed"]["announcements"] == 1
         assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
