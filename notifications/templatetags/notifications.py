@@ -32,14 +32,15 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if user is None or not user.is_active or not user.is_staff or not publisher.is_on:
         return {}
-    is_away = publisher.state() == "disconnected" and time.monotonic() - _started_at > CONNECTING_SECONDS
+    is_away = publisher.state() == "disconnected"
+    is_connecting = is_away and time.monotonic() - _started_at < CONNECTING_SECONDS
     try:
         oldest = Debt.objects.owed().order_by("owed_since", "pk").first()
         is_late = bool(oldest and oldest.owed_since and timezone.now() - oldest.owed_since > LATE)
         count = Debt.objects.owed().count() if oldest and (is_late or is_away) else 0
     except DATABASE_ERRORS:  # not migrated, say; the page itself may not need it
         oldest, is_late, count = None, False, 0
-    if not is_away and not is_late:
+    if not is_late and (not is_away or is_connecting):
         return {}
     may_look = user.has_perm("notifications.view_debt") or user.has_perm("notifications.change_debt")
     return {

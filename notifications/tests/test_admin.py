@@ -467,7 +467,7 @@ def test_a_server_that_was_just_started_tells_of_old_debts(
     monkeypatch.setattr(trouble, "CONNECTING_SECONDS", 3600.0)
     debt(minutes=2)
 
-    assert "1 file is still to be announced" in line(signed_in)
+    assert "The broker is not connected.</strong> 1 file is still to be announced" in line(signed_in)
 
 
 def test_says_nothing_while_notifications_are_off(signed_in: Client):

@@ -1,0 +1,214 @@
+"""An outage of the broker as the administrator sees it: gunicorn, Mosquitto, chromium."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from iotsupport.tests.browser import Visitor, chromium
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.server import Server, poll
+
+MAC = "02-aa-00-00-00-01"
+LIST = "notifications/debt/"
+LINE = "#announcement-trouble"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
+    # One worker, so that every page comes from the one that knows what has just happened.
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
+    server.wait_until_connected(broker)
+    return server
+
+
+@pytest.fixture
+def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, server) as visitor:
+        yield visitor.sign_in("admin", "pigeons-and-mirrors")
+        assert visitor.troubles == []
+
+
+def broker_state(server: Server) -> str:
+    with server.client() as client:
+        return str(client.get("/health").json()["broker"])
+
+
+def owed(server: Server) -> int:
+    with server.client() as client:
+        return int(client.get("/health").json()["owed"]["announcements"])
+
+
+def stop(broker: Mosquitto, server: Server) -> None:
+    broker.stop()
+    poll(lambda: broker_state(server), lambda state: state == "disconnected")
+
+
+def start(broker: Mosquitto, server: Server) -> None:
+    broker.start()
+    poll(lambda: owed(server), lambda count: count == 0)
+
+
+def set_back(server: Server, minutes: int) -> None:
+    """Let everything be owed for some minutes longer."""
+    with closing(sqlite3.connect(server.data_dir / "db.sqlite3", timeout=LIMIT)) as database, database:
+        database.execute(
+            "UPDATE notifications_debt SET owed_since = strftime('%Y-%m-%d %H:%M:%f', owed_since, ?)",
+            [f"-{minutes} minutes"],
+        )
+
+
+def choose(visitor: Visitor, *texts: str, action: str) -> None:
+    """Tick the rows of the open list that show these texts, and do something with them."""
+    for text in texts:
+        visitor.rows().filter(has_text=text).locator("[name=_selected_action]").check()
+    visitor.page.select_option("[name=action]", label=action)
+    visitor.follow("[name=index]")
+
+
+def save_config(visitor: Visitor, mac_address: str) -> None:
+    visitor.open("devices/deviceconfig/add/")
+    visitor.page.fill("[name=mac_address]", mac_address)
+    visitor.type_config('{"deviceName": "Hall lamp"}')
+    visitor.save()
+
+
+def test_what_is_saved_during_an_outage_is_seen_to_be_owed_and_then_to_be_announced(
+    visitor: Visitor, server: Server, broker: Mosquitto
+) -> None:
+    with Subscriber(broker.port) as subscriber:
+        stop(broker, server)
+
+        save_config(visitor, MAC)
+        visitor.open(LIST)
+        row = visitor.rows().inner_text()
+        assert f"{MAC}.json" in row
+        assert "device configuration" in row
+        assert "just now" in row
+        assert "when the broker is back" in row
+
+        start(broker, server)
+        assert subscriber.next().payload == b'{"filename": "%s.json"}' % MAC.encode()
+        visitor.open(LIST)
+        assert visitor.rows().count() == 0
+        visitor.follow("#changelist-filter a:text-is('Announced')")
+        assert f"{MAC}.json" in visitor.rows().inner_text()
+
+
+def test_every_page_says_what_is_owed_for_more_than_a_minute_and_leads_to_it(
+    visitor: Visitor, server: Server, broker: Mosquitto
+) -> None:
+    stop(broker, server)
+    save_config(visitor, MAC)
+    set_back(server, 5)
+
+    visitor.open("assets/asset/")
+
+    line = visitor.page.locator(LINE)
+    expect(line).to_contain_text("The broker is not connected. 1 file is still to be announced, since")
+    expect(line).to_contain_text("(5 minutes)")
+    visitor.follow(f"{LINE} a")
+    assert f"{MAC}.json" in visitor.rows().inner_text()
+    start(broker, server)
+    visitor.open("assets/asset/")
+    assert visitor.page.locator(LINE).count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_line_can_be_read_in_the_colours_of_the_page(
+    visitor: Visitor, server: Server, broker: Mosquitto, scheme: Any
+) -> None:
+    stop(broker, server)
+    save_config(visitor, MAC)
+    set_back(server, 5)
+    visitor.page.emulate_media(color_scheme=scheme)
+    visitor.open("")
+
+    contrasts = [contrast(visitor, element) for element in [LINE, f"{LINE} a"]]
+
+    # WCAG 2.1, 1.4.3
+    assert min(contrasts) >= 4.5
+
+
+def test_chosen_configurations_and_assets_are_announced_again(
+    visitor: Visitor, server: Server, broker: Mosquitto
+) -> None:
+    with server.client() as script, Subscriber(broker.port) as subscriber:
+        for number in range(3):
+            script.save_config(f"02-aa-00-00-00-0{number}", b"{}")
+        script.upload("firmware.bin", b"x")
+        subscriber.take(4)
+
+        visitor.open("devices/deviceconfig/")
+        choose(visitor, "02-aa-00-00-00-00", "02-aa-00-00-00-02", action="Announce again")
+        assert "2 files are announced again." in visitor.messages()
+        heard = {message.payload for message in subscriber.take(2)}
+        assert heard == {b'{"filename": "02-aa-00-00-00-0%d.json"}' % number for number in [0, 2]}
+
+        visitor.open("assets/asset/")
+        choose(visitor, "firmware.bin", action="Announce again")
+        assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
+
+
+def test_chosen_announcements_are_made_again(visitor: Visitor, server: Server, broker: Mosquitto) -> None:
+    with server.client() as script, Subscriber(broker.port) as subscriber:
+        script.upload("firmware.bin", b"x")
+        subscriber.next()
+        poll(lambda: owed(server), lambda count: count == 0)
+
+        visitor.open(f"{LIST}?state=announced")
+        choose(visitor, "firmware.bin", action="Announce again")
+
+        assert "1 file is announced again." in visitor.messages()
+        assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
+
+
+def test_a_refusal_by_the_broker_is_shown_with_its_reason(
+    browser: Browser, make_server: Callable[..., Server], tmp_path: Any
+) -> None:
+    broker = Mosquitto(tmp_path, acl="topic write iotsupport/updates/configs\ntopic read #\n").start()
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
+    server.wait_until_connected(broker)
+    with server.client() as script, Visitor(browser, server) as visitor:
+        visitor.sign_in("admin", "pigeons-and-mirrors")
+        script.upload("firmware.bin", b"x")
+        script.save_config(MAC, b"{}")
+        poll(
+            lambda: server.query("SELECT filename, last_error FROM notifications_debt WHERE owed_since IS NOT NULL"),
+            lambda rows: rows == [("firmware.bin", "Not authorized")],
+        )
+
+        visitor.open(LIST)
+
+        assert "Not authorized" in visitor.rows().inner_text()
+        assert visitor.troubles == []
+    server.stop()
+    broker.stop()
+
+
+def contrast(visitor: Visitor, selector: str) -> float:
+    """The contrast ratio of a text to the line's background."""
+    text, background = [
+        visitor.page.eval_on_selector(element, f"element => getComputedStyle(element).{style}")
+        for element, style in [(selector, "color"), (LINE, "backgroundColor")]
+    ]
+    brighter, darker = sorted([luminance(text), luminance(background)], reverse=True)
+    return (brighter + 0.05) / (darker + 0.05)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``rgb(…)`` by WCAG 2.1."""
+    channels = [int(part) / 255 for part in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    red, green, blue = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in channels]
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
