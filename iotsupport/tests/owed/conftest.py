@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.server import Server
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
+    """Not started yet."""
+    return make_server(MQTT_URL=broker.url)
+
+
+@pytest.fixture
+def subscriber(broker: Mosquitto) -> Iterator[Subscriber]:
+    """What is sent while it is away, waits for it: also when the broker is stopped and started."""
+    with Subscriber(broker.port) as subscriber:
+        yield subscriber

@@ -1,0 +1,49 @@
+"""The broker is away for a while: what is saved meanwhile is announced soon afterwards, and not again and again."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import NamedTuple
+
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.owed.fleet import hear_all, heard_until_the_end, save_all, wait_until_settled
+from iotsupport.tests.server import Server
+from iotsupport.tests.wiretap import Missed
+
+# All of what an outage left owed is out before so many seconds after the broker's return have passed.
+BOUND_SECONDS = 5
+
+
+class Outage(NamedTuple):
+    heard: Counter[str]
+    """How often each file was announced."""
+    seconds_to_last: int
+    """From the broker's return to the last announcement, rounded down or up."""
+    attempts: Counter[int]
+    """How often each worker tried to connect, while it lasted and after the saves."""
+
+
+def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float) -> Outage:
+    """Save each of 20 files three times without a broker, which comes back so many seconds later."""
+    server.start()
+    server.wait_until_connected(broker)
+    broker.stop()
+    save_all(server, times=3)
+    with Missed(broker.port) as missed:
+        attempts = missed.attempts_until(time.monotonic() + seconds)
+    after = len(broker.lines)
+
+    broker.start()
+
+    heard = hear_all(subscriber)
+    wait_until_settled(server)
+    heard += heard_until_the_end(server, subscriber)
+    return Outage(heard, _seconds_from_return_to_last(broker, after), attempts)
+
+
+def _seconds_from_return_to_last(broker: Mosquitto, after: int) -> int:
+    # By the broker's own clock, which has whole seconds.
+    [began] = broker.wait_for_log("mosquitto version .* running", after=after)
+    published = broker.wait_for_log("Received PUBLISH from iotsupport-", after=after)
+    return int(published[-1].split(":")[0]) - int(began.split(":")[0])

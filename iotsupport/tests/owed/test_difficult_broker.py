@@ -1,0 +1,108 @@
+"""The broker is there, but does not answer, or not to everything."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import requests
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.owed.fleet import (
+    DEVICES,
+    FILENAMES,
+    OWED,
+    filename_of,
+    hear_all,
+    heard_until_the_end,
+    save_all,
+    wait_until_settled,
+)
+from iotsupport.tests.server import Server, poll
+
+
+def test_saves_and_downloads_go_on_while_the_broker_is_frozen(
+    server: Server, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    server.start()
+    server.wait_until_connected(broker)
+    broker.freeze()
+
+    save_all(server)
+    contents = [requests.get(f"{server.url}/configs/{name}", timeout=LIMIT).content for name in FILENAMES]
+    assert contents == [b'{"number": 0}'] * len(FILENAMES)
+    assert len(server.query(OWED)) == len(FILENAMES)
+
+    broker.thaw()
+    assert hear_all(subscriber).keys() == FILENAMES
+    wait_until_settled(server)
+
+
+def test_a_broker_that_is_frozen_for_longer_than_the_server_waits_hears_each_save_at_most_twice(
+    server: Server, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    server.start()
+    server.wait_until_connected(broker)
+    broker.freeze()
+    save_all(server)
+    # Both workers gave up what they sent, and did not get in again.
+    server.wait_for_log("does not acknowledge|lost the connection", count=2)
+    server.wait_for_log("does not answer", count=2)
+
+    broker.thaw()
+
+    heard = hear_all(subscriber)
+    wait_until_settled(server)
+    heard += heard_until_the_end(server, subscriber)
+    assert max(heard.values()) <= 2
+
+
+def test_a_server_ends_in_time_while_the_broker_is_frozen_and_the_next_one_announces_what_it_left(
+    server: Server, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    server.start()
+    server.wait_until_connected(broker)
+    broker.freeze()
+    save_all(server)
+    began, after = time.monotonic(), len(server.lines)
+
+    server.stop()
+
+    assert time.monotonic() - began < graceful_timeout()
+    # It was not killed: each of the two workers came to its last step.
+    server.wait_for_log(r"\d+ files are still to be announced", after=after, count=2)
+    server.start()
+    broker.thaw()
+    assert hear_all(subscriber).keys() == FILENAMES
+    wait_until_settled(server)
+
+
+def graceful_timeout() -> int:
+    """After which the master kills its workers."""
+    [seconds] = re.findall(r"^graceful_timeout = (\d+)$", (BASE_DIR / "gunicorn.conf.py").read_text(), re.MULTILINE)
+    return int(seconds)
+
+
+def test_what_the_broker_refuses_stays_owed_with_its_reason_and_holds_nothing_up(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    acl = "topic read iotsupport/#\ntopic write iotsupport/updates/assets\n"
+    broker = Mosquitto(tmp_path, acl=acl).start()
+    try:
+        server = make_server(MQTT_URL=broker.url).start()
+        server.wait_until_connected(broker)
+
+        with Subscriber(broker.port) as subscriber, server.client() as client:
+            for number, mac_address in enumerate(DEVICES):
+                assert client.save_config(mac_address, b"{}").status_code == 200
+                assert client.upload(f"{number}.bin", b"").status_code == 200
+            heard = {filename_of(message) for message in subscriber.take(len(DEVICES))}
+
+        assert heard == {f"{number}.bin" for number in range(len(DEVICES))}
+        explained = {(filename, "Not authorized") for filename in FILENAMES}
+        poll(lambda: set(server.query(OWED)), lambda owed: owed == explained)
+    finally:
+        broker.stop()

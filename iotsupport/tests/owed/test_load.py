@@ -1,0 +1,121 @@
+"""Several people save at once while the server's processes end and begin, by order or by force."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from iotsupport.tests import chaos
+from iotsupport.tests.chaos import Chaos, Person, find_lost
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto
+from iotsupport.tests.server import Server
+from iotsupport.tests.wiretap import Wiretap
+
+PEOPLE = 4
+
+
+class Answers:
+    """How many saves were answered."""
+
+    def __init__(self) -> None:
+        self.semaphore = threading.Semaphore(0)
+
+    def wait_for(self, more: int) -> None:
+        for _ in range(more):
+            assert self.semaphore.acquire(timeout=LIMIT)
+
+
+@pytest.fixture
+def tap(server: Server, broker: Mosquitto) -> Iterator[Wiretap]:
+    with chaos.tap(server, broker) as tap:
+        yield tap
+
+
+@pytest.fixture
+def people() -> list[Person]:
+    return [Person(number, seed=1) for number in range(PEOPLE)]
+
+
+@contextmanager
+def saving(server: Server, people: list[Person]) -> Iterator[Answers]:
+    """They save without a pause, each on a connection of their own."""
+    answers = Answers()
+    is_over = threading.Event()
+
+    def save(person: Person) -> None:
+        with server.client() as client:
+            while not is_over.is_set():
+                if person.save(client):
+                    answers.semaphore.release()
+                else:
+                    is_over.wait(0.05)  # before the next try, as any script does
+
+    with ThreadPoolExecutor(PEOPLE) as threads:
+        working = [threads.submit(save, person) for person in people]
+        try:
+            yield answers
+        finally:
+            is_over.set()
+    for work in working:
+        work.result()
+
+
+def test_what_was_answered_before_the_server_was_ended_is_announced(
+    server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
+) -> None:
+    for _ in range(3):
+        server.start()
+        server.wait_until_connected(broker)
+        with saving(server, people) as answers:
+            answers.wait_for(40)
+            server.stop()
+
+    server.start()
+
+    assert find_lost(server, tap, people) == []
+
+
+def test_what_was_answered_while_the_server_reloaded_is_announced(
+    server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
+) -> None:
+    server.start()
+    server.wait_until_connected(broker)
+
+    with saving(server, people) as answers:
+        for reloads in range(3):
+            answers.wait_for(40)
+            server.signal(signal.SIGHUP)
+            server.wait_for_log("Worker exiting", count=2 * reloads + 2)
+
+    assert find_lost(server, tap, people) == []
+
+
+def test_what_was_answered_while_workers_took_turns_is_announced(
+    server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
+) -> None:
+    server.start("--max-requests", "20", "--max-requests-jitter", "10")
+    server.wait_until_connected(broker)
+
+    with saving(server, people) as answers:
+        answers.wait_for(200)
+
+    server.wait_for_log("Autorestarting worker", count=5)
+    assert find_lost(server, tap, people) == []
+
+
+# The whole of it, 300 saves in 30 rounds, is run by hand: docs/chaos.md.
+@pytest.mark.timeout(400)
+def test_no_change_is_lost_in_10_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
+    server.start()
+    rounds = Chaos(server, broker, tap, seed=3)
+
+    for _ in range(10):
+        rounds.play(saves=10)
+
+    assert rounds.lost() == []
+    assert rounds.kills.keys() == {"broker", "worker", "master", "everything"}

@@ -1,0 +1,23 @@
+"""An outage that is long enough for a client's usual pauses to grow to minutes. In a file of its own: it only waits."""
+
+from __future__ import annotations
+
+import pytest
+
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.owed.fleet import FILENAMES
+from iotsupport.tests.owed.outage import BOUND_SECONDS, go_through_an_outage
+from iotsupport.tests.server import Server
+
+
+@pytest.mark.timeout(240)
+def test_60_saves_of_20_files_in_an_outage_of_90_seconds_are_announced_in_less_than_5(
+    server: Server, broker: Mosquitto, subscriber: Subscriber
+) -> None:
+    outage = go_through_an_outage(server, broker, subscriber, seconds=90)
+
+    assert outage.heard.keys() == FILENAMES
+    assert max(outage.heard.values()) <= 2
+    assert outage.seconds_to_last < BOUND_SECONDS
+    assert len(outage.attempts) == 2
+    assert min(outage.attempts.values()) >= 90 / BOUND_SECONDS
