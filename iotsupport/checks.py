@@ -23,6 +23,7 @@ VARIABLES = {
     "HOST": ("iotsupport.E007", "Set HOST=127.0.0.1 for this machine alone, or HOST=0.0.0.0 for the network."),
     "PORT": ("iotsupport.E008", "Set PORT=8000, or leave it out."),
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
+    "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }
 
 DIRECTORIES = {

@@ -18,6 +18,7 @@ from prometheus_client import REGISTRY
 
 from iotsupport.mirror import MirroredModel, mirror_storage, mirrored_models
 from iotsupport.models import ApiToken
+from notifications.models import Debt
 
 
 def use_directories(settings: Any, path: Path) -> None:
@@ -40,7 +41,7 @@ def committing_database(blocker: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            models: list[type[Model]] = [*mirrored_models(), *history_models(), ApiToken, Session]
+            models: list[type[Model]] = [*mirrored_models(), *history_models(), ApiToken, Session, Debt]
             for model in models:
                 rows = model._base_manager.all()
                 rows._raw_delete(rows.db)  # without the signals that change files

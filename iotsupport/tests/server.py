@@ -36,6 +36,7 @@ NEUTRAL = dict.fromkeys(
         "HOST",
         "MQTT_CA_FILE",
         "MQTT_PASSWORD",
+        "MQTT_PUBLISH_RATE",
         "MQTT_URL",
         "MQTT_USERNAME",
         "PORT",

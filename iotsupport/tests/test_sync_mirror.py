@@ -17,7 +17,6 @@ from devices.models import DeviceConfig
 from iotsupport.mirror import StagedFile
 from iotsupport.tests.databases import Database
 from iotsupport.tests.server import manage
-from notifications.publisher import publisher
 
 MAC = "aa-bb-cc-dd-ee-ff"
 CONTENT = '{"version": 1}'
@@ -267,9 +266,7 @@ def test_what_is_deleted_while_it_looks_is_no_error(saved_file: Path, monkeypatc
     assert sync_mirror() == "Files and database are equal.\n"
 
 
-def test_fixtures_are_mirrored_but_are_no_news(configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    announced: list[str] = []
-    monkeypatch.setattr(publisher, "publish", lambda topic, filename: announced.append(filename))
+def test_fixtures_are_mirrored(configs: Path, tmp_path: Path) -> None:
     fixture = tmp_path / "configs_fixture.json"
     now = "2026-01-01T00:00:00Z"
     fields = {"mac_address": MAC, "content": CONTENT, "created_at": now, "updated_at": now}
@@ -278,9 +275,6 @@ def test_fixtures_are_mirrored_but_are_no_news(configs: Path, tmp_path: Path, mo
     call_command("loaddata", str(fixture), verbosity=0)
 
     assert (configs / f"{MAC}.json").read_text() == CONTENT
-    assert announced == []
-    DeviceConfig.objects.get().save()
-    assert announced == [f"{MAC}.json"]
 
 
 def test_a_database_that_is_not_migrated_is_said_in_a_sentence(
