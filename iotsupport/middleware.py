@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,9 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.urls import is_valid_path
 
-from iotsupport.errors import ApiError, plain_error
+from iotsupport.errors import DATABASE_ERRORS, ApiError, plain_error
+
+logger = logging.getLogger(__name__)
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
@@ -67,6 +70,23 @@ class UnfinishedUploadsMiddleware:
             if request.method == "POST":
                 for handler in request.upload_handlers:
                     handler.upload_interrupted()
+
+
+class DatabaseMiddleware:
+    """Say in the admin that the database is away; programs are told by :mod:`iotsupport.errors`."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        return self.get_response(request)
+
+    def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
+        if not isinstance(exception, DATABASE_ERRORS) or not request.path_info.startswith(BROWSER_PREFIX):
+            return None
+        logger.error("The database did not answer", exc_info=exception)
+        message = "Nothing was saved: the database is not available just now. Go back, and try again in a moment."
+        return HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
 
 
 class HostMiddleware(CommonMiddleware):

@@ -115,6 +115,7 @@ MIDDLEWARE = [
     "csp.middleware.CSPMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "iotsupport.middleware.HostMiddleware",
+    "iotsupport.middleware.DatabaseMiddleware",
     "iotsupport.middleware.UnfinishedUploadsMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",

@@ -22,6 +22,9 @@ from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, free_por
 
 T = TypeVar("T")
 
+# Of an installation's administrator, who is called admin.
+PASSWORD = "pigeons-and-mirrors"
+
 # Said in the environment of every process, so that neither a developer's environment nor .env gets in.
 NEUTRAL = dict.fromkeys(
     [
@@ -55,7 +58,7 @@ class Installation(NamedTuple):
 
     @classmethod
     def make(cls, data_dir: Path, database: Database) -> Self:
-        environ = {"DATA_DIR": str(data_dir), **database.environ, "DJANGO_SUPERUSER_PASSWORD": "pigeons-and-mirrors"}
+        environ = {"DATA_DIR": str(data_dir), **database.environ, "DJANGO_SUPERUSER_PASSWORD": PASSWORD}
         # In one process: starting it is what takes the time.
         commands = (
             "from django.core.management import call_command as call; call('migrate', verbosity=0);"
