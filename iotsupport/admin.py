@@ -54,6 +54,13 @@ class MirroredAdmin(SimpleHistoryAdmin):
         form = super().get_form(request, obj, change=change, **kwargs)
         return type(form.__name__, (form,), {"refusal": getattr(request, "refusal", None)})
 
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        row = super().get_object(request, object_id, from_field)
+        if row is None or request.method != "POST" or not transaction.get_connection().in_atomic_block:
+            return row
+        # Until the commit nobody else may change or delete it. On SQLite, the transaction alone sees to that.
+        return self.model._base_manager.select_for_update().filter(pk=row.pk).first()
+
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return self._save(request, super().changeform_view, *args, **kwargs)
 

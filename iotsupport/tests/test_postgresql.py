@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from django.db import connection, transaction
+from django.test import Client
 
+from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import PostgreSQLDatabase
+from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
 from iotsupport.tests.mosquitto import LIMIT
-from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.postgresql import PostgreSQL, create_database, query
 from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, poll
 
 pytestmark = pytest.mark.postgresql
@@ -156,6 +161,42 @@ def test_workers_keep_few_connections_for_many_requests(server: Server, postgres
 
 def connections(postgresql: PostgreSQL) -> int:
     [(count,)] = postgresql.query("SELECT count(*) FROM pg_stat_activity WHERE usename = 'iotsupport'")
+    return int(count)
+
+
+# --- Others who change the same row, which SQLite makes wait from the start ----------------------------------------
+
+
+@pytest.mark.usefixtures("transactional_db")
+def test_what_is_deleted_while_the_admin_saves_it_does_not_come_back_unseen(signed_in: Client) -> None:
+    config = DeviceConfig.objects.put(MAC, "{}")
+    fields = {"content": '{"version": 2}', "csrfmiddlewaretoken": signed_in.cookies["csrftoken"].value}
+
+    def save() -> str:
+        try:
+            page = signed_in.post(f"/admin/devices/deviceconfig/{config.pk}/change/", fields)
+        finally:
+            connection.close()
+        return unescape(page.content.decode())
+
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            DeviceConfig.objects.get().delete()
+            saving = threads.submit(save)
+            poll(count_waiting, bool)
+        page = saving.result()
+
+    assert "This device configuration was deleted while you were editing. Save here to add it again." in page
+    assert '{"version": 2}' in page
+    assert not DeviceConfig.objects.exists()
+
+
+def count_waiting() -> int:
+    """How many wait for somebody else's transaction: asked outside of one, which would see one answer for ever."""
+    name = connection.settings_dict["NAME"]
+    here = f"wait_event_type = 'Lock' AND datname = '{name}'"
+    statement = f"SELECT count(*) FROM pg_stat_activity WHERE {here}"  # noqa: S608
+    [(count,)] = query(f"{os.environ[SERVER_VARIABLE]}/{name}", statement)
     return int(count)
 
 
