@@ -43,6 +43,8 @@ pytest_plugins = ["iotsupport.tests.installations"]
 
 # Each test client would look through some 800 static files; what needs them runs a server.
 settings.WHITENOISE_USE_FINDERS = False
+# The right one takes a fifth of a second on purpose, for each password that is tried.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 
 # Threads of one process share a database file as processes do; an in-memory database locks whole tables for them.
 if DATABASE == "sqlite":

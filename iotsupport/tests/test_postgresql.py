@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,9 +22,9 @@ from django.test import Client
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.mosquitto import LIMIT, free_port
 from iotsupport.tests.postgresql import PostgreSQL, create_database, query
-from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, poll
+from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, manage, poll
 
 pytestmark = pytest.mark.postgresql
 
@@ -142,6 +143,28 @@ def test_a_server_that_was_started_without_it_serves_and_finds_it_later(server: 
     assert "Files may differ from the database" in server.log
     postgresql.start()
     assert poll(lambda: health(server), lambda answer: answer[0] == 200)
+
+
+def test_a_server_that_refuses_is_known_to_be_away_at_once(tmp_path: Path) -> None:
+    code = """
+from django.db import OperationalError, connection
+connection.settings_dict["OPTIONS"]["pool"]["timeout"] = 3600
+for _ in range(2):
+    try:
+        connection.ensure_connection()
+    except OperationalError as error:
+        print(error)
+"""
+    url = f"postgresql://iotsupport:secret@127.0.0.1:{free_port()}/iotsupport"
+
+    done = manage({"DATA_DIR": str(tmp_path), "DATABASE_URL": url}, "shell", "--no-imports", "-c", code)
+
+    assert re.findall("the pool 'pool-.' is closed", done.stdout) == [
+        "the pool 'pool-1' is closed",
+        "the pool 'pool-2' is closed",
+    ]
+    assert "Connection refused" in done.stderr
+    assert "secret" not in done.stderr
 
 
 def test_workers_keep_few_connections_for_many_requests(server: Server, postgresql: PostgreSQL) -> None:
