@@ -42,14 +42,13 @@ class Ledger:
         self._messenger = messenger
         self._outcomes: list[Outcome] = []
         self._is_begun = False
+        self._asked = self._found_clear = 0
         self._is_in_trouble = False
         self._is_closing = False
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
 
         self.owner = secrets.token_hex(8)
         """This process's name on what it claims."""
-        self.is_clear = True
-        """Whether, when it last looked, everything was noted and nothing was due."""
 
     def begin(self) -> None:
         """From now on, announce what is due, whoever saved it. A process that saves nothing never asks the database."""
@@ -57,7 +56,12 @@ class Ledger:
             if not self._is_begun:
                 self._is_begun = True
                 self._thread.start()
-            self.is_clear = False
+            self._asked += 1
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether, since it was last asked to begin or look, it found nothing due and nothing without an outcome."""
+        return self._found_clear == self._asked
 
     def look(self) -> None:
         """Look for what is due now, not within the regular interval."""
@@ -106,13 +110,17 @@ class Ledger:
 
     def _work(self) -> None:
         try:
+            if self._is_in_trouble:
+                connection.close()  # a broken one would be broken for ever
             self._write_down()
             self._hand_out()
             self._is_in_trouble = False
         except DATABASE_ERRORS as error:
             self._say_trouble(error)
         except Exception:
+            # Whatever it was: without this thread, nothing would be struck off until the next start.
             logger.exception("Could not note what was announced")
+            self._outcomes.clear()  # or it fails for ever; what is not struck off is announced again
         with self._messenger.changed:
             self._messenger.changed.notify_all()
 
@@ -131,7 +139,6 @@ class Ledger:
         if not self._is_in_trouble:
             logger.warning("The database does not answer; what was announced is noted later: %s", error)
         self._is_in_trouble = True
-        connection.close()  # a broken one would be broken for ever
 
     def _write_down(self) -> None:
         """Bring the outcomes to the database, all or none."""
@@ -143,7 +150,7 @@ class Ledger:
         with transaction.atomic():
             Debt.objects.renew(self.owner, _announcements(by_verdict["held"]))
             Debt.objects.settle(_announcements(by_verdict["acknowledged"]))
-            Debt.objects.release(_announcements(by_verdict["returned"]))
+            Debt.objects.release(self.owner, _announcements(by_verdict["returned"]))
             for announcement, _, reason in by_verdict["lost"]:
                 Debt.objects.note_failure(announcement, reason, free_tries=FREE_TRIES)
             for announcement, _, reason in by_verdict["refused"]:
@@ -154,7 +161,7 @@ class Ledger:
 
     def _hand_out(self) -> None:
         """Hand over what is due, as far as there is room, and see whether anything is left."""
-        messenger = self._messenger
+        messenger, asked = self._messenger, self._asked
         if self._is_closing or not messenger.is_connected:
             return
         claimed = Debt.objects.claim(self.owner, messenger.open_topics, messenger.room) if messenger.room else []
@@ -162,7 +169,8 @@ class Ledger:
             if self._can_be_downloaded(announcement):
                 messenger.send(announcement)
         # While there is room, an empty hand means that nothing is due.
-        self.is_clear = bool(messenger.room) and not claimed and messenger.is_idle
+        if messenger.room and not claimed and messenger.is_idle:
+            self._found_clear = asked
 
     def _can_be_downloaded(self, announcement: Announcement) -> bool:
         """Whether the file has its row's bytes; made so where a crash or a full disk came between.
@@ -170,15 +178,19 @@ class Ledger:
         Without this, the message of a save whose file could not follow would go out all the same.
         """
         model, filename = MODELS[announcement.topic], announcement.filename
-        row = model.with_filename(filename, connection.alias)
-        if row is None:
-            Debt.objects.cancel(announcement.topic, filename)
-            return False
         try:
+            row = model.with_filename(filename, connection.alias)
+            if row is None:
+                Debt.objects.forget(announcement)
+                return False
             if not row.is_mirrored():
                 settle(model, filename, connection.alias)
-        except (MirrorError, OSError) as error:
-            Debt.objects.note_failure(announcement, str(error))
+        except DATABASE_ERRORS:
+            raise
+        except Exception as error:  # whatever it is: the others must go out
+            if not isinstance(error, (MirrorError, OSError)):
+                logger.exception("Could not look at the file of %s", filename)
+            Debt.objects.note_failure(announcement, str(error) or repr(error))
             return False
         return True
 

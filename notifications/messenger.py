@@ -38,19 +38,19 @@ RENEW_SECONDS = 2.0
 # How long a DISCONNECT may take to be written.
 DISCONNECT_SECONDS = 1.0
 
+# Fewer where the broker says so.
 MAX_IN_FLIGHT = 100
 # paho refuses one more than these. We never hand it more than MAX_IN_FLIGHT.
 MAX_QUEUED = 2 * MAX_IN_FLIGHT
+# What often failed flies with few others, or alone; but they do not wait longer than this for it to land.
+ISOLATION_SECONDS = 1.0
 # At most so many wait here to be paced, and a quarter of a second's worth: what is urgent does not wait behind them.
 MAX_WAITING = 100
 WAITING_SECONDS = 0.25
 
-# After so many refusals on a topic, and no success, the topic is refused, not the message.
+# When so many different files were refused on a topic, and none accepted, the topic is refused, not they.
 REFUSALS_OF_TOPIC = 3
 LONGEST_SUSPENSION = 60.0
-
-# A PUBLISH packet's fixed header, length of topic, packet identifier and properties' length, at most.
-PACKET_OVERHEAD_BYTES = 5 + 2 + 2 + 1
 
 LOST = "The connection to the broker ended before it acknowledged."
 
@@ -72,9 +72,12 @@ class _Flight(NamedTuple):
 
 
 class _Refusals(NamedTuple):
-    in_a_row: int
-    reason: str
-    until: float
+    """What was refused on a topic since the last success on it."""
+
+    files: frozenset[str] = frozenset()
+    suspensions: int = 0
+    reason: str = ""
+    until: float = 0.0
     """Monotonic: while it lies ahead, nothing is sent on the topic."""
 
 
@@ -107,14 +110,15 @@ class Messenger:
         self._client: Client | None = None
         self._connack: ReasonCode | None = None
         self._max_packet_bytes: int | None = None
+        self._max_in_flight = MAX_IN_FLIGHT
         self._urgent: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
         self._bulk: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
         self._in_flight: OrderedDict[int, _Flight] = OrderedDict()  # by message id, the oldest first
         self._refusals: dict[str, _Refusals] = {}
         self._renew_at = 0.0
         self._troubles: set[str] = set()  # already logged since the last connection
-        self._pending = 0  # handed over, and without an outcome; guarded by the lock of ``changed``
-        self._is_closing = False
+        self._held: dict[int, Announcement] = {}  # by revision, until the outcome; guarded by the lock of ``changed``
+        self._closing = threading.Event()
         self._says_goodbye = False  # a DISCONNECT is about to be written
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="messenger", daemon=True)
@@ -128,9 +132,11 @@ class Messenger:
         return self.is_connected and topic not in self.suspensions
 
     def send(self, announcement: Announcement) -> None:
-        """Hand over one announcement. Its outcome follows."""
+        """Hand over one announcement. Its outcome follows; of one that is held already, only one does."""
         with self.changed:
-            self._pending += 1
+            if announcement.revision in self._held:
+                return
+            self._held[announcement.revision] = announcement
         self._inbox.put(partial(self._take, announcement))
 
     @property
@@ -140,14 +146,14 @@ class Messenger:
     @property
     def is_idle(self) -> bool:
         """Whether everything that was handed over has its outcome."""
-        return self._pending == 0
+        return not self._held
 
     def close(self) -> None:
         """Give back what is held, and disconnect, waiting for that no longer than :data:`DISCONNECT_SECONDS`.
 
         The thread may be stuck in a name lookup, so it is left behind: it is a daemon.
         """
-        self._is_closing = True
+        self._closing.set()
         self._inbox.put(lambda: None)
         self._closed.wait(DISCONNECT_SECONDS)
 
@@ -155,18 +161,28 @@ class Messenger:
 
     def _run(self) -> None:
         delay = RECONNECT_DELAYS[0]
-        while not self._is_closing:
+        while not self._closing.is_set():
             try:
-                if self._connect():
+                if self._hold_connection():
                     delay = RECONNECT_DELAYS[0]
-                    self._work()
+                self._handle_until(time.monotonic() + delay, self._closing.is_set)
             except Exception:
+                # Whatever it was: without this thread, nothing would be announced until the next start.
                 logger.exception("Announcing was interrupted; it goes on")
-            self._hang_up()
-            self._handle_until(time.monotonic() + delay, lambda: self._is_closing)
+                self._closing.wait(delay)
             delay = min(2 * delay, RECONNECT_DELAYS[1])
         if not self._says_goodbye:
             self._closed.set()
+
+    def _hold_connection(self) -> bool:
+        """Connect, and send until the connection is lost. Return whether there was one."""
+        try:
+            if not self._connect():
+                return False
+            self._work()
+            return True
+        finally:
+            self._hang_up()
 
     def _connect(self) -> bool:
         """Return whether the broker accepted us."""
@@ -179,7 +195,8 @@ class Messenger:
             return False
         client.loop_start()
         self._handle_until(
-            time.monotonic() + CONNECT_TIMEOUT, lambda: bool(self._connack or not self._client or self._is_closing)
+            time.monotonic() + CONNECT_TIMEOUT,
+            lambda: bool(self._connack or not self._client or self._closing.is_set()),
         )
         if self._connack is None:
             if self._client is not None:
@@ -208,6 +225,7 @@ class Messenger:
             client.tls_set_context(self._tls_context)
         client.username_pw_set(self._broker.username or None, self._broker.password or None)
         client.connect_timeout = CONNECT_TIMEOUT
+        client.max_inflight_messages_set(MAX_IN_FLIGHT)
         client.max_queued_messages_set(MAX_QUEUED)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -217,7 +235,7 @@ class Messenger:
     def _work(self) -> None:
         """Send until the connection is lost."""
         self._renew_at = time.monotonic() + RENEW_SECONDS
-        while self._client is not None and not self._is_closing:
+        while self._client is not None and not self._closing.is_set():
             self._resume_topics()
             until = min(self._send_some(), self._renew_at)
             self._set_room()
@@ -228,7 +246,9 @@ class Messenger:
                 return
             if now >= self._renew_at:
                 self._renew_at = now + RENEW_SECONDS
-                for announcement in self._held():
+                with self.changed:
+                    held = list(self._held.values())
+                for announcement in held:
                     self._report(announcement, "held")
 
     def _handle_until(self, deadline: float, is_over: Callable[[], bool]) -> None:
@@ -251,18 +271,21 @@ class Messenger:
         """End the connection, if there is one, and give back everything. paho's thread ends by itself."""
         self.is_connected = False
         self.room = 0
-        metrics.CONNECTION_STATE.set(0)
         client, self._client = self._client, None
-        if client is not None:
-            self._says_goodbye = client.disconnect() == MQTTErrorCode.MQTT_ERR_SUCCESS
-        for flight in self._in_flight.values():
-            metrics.count_unacknowledged(flight.announcement.topic)
-            self._report(flight.announcement, "lost", LOST)
-        for announcement in [*self._urgent.values(), *self._bulk.values()]:
-            self._report(announcement, "returned")
+        flights, waiting = [*self._in_flight.values()], [*self._urgent.values(), *self._bulk.values()]
         self._in_flight.clear()
         self._urgent.clear()
         self._bulk.clear()
+        for flight in flights:
+            metrics.count_unacknowledged(flight.announcement.topic)
+            self._report(flight.announcement, "lost", LOST)
+        for announcement in waiting:
+            self._report(announcement, "returned")
+        with self.changed:
+            self._held.clear()  # what an error left without an outcome: others may announce it soon
+        metrics.CONNECTION_STATE.set(0)
+        if client is not None:
+            self._says_goodbye = client.disconnect() == MQTTErrorCode.MQTT_ERR_SUCCESS
 
     # --- Sending -------------------------------------------------------------------------------------------------
 
@@ -286,17 +309,20 @@ class Messenger:
         while True:
             waiting = self._urgent or self._bulk
             now = time.monotonic()
-            if not waiting or not self._fits(next(iter(waiting.values()))):
+            if not waiting:
                 return now + RENEW_SECONDS
+            if not self._fits(next(iter(waiting.values())), now):
+                return now + ISOLATION_SECONDS
             if wait := self._pace.wait(now):
                 return now + wait
             _, announcement = waiting.popitem(last=False)
             self._pace.spend(now)
             self._send(announcement)
 
-    def _fits(self, announcement: Announcement) -> bool:
-        company = min([self._company(announcement), *(flight.company for flight in self._in_flight.values())])
-        return len(self._in_flight) < company
+    def _fits(self, announcement: Announcement, now: float) -> bool:
+        recent = [flight for flight in self._in_flight.values() if now - flight.sent_at < ISOLATION_SECONDS]
+        company = min([self._company(announcement), *(flight.company for flight in recent)])
+        return len(recent) < company and len(self._in_flight) < self._max_in_flight
 
     def _company(self, announcement: Announcement) -> int:
         """How many may be in flight with it: the more it failed, the fewer, so that it takes none of them along."""
@@ -309,15 +335,13 @@ class Messenger:
         if client is None:  # lost since the last one
             self._report(announcement, "returned")
             return
-        payload = announcement.payload
-        size = PACKET_OVERHEAD_BYTES + len(announcement.topic.encode()) + len(payload)
-        if self._max_packet_bytes is not None and size > self._max_packet_bytes:
+        if self._max_packet_bytes is not None and packet_bytes(announcement) > self._max_packet_bytes:
             # Sent all the same, it would end the connection, for this one and for all others.
             self._fail(announcement, f"Packet too large: the broker takes {self._max_packet_bytes} bytes.")
             return
         try:
             with metrics.DURATION.labels(announcement.topic).time():
-                info = client.publish(announcement.topic, payload, qos=1, retain=False)
+                info = client.publish(announcement.topic, announcement.payload, qos=1, retain=False)
         except Exception as error:  # whatever it is: the others must go out
             logger.exception("Could not announce %s on %s", announcement.filename, announcement.topic)
             self._fail(announcement, f"It could not be sent: {error!r}")
@@ -338,12 +362,8 @@ class Messenger:
         self.outcomes.put(Outcome(announcement, verdict, reason))
         if verdict != "held":
             with self.changed:
-                self._pending -= 1
+                self._held.pop(announcement.revision, None)
                 self.changed.notify_all()
-
-    def _held(self) -> list[Announcement]:
-        flying = [flight.announcement for flight in self._in_flight.values()]
-        return [*flying, *self._urgent.values(), *self._bulk.values()]
 
     # --- What the broker says ------------------------------------------------------------------------------------
 
@@ -355,26 +375,33 @@ class Messenger:
         metrics.count_acknowledgement(announcement.topic, reason_code)
         if reason_code.is_failure:
             self._fail(announcement, str(reason_code))
-            self._count_refusal(announcement.topic, str(reason_code))
+            self._count_refusal(announcement, str(reason_code))
             return
         metrics.count_success(announcement.topic)
-        self._refusals.pop(announcement.topic, None)
+        if self._refusals.pop(announcement.topic, None):
+            self._resume(announcement.topic)
         self._report(announcement, "acknowledged")
 
     def _fail(self, announcement: Announcement, reason: str) -> None:
         metrics.count_failure(announcement.topic)
         self._report(announcement, "refused", reason)
 
-    def _count_refusal(self, topic: str, reason: str) -> None:
-        before = self._refusals.get(topic, _Refusals(0, "", 0.0))
-        count, until = before.in_a_row + 1, 0.0
+    def _count_refusal(self, announcement: Announcement, reason: str) -> None:
+        topic = announcement.topic
+        if topic in self.suspensions:  # sent before it was
+            return
+        before = self._refusals.get(topic, _Refusals())
         if before.reason != reason:
             logger.warning("The broker %s refuses announcements on %s: %s", self._broker, topic, reason)
-        if count >= REFUSALS_OF_TOPIC:
-            seconds = pause(count - REFUSALS_OF_TOPIC + 1).total_seconds()
-            until = time.monotonic() + min(LONGEST_SUSPENSION, seconds)
-            self._suspend(topic, reason)
-        self._refusals[topic] = _Refusals(count, reason, until)
+        # A file that is refused alone, again and again, does not hold up the others of its topic.
+        files = before.files | {announcement.filename}
+        if not before.suspensions and len(files) < REFUSALS_OF_TOPIC:
+            self._refusals[topic] = _Refusals(files, reason=reason)
+            return
+        count = before.suspensions + 1
+        until = time.monotonic() + min(LONGEST_SUSPENSION, pause(count).total_seconds())
+        self._refusals[topic] = _Refusals(suspensions=count, reason=reason, until=until)
+        self._suspend(topic, reason)
 
     def _suspend(self, topic: str, reason: str) -> None:
         self.suspensions = {**self.suspensions, topic: reason}
@@ -386,8 +413,11 @@ class Messenger:
         now = time.monotonic()
         for topic in list(self.suspensions):
             if now >= self._refusals[topic].until:
-                self.suspensions = {name: reason for name, reason in self.suspensions.items() if name != topic}
-                self.outcomes.put(None)
+                self._resume(topic)
+
+    def _resume(self, topic: str) -> None:
+        self.suspensions = {name: reason for name, reason in self.suspensions.items() if name != topic}
+        self.outcomes.put(None)
 
     def _lost(self, client: Client, reason_code: ReasonCode) -> None:
         if client is not self._client:
@@ -396,16 +426,20 @@ class Messenger:
             self._log_trouble("lost the connection: %s", reason_code)
         self._hang_up()
 
-    def _accepted(self, client: Client, reason_code: ReasonCode, max_packet_bytes: int | None) -> None:
-        if client is self._client:
-            self._connack, self._max_packet_bytes = reason_code, max_packet_bytes
+    def _accepted(self, client: Client, reason_code: ReasonCode, properties: Properties | None) -> None:
+        if client is not self._client:
+            return
+        self._connack = reason_code
+        self._max_packet_bytes = getattr(properties, "MaximumPacketSize", None)
+        # paho does not heed it, and the broker ends the connection: MQTT 5, section 4.9.
+        self._max_in_flight = min(MAX_IN_FLIGHT, getattr(properties, "ReceiveMaximum", MAX_IN_FLIGHT))
 
     # --- paho's threads: these only leave a call -----------------------------------------------------------------
 
     def _on_connect(
         self, client: Client, userdata: Any, flags: ConnectFlags, reason_code: ReasonCode, properties: Properties | None
     ) -> None:
-        self._inbox.put(partial(self._accepted, client, reason_code, getattr(properties, "MaximumPacketSize", None)))
+        self._inbox.put(partial(self._accepted, client, reason_code, properties))
 
     def _on_disconnect(
         self,
@@ -415,7 +449,7 @@ class Messenger:
         reason_code: ReasonCode,
         properties: Properties | None,
     ) -> None:
-        if self._is_closing:
+        if self._closing.is_set():
             self._closed.set()
         self._inbox.put(partial(self._lost, client, reason_code))
 
@@ -427,7 +461,7 @@ class Messenger:
     def _log_trouble(self, message: str, *args: Any) -> None:
         """Log each kind of trouble once, until there is a connection again: retries go on for days."""
         trouble = message % args
-        if trouble not in self._troubles and not self._is_closing:
+        if trouble not in self._troubles and not self._closing.is_set():
             self._troubles.add(trouble)
             logger.warning("The broker %s %s", self._broker, trouble)
 
@@ -435,3 +469,9 @@ class Messenger:
 def make_client_id() -> str:
     """One of its own for each connection: two clients of one name would throw each other out for ever."""
     return f"iotsupport-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def packet_bytes(announcement: Announcement) -> int:
+    """Size of its PUBLISH packet: MQTT 5, section 3.3. Names of files are too short for a third byte of length."""
+    rest = 2 + len(announcement.topic.encode()) + 2 + 1 + len(announcement.payload)
+    return 1 + (1 if rest < 128 else 2) + rest

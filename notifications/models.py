@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
-from django.db import models, transaction
+from django.db import IntegrityError, models, transaction
 from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
@@ -32,12 +32,19 @@ class DebtQuerySet(models.QuerySet["Debt"]):
     def due(self) -> DebtQuerySet:
         """Owed, not paused, and not claimed by a process that lives; the most urgent first."""
         now = timezone.now()
-        is_due = Q(retry_at__isnull=True) | Q(retry_at__lte=now)
-        return self.owed().filter(is_due, self._is_free(now)).order_by("is_bulk", "owed_since", "pk")
+        # What lies further ahead than anybody writes it was written before the clock was set back.
+        is_paused = Q(retry_at__gt=now, retry_at__lt=now + 2 * LONGEST_PAUSE)
+        is_claimed = Q(claimed_until__gt=now, claimed_until__lt=now + 2 * LEASE)
+        return self.owed().exclude(is_paused).exclude(is_claimed).order_by("is_bulk", "owed_since", "pk")
 
-    @staticmethod
-    def _is_free(now: Any) -> Q:
-        return Q(claimed_until__isnull=True) | Q(claimed_until__lte=now)
+    def at_rest(self) -> DebtQuerySet:
+        """Those that no other transaction is changing: so nobody is waited for. Call it in a transaction.
+
+        What a save or a delete is changing has another revision afterwards, or is gone. If it is rolled back, what
+        should have been noted is not, and the file is announced once more.
+        """
+        pks = self.select_for_update(skip_locked=True).values("pk")
+        return DebtQuerySet(self.model, using=self.db).filter(pk__in=pks)
 
     def of(self, announcements: Iterable[Announcement]) -> Iterable[DebtQuerySet]:
         """The debts that are still as they were when these were made: a query set for each topic."""
@@ -47,7 +54,8 @@ class DebtQuerySet(models.QuerySet["Debt"]):
         for topic, group in by_topic.items():
             filenames = [announcement.filename for announcement in group]
             # Revisions are random: none is another file's.
-            yield self.filter(topic=topic, filename__in=filenames, revision__in=[a.revision for a in group])
+            revisions = [announcement.revision for announcement in group]
+            yield self.filter(topic=topic, filename__in=filenames, revision__in=revisions).at_rest()
 
 
 class DebtManager(models.Manager["Debt"]):
@@ -73,10 +81,13 @@ class DebtManager(models.Manager["Debt"]):
         }
         if trouble:
             values["last_error"] = trouble
-        # Two saves of one file wait for each other at its own row, so nobody else makes this row meanwhile.
-        owed = self.filter(topic=topic, filename=filename).update(owed_since=Coalesce("owed_since", now), **values)
-        if not owed:
-            self.create(topic=topic, filename=filename, owed_since=now, **values)
+        debt = self.filter(topic=topic, filename=filename)
+        if not debt.update(owed_since=Coalesce("owed_since", now), **values):
+            try:
+                with transaction.atomic(using=self.db):
+                    self.create(topic=topic, filename=filename, owed_since=now, **values)
+            except IntegrityError:  # announced again by hand at the same moment
+                debt.update(owed_since=Coalesce("owed_since", now), **values)
         return Announcement(topic, filename, revision, is_bulk)
 
     def owe_again(self, topic: str, filenames: Sequence[str]) -> None:
@@ -104,57 +115,72 @@ class DebtManager(models.Manager["Debt"]):
         """Forget a file that is deleted."""
         self.filter(topic=topic, filename=filename).delete()
 
+    def forget(self, announcement: Announcement) -> None:
+        """The file is not there any more, unless it was saved again since."""
+        with self._transaction():
+            for debts in self.get_queryset().of([announcement]):
+                debts.delete()
+
     def claim(self, claimed_by: str, topics: Sequence[str], limit: int) -> list[Announcement]:
         """Take over at most so many debts that are due; no other process announces them meanwhile."""
-        due = list(self.get_queryset().due().filter(topic__in=topics).values_list("pk", flat=True)[:limit])
-        if not due:  # without this, an idle server would write every other second
+        due = self.get_queryset().due().filter(topic__in=topics)
+        if not due.exists():  # without this, an idle server would write every other second
             return []
-        now, rows = timezone.now(), self.get_queryset().filter(pk__in=due)
-        until = now + LEASE
-        rows.filter(DebtQuerySet._is_free(now), owed_since__isnull=False).update(
-            claimed_by=claimed_by, claimed_until=until
-        )
-        claimed = rows.filter(claimed_by=claimed_by, claimed_until=until).order_by("is_bulk", "owed_since", "pk")
-        return [debt.announcement for debt in claimed]
+        with self._transaction():
+            debts = list(due.select_for_update(skip_locked=True)[:limit])
+            claimed = self.filter(pk__in=[debt.pk for debt in debts])
+            claimed.update(claimed_by=claimed_by, claimed_until=timezone.now() + LEASE)
+        return [debt.announcement for debt in debts]
 
     def renew(self, claimed_by: str, announcements: Iterable[Announcement]) -> None:
         """Go on keeping others from announcing these."""
-        for debts in self.get_queryset().of(announcements):
-            debts.owed().filter(claimed_by=claimed_by).update(claimed_until=timezone.now() + LEASE)
+        with self._transaction():
+            for debts in self.get_queryset().of(announcements):
+                debts.owed().filter(claimed_by=claimed_by).update(claimed_until=timezone.now() + LEASE)
 
     def settle(self, announcements: Iterable[Announcement]) -> None:
         """The broker acknowledged these. A file that was saved meanwhile stays owed."""
-        for debts in self.get_queryset().of(announcements):
-            debts.update(
-                owed_since=None,
-                announced_at=timezone.now(),
-                tries=0,
-                last_error="",
-                retry_at=None,
-                claimed_by="",
-                claimed_until=None,
-            )
+        with self._transaction():
+            for debts in self.get_queryset().of(announcements):
+                debts.update(
+                    owed_since=None,
+                    announced_at=timezone.now(),
+                    tries=0,
+                    last_error="",
+                    retry_at=None,
+                    claimed_by="",
+                    claimed_until=None,
+                )
 
-    def release(self, announcements: Iterable[Announcement]) -> None:
+    def release(self, claimed_by: str, announcements: Iterable[Announcement]) -> None:
         """Leave these to whichever process comes first."""
-        for debts in self.get_queryset().of(announcements):
-            debts.update(claimed_by="", claimed_until=None)
+        with self._transaction():
+            for debts in self.get_queryset().of(announcements):
+                debts.filter(claimed_by=claimed_by).update(claimed_by="", claimed_until=None)
 
     def release_all(self, claimed_by: str) -> None:
         """A process ends: leave all that it claimed."""
-        self.owed().filter(claimed_by=claimed_by).update(claimed_by="", claimed_until=None)
+        with self._transaction():
+            self.owed().filter(claimed_by=claimed_by).at_rest().update(claimed_by="", claimed_until=None)
 
     def note_failure(self, announcement: Announcement, reason: str, *, free_tries: int = 0) -> None:
         """An announcement failed: pause before the next try, longer each time, once ``free_tries`` are used up."""
-        for debts in self.get_queryset().of([announcement]):
-            for debt in debts.owed():
-                tries = debt.tries + 1
-                retry_at = timezone.now() + pause(tries - free_tries) if tries > free_tries else None
-                debts.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
+        with self._transaction():
+            for debts in self.get_queryset().of([announcement]):
+                for debt in debts.owed():
+                    tries = debt.tries + 1
+                    retry_at = timezone.now() + pause(tries - free_tries) if tries > free_tries else None
+                    debts.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
 
     def note_trouble(self, topic: str, reason: str) -> None:
         """Say of everything that is owed on a topic why it is not announced."""
-        self.owed().filter(topic=topic).exclude(last_error=reason).update(last_error=reason)
+        with self._transaction():
+            owed = self.owed().filter(topic=topic).exclude(last_error=reason)
+            owed.at_rest().update(last_error=reason)
+
+    def _transaction(self) -> Any:
+        """Of its own, or the one that is open: without a savepoint, for nobody goes on after an error."""
+        return transaction.atomic(using=self.db, savepoint=False)
 
 
 def make_revision() -> int:

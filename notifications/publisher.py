@@ -104,13 +104,12 @@ class Publisher:
         left stays owed.
         """
         parts, self._parts = self._parts, None
+        was_serving, self._is_serving = self._is_serving, False
         if parts is None:
             return
         messenger, ledger = parts
         with messenger.changed:
-            messenger.changed.wait_for(
-                lambda: messenger.is_idle and (self._is_serving or ledger.is_clear), STOP_SECONDS
-            )
+            messenger.changed.wait_for(lambda: messenger.is_idle and (was_serving or ledger.is_clear), STOP_SECONDS)
         messenger.close()
         ledger.close(NOTE_SECONDS)
         metrics.ENABLED.set(0)

@@ -1,8 +1,10 @@
+import json
 import logging
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 from prometheus_client import REGISTRY
@@ -12,7 +14,9 @@ from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT, Certificates, Mosquitto, Subscriber
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Debt
 from notifications.publisher import publisher
+from notifications.tests.scripted_broker import ScriptedBroker
 
 
 @pytest.fixture(scope="session")
@@ -42,16 +46,24 @@ def make_broker(tmp_path):
 
 
 @pytest.fixture
+def scripted_broker():
+    with ScriptedBroker() as broker:
+        yield broker
+
+
+@pytest.fixture
 def start(settings):
     """Start the publisher with these settings; it is stopped after the test."""
 
-    def start(url, *, until_connected=True, **more_settings):
+    def start(url, *, until_connected=True, serving=True, **more_settings):
         settings.MQTT_URL = url
         for name, value in more_settings.items():
             setattr(settings, name, value)
         publisher.start()
+        if serving:
+            publisher.serve()
         if until_connected:
-            wait_until(lambda connection: connection.is_connected)
+            eventually(lambda: publisher.state() == "connected")
         return publisher
 
     yield start
@@ -64,6 +76,13 @@ def subscriber(shared_broker, start):
     start(shared_broker.url)
     with Subscriber(shared_broker.port) as subscriber:
         yield subscriber
+
+
+def heard(subscriber):
+    """What arrived of all that was saved, as topics and file names."""
+    wait_until_paid()
+    subscriber.publish(CONFIGS_TOPIC, b"last")
+    return [(message.topic, json.loads(message.payload)["filename"]) for message in subscriber.before(b"last")]
 
 
 class Log(logging.Handler):
@@ -126,16 +145,21 @@ def run(environment, *arguments):
     return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
 
 
-def wait_until(condition):
-    """Wait until a condition of the publisher's connection holds."""
-    connection = publisher._connection
-    assert connection is not None
-    with connection._changed:
-        assert connection._changed.wait_for(lambda: condition(connection), LIMIT), vars(connection)
+def eventually(is_so, look=lambda: None):
+    """Wait until something holds; ``look`` says more where it never does."""
+    deadline, pause = time.monotonic() + LIMIT, threading.Event()
+    while not is_so():
+        assert time.monotonic() < deadline, look()
+        pause.wait(0.005)
 
 
-def wait_until_settled():
-    wait_until(lambda connection: connection._is_idle())
+def wait_until_paid():
+    """Wait until everything that was saved is struck off."""
+    eventually(lambda: not Debt.objects.owed().exists(), lambda: list(Debt.objects.owed().values()))
+
+
+def debt_of(config):
+    return Debt.objects.get(filename=config.filename)
 
 
 def save_config(number=1, name="lamp"):

@@ -11,21 +11,16 @@ from django.db import transaction
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.mirror import MirrorBehindError
 from iotsupport.tests.mosquitto import Subscriber
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Debt
 from notifications.publisher import publisher
-from notifications.tests.conftest import save_config, upload_asset
+from notifications.tests.conftest import heard, save_config, upload_asset, wait_until_paid
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-CONFIGS = "iotsupport/updates/configs"
-ASSETS = "iotsupport/updates/assets"
-
-
-def heard(subscriber):
-    """What arrived before a last announcement, which comes the same way."""
-    publisher.publish(CONFIGS, "last.json")
-    return [(message.topic, message.payload) for message in subscriber.before(b'{"filename": "last.json"}')]
+LAMP = (CONFIGS_TOPIC, "aa-bb-cc-dd-ee-01.json")
+FIRMWARE = (ASSETS_TOPIC, "firmware.bin")
 
 
 def test_announces_a_created_configuration(subscriber):
@@ -41,9 +36,10 @@ def test_announces_a_created_configuration(subscriber):
 
 def test_announces_an_uploaded_asset_and_its_replacement(subscriber):
     upload_asset("firmware.bin", b"one")
+    first = heard(subscriber)
     upload_asset("firmware.bin", b"two")
 
-    assert heard(subscriber) == [(ASSETS, b'{"filename": "firmware.bin"}')] * 2
+    assert first == heard(subscriber) == [("iotsupport/updates/assets", "firmware.bin")]
 
 
 def test_announces_a_name_with_other_letters(subscriber):
@@ -52,78 +48,113 @@ def test_announces_a_name_with_other_letters(subscriber):
     assert json.loads(subscriber.next().payload) == {"filename": 'größe "1".bin'}
 
 
-def test_announces_every_save(subscriber):
+def test_announces_every_file(subscriber):
     for number in range(50):
-        save_config(number % 5, name=f"lamp {number}")
+        save_config(number)
 
     assert len(heard(subscriber)) == 50
+
+
+def test_announces_after_the_last_of_many_saves(shared_broker, start):
+    def read(message):
+        with DeviceConfig.storage().open(json.loads(message.payload)["filename"]) as file:
+            return file.read()
+
+    start(shared_broker.url)
+    with Subscriber(shared_broker.port, look=read) as subscriber:
+        for number in range(30):
+            config = save_config(1, name=f"lamp {number}")
+        wait_until_paid()
+        subscriber.publish(ASSETS_TOPIC, b'{"filename": "aa-bb-cc-dd-ee-01.json"}')
+        messages = []
+        while (message := subscriber.next()).topic == CONFIGS_TOPIC:
+            messages.append(message)
+
+    assert messages[-1].seen == config.content_bytes
+    assert len(messages) <= 30
 
 
 def test_announces_nothing_before_the_commit(subscriber):
     with transaction.atomic():
         save_config(1)
-        publisher.publish(CONFIGS, "before-the-commit.json")
+        subscriber.publish(CONFIGS_TOPIC, b"before the commit")
 
-    assert [payload for _, payload in heard(subscriber)] == [
-        b'{"filename": "before-the-commit.json"}',
-        b'{"filename": "aa-bb-cc-dd-ee-01.json"}',
-    ]
+    assert subscriber.before(b"before the commit") == []
+    assert heard(subscriber) == [LAMP]
 
 
-def test_announces_nothing_that_is_rolled_back(subscriber):
+def test_announces_and_owes_nothing_that_is_rolled_back(subscriber):
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         save_config(1)
         upload_asset()
         raise ZeroDivisionError
 
+    assert not Debt.objects.exists()
     assert heard(subscriber) == []
 
 
-def test_announces_nothing_that_is_refused(subscriber):
+def test_a_rolled_back_save_leaves_the_earlier_announcement_settled(subscriber):
+    save_config(1)
+    heard(subscriber)
+
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        save_config(1, name="changed")
+        raise ZeroDivisionError
+
+    assert not Debt.objects.owed().exists()
+    assert heard(subscriber) == []
+
+
+def test_announces_and_owes_nothing_that_is_refused(subscriber):
     with pytest.raises(ValidationError):
         DeviceConfig.objects.create(mac_address="aa-bb-cc-dd-ee-ff", content="[]")
 
+    assert not Debt.objects.exists()
     assert heard(subscriber) == []
 
 
-def test_announces_no_delete(subscriber):
+def test_announces_no_delete_and_forgets_the_file(subscriber):
     config, asset = save_config(1), upload_asset()
+    save_config(2)
     saved = heard(subscriber)
 
     config.delete()
     DeviceConfig.objects.all().delete()
     asset.delete()
 
-    assert len(saved) == 2
+    assert len(saved) == 3
+    assert not Debt.objects.exists()
     assert heard(subscriber) == []
 
 
 def test_announces_no_fixture(subscriber, tmp_path):
     config, fixture = save_config(1), tmp_path / "configs.json"
-    fixture.write_text(serialize("json", [config]))
+    fixture.write_text(serialize("json", [config, upload_asset()]))
     heard(subscriber)
 
     call_command("loaddata", fixture, verbosity=0)
 
+    assert not Debt.objects.owed().exists()
     assert heard(subscriber) == []
 
 
-def test_announces_nothing_while_off(shared_broker, settings):
+def test_announces_and_records_nothing_while_off(shared_broker, settings):
     settings.MQTT_URL = ""
     publisher.start()
 
     with Subscriber(shared_broker.port) as subscriber:
         save_config(1)
         upload_asset()
-        subscriber.publish(CONFIGS, b"last")
+        subscriber.publish(CONFIGS_TOPIC, b"last")
 
         assert subscriber.before(b"last") == []
+    assert not Debt.objects.exists()
     assert publisher.state() == "off"
 
 
 def test_announces_when_the_new_bytes_can_be_read(shared_broker, start):
     def read(message):
-        storage = storages["configs" if message.topic == CONFIGS else "assets"]
+        storage = storages["configs" if message.topic == CONFIGS_TOPIC else "assets"]
         with storage.open(json.loads(message.payload)["filename"]) as file:
             return file.read()
 
@@ -137,28 +168,16 @@ def test_announces_when_the_new_bytes_can_be_read(shared_broker, start):
             assert asset.is_mirrored()
 
 
-def test_announces_nothing_when_the_file_is_not_in_place(subscriber):
-    obstacle = DeviceConfig.storage().directory / "aa-bb-cc-dd-ee-a1.json"
-    obstacle.mkdir()
-
-    with pytest.raises(MirrorBehindError):
-        save_config(0xA1)
-
-    obstacle.rmdir()
-    assert DeviceConfig.objects.count() == 1
-    assert heard(subscriber) == []
-
-
-def test_saves_although_the_publisher_fails(subscriber, monkeypatch):
-    def fail(topic, filename):
+def test_saves_and_owes_although_the_publisher_fails(subscriber, monkeypatch):
+    def fail(announcement, *, is_claimed):
         raise RuntimeError("broken")
 
     with monkeypatch.context() as patched:
-        patched.setattr(publisher, "publish", fail)
+        patched.setattr(publisher, "announce", fail)
         save_config(1)
 
     assert DeviceConfig.objects.count() == 1
-    assert heard(subscriber) == []
+    assert Debt.objects.owed().count() == 1
 
 
 def test_an_asset_is_an_asset(subscriber):
@@ -166,5 +185,5 @@ def test_an_asset_is_an_asset(subscriber):
     save_config(1)
     upload_asset()
 
-    assert [topic for topic, _ in heard(subscriber)] == [CONFIGS, ASSETS]
+    assert heard(subscriber) == [LAMP, FIRMWARE]
     assert Asset.objects.count() == 1
