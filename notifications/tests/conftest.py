@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
 from iotsupport.tests.mosquitto import LIMIT, Certificates, Mosquitto, Subscriber
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt

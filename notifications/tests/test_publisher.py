@@ -6,11 +6,15 @@ import pytest
 from prometheus_client import REGISTRY
 
 from devices.models import DeviceConfig
+from iotsupport.bulk import bulk_change
 from iotsupport.tests.mosquitto import Subscriber, free_port
-from notifications import connection
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications import messenger
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
+from notifications.models import Debt
 from notifications.publisher import publisher
-from notifications.tests.conftest import save_config, upload_asset, wait_until, wait_until_settled
+from notifications.tests.conftest import debt_of, eventually, heard, save_config, upload_asset, wait_until_paid
+
+pytestmark = pytest.mark.django_db(transaction=True)
 
 ACCOUNT = {"MQTT_USERNAME": "server", "MQTT_PASSWORD": "p@ss:word/"}
 USERS = {"server": "p@ss:word/", "device": "secret"}
@@ -28,14 +32,16 @@ def test_shows_both_topics_from_the_start():
 
 
 def test_counts_each_attempt_once(subscriber, attempts):
-    for number in range(300):
-        publisher.publish(CONFIGS_TOPIC, f"{number}.json")
-    publisher.publish(ASSETS_TOPIC, "firmware.bin")
-    messages = subscriber.take(301)
-    wait_until_settled()
+    for number in range(40):
+        save_config(number)
+    with bulk_change():
+        for number in range(40, 60):
+            save_config(number)
+    upload_asset()
+    messages = heard(subscriber)
 
-    assert len({message.payload for message in messages}) == 301
-    assert attempts() == (300, 0, 300)
+    assert len(set(messages)) == len(messages) == 61
+    assert attempts() == (60, 0, 60)
     assert attempts(ASSETS_TOPIC) == (1, 0, 1)
 
 
@@ -69,7 +75,7 @@ def test_starts_once(shared_broker, start):
 def test_stops_twice(shared_broker, start):
     first_line = len(shared_broker.lines)
     start(shared_broker.url)
-    publisher.publish(CONFIGS_TOPIC, "a.json")
+    save_config(1)
 
     publisher.stop()
     publisher.stop()
@@ -77,23 +83,74 @@ def test_stops_twice(shared_broker, start):
     shared_broker.wait_for_log("Received DISCONNECT from iotsupport-", after=first_line)
 
 
+def test_stops_when_what_was_handed_over_is_acknowledged(subscriber):
+    for number in range(20):
+        save_config(number)
+    publisher.stop()
+
+    assert len({message.payload for message in subscriber.take(20)}) == 20
+    assert not Debt.objects.owed().exists()
+
+
 def test_starts_again_after_it_was_stopped(subscriber, start, shared_broker):
     publisher.stop()
-    publisher.publish(CONFIGS_TOPIC, "while-off.json")
+    save_config(1)  # off: nobody owes it
     start(shared_broker.url)
-    publisher.publish(CONFIGS_TOPIC, "a.json")
+    save_config(2)
 
-    assert subscriber.next().payload == b'{"filename": "a.json"}'
+    assert [filename for _, filename in heard(subscriber)] == ["aa-bb-cc-dd-ee-02.json"]
+
+
+def test_does_nothing_while_it_is_off(attempts):
+    publisher.announce(Announcement(CONFIGS_TOPIC, "a.json", 1), is_claimed=True)
+    publisher.pay()
+    publisher.start_in_child()
+    publisher.stop()
+
+    assert publisher.state() == "off"
+    assert not publisher.is_on
+    assert publisher.claimant(CONFIGS_TOPIC) == publisher.trouble(CONFIGS_TOPIC) == ""
+    assert attempts() == (0, 0, 0)
+
+
+def test_serves_from_the_start_where_it_was_told_before(shared_broker, settings):
+    Debt.objects.owe(CONFIGS_TOPIC, "gone.json", is_bulk=False)
+    settings.MQTT_URL = shared_broker.url
+    try:
+        publisher.serve()
+        publisher.start()
+
+        eventually(lambda: not Debt.objects.exists())
+    finally:
+        publisher.stop()
+
+
+def test_a_command_that_saves_nothing_pays_no_debts_of_others(scripted_broker, start, attempts):
+    Debt.objects.owe(CONFIGS_TOPIC, "gone.json", is_bulk=False)
+    start(scripted_broker.url, serving=False)
+    publisher.stop()
+
+    assert Debt.objects.owed().count() == 1
+
+
+def test_a_command_waits_for_what_it_saved(scripted_broker, start):
+    start(scripted_broker.url, serving=False)
+    with bulk_change():
+        for number in range(30):
+            save_config(number)
+    publisher.stop()
+
+    assert len(set(scripted_broker.heard)) == 30
+    assert not Debt.objects.owed().exists()
 
 
 def test_is_a_client_of_its_own_each_time():
-    ids = {connection.make_client_id() for _ in range(10)}
+    ids = {messenger.make_client_id() for _ in range(10)}
 
     assert len(ids) == 10
     assert all(re.fullmatch(r"iotsupport-.+-\d+-[0-9a-f]{8}", client_id) for client_id in ids)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_speaks_mqtt_5_over_tls_with_a_password(make_broker, start, certificates):
     broker = make_broker(users=USERS, certificates=certificates)
     start(broker.url, MQTT_CA_FILE=str(certificates.ca_file), **ACCOUNT)
@@ -112,7 +169,6 @@ def test_takes_the_credentials_from_the_url(make_broker, start):
     assert publisher.state() == "connected"
 
 
-@pytest.mark.django_db(transaction=True)
 def test_saves_with_a_wrong_password(make_broker, start, attempts, log):
     broker = make_broker(users=USERS)
     start(broker.url, until_connected=False, MQTT_USERNAME="server", MQTT_PASSWORD="hunter2")
@@ -120,13 +176,12 @@ def test_saves_with_a_wrong_password(make_broker, start, attempts, log):
 
     save_config(1)
 
-    assert DeviceConfig.objects.count() == 1
-    assert attempts() == (0, 1, 1)
+    assert DeviceConfig.objects.count() == Debt.objects.owed().count() == 1
+    assert attempts() == (0, 1, 0)
     assert log.warnings == [f"WARNING The broker {broker.url} refuses the connection: Not authorized"]
     assert "hunter2" not in str(log.messages)
 
 
-@pytest.mark.django_db(transaction=True)
 def test_saves_with_an_unknown_host(start, attempts, log):
     # Too long for the domain name system, so that no name server is asked.
     start(f"mqtt://{'broker.' * 40}invalid", until_connected=False)
@@ -134,37 +189,34 @@ def test_saves_with_an_unknown_host(start, attempts, log):
 
     save_config(1)
 
-    assert attempts() == (0, 1, 1)
+    assert Debt.objects.owed().count() == 1
+    assert attempts() == (0, 1, 0)
     assert "invalid:1883 cannot be reached: [Errno -2] Name or service not known" in log.warnings[0]
 
 
-@pytest.mark.django_db(transaction=True)
 def test_announces_each_file_once_when_the_broker_is_back(make_broker, start, attempts, log):
     broker = make_broker()
     start(broker.url)
     with Subscriber(broker.port) as subscriber:
         broker.stop()
         log.wait_for("cannot be reached: [Errno 111] Connection refused")
-        for number in [1, 2, 1, 1]:
-            save_config(number, name="changed")
+        for number in range(100):
+            save_config(number % 2, name=f"lamp {number}")
         upload_asset()
         while_away = attempts()
+        rows = Debt.objects.count()
         broker.start()
+        messages = heard(subscriber)
 
-        payloads = [message.payload for message in subscriber.take(3)]
-        publisher.publish(CONFIGS_TOPIC, "last.json")
-        more = subscriber.before(b'{"filename": "last.json"}')
-        wait_until_settled()
-
-    assert payloads == [
-        b'{"filename": "aa-bb-cc-dd-ee-01.json"}',
-        b'{"filename": "aa-bb-cc-dd-ee-02.json"}',
-        b'{"filename": "firmware.bin"}',
+    assert sorted(messages) == [
+        (ASSETS_TOPIC, "firmware.bin"),
+        (CONFIGS_TOPIC, "aa-bb-cc-dd-ee-00.json"),
+        (CONFIGS_TOPIC, "aa-bb-cc-dd-ee-01.json"),
     ]
-    assert more == []
-    assert while_away == (0, 4, 4)
-    assert attempts() == (3, 4, 7)
-    assert attempts(ASSETS_TOPIC) == (1, 1, 2)
+    assert rows == 3
+    assert while_away == (0, 100, 0)
+    assert attempts() == (2, 100, 2)
+    assert attempts(ASSETS_TOPIC) == (1, 1, 1)
     assert len(log.warnings) == len(set(log.warnings)) == 2
 
 
@@ -172,63 +224,67 @@ def test_announces_again_what_a_crash_left_unacknowledged(make_broker, start, at
     broker = make_broker()
     start(broker.url)
     broker.freeze()
-    publisher.publish(CONFIGS_TOPIC, "a.json")
+    config = save_config(1)
     broker.kill()
-    wait_until(lambda connection: not connection.is_connected)
-
+    eventually(lambda: debt_of(config).tries == 1)
+    reason = debt_of(config).last_error
     broker.start()
-    wait_until_settled()
+    wait_until_paid()
 
-    assert attempts() == (1, 0, 1)
+    assert reason == "The connection to the broker ended before it acknowledged."
+    assert attempts() == (1, 1, 2)
     broker.wait_for_log(f"Received PUBLISH from iotsupport-.* '{CONFIGS_TOPIC}'")
 
 
-def test_waits_for_a_frozen_broker_only_in_the_background(make_broker, start, attempts):
+def test_saves_while_the_broker_is_frozen_and_announces_all_when_it_goes_on(make_broker, start):
     broker = make_broker()
     start(broker.url)
     with Subscriber(broker.port) as subscriber:
         broker.freeze()
-        for number in range(700):
-            publisher.publish(CONFIGS_TOPIC, f"{number}.json")
-        while_frozen = attempts()
+        for number in range(60):
+            save_config(number)
+        owed = Debt.objects.owed().count()
         broker.thaw()
+        messages = heard(subscriber)
 
-        assert len({message.payload for message in subscriber.take(700)}) == 700
-        wait_until_settled()
-
-    # What cannot be handed over at once is an attempt that failed.
-    assert while_frozen == (0, 200, 700)
-    assert attempts() == (700, 200, 900)
+    assert owed == 60
+    assert len(set(messages)) == len(messages) == 60
 
 
-def test_counts_what_the_broker_refuses(make_broker, start, attempts, log):
+def test_announces_the_other_topic_where_the_broker_refuses_one(make_broker, start, attempts, log):
+    """This Mosquitto also drops the connection after each refusal."""
     broker = make_broker(acl=f"topic write {CONFIGS_TOPIC}\ntopic read #\n")
     start(broker.url)
 
-    # All at once: this Mosquitto also drops the connection after each refusal.
-    broker.freeze()
-    publisher.publish(ASSETS_TOPIC, "a.bin")
-    publisher.publish(ASSETS_TOPIC, "b.bin")
-    publisher.publish(CONFIGS_TOPIC, "a.json")
-    broker.thaw()
-    wait_until_settled()
+    with Subscriber(broker.port) as subscriber:
+        with bulk_change():
+            for number in range(5):
+                upload_asset(f"{number}.bin")
+        for number in range(5):
+            save_config(number)
+        eventually(lambda: not Debt.objects.owed().filter(topic=CONFIGS_TOPIC).exists())
+        configs = {message.payload for message in subscriber.take(5)}
 
-    assert attempts(ASSETS_TOPIC) == (0, 2, 2)
-    assert attempts(CONFIGS_TOPIC) == (1, 0, 1)
+    eventually(lambda: Debt.objects.owed().filter(last_error="Not authorized").count() == 5)
+    assert len(configs) == 5
+    assert attempts(ASSETS_TOPIC)[0] == 0
+    assert attempts(CONFIGS_TOPIC)[0] == 5
     refusals = [message for message in log.warnings if "refuses" in message]
     assert refusals == [f"WARNING The broker {broker.url} refuses announcements on {ASSETS_TOPIC}: Not authorized"]
 
 
-def test_counts_as_failed_what_is_not_acknowledged_at_the_end(make_broker, start, attempts, log):
+def test_leaves_owed_what_is_not_acknowledged_at_the_end(make_broker, start, attempts, log):
     broker = make_broker()
     start(broker.url)
     broker.freeze()
-    publisher.publish(CONFIGS_TOPIC, "a.json")
+    config = save_config(1)
 
     publisher.stop()
 
+    assert debt_of(config).owed_since is not None
+    assert debt_of(config).claimed_by == ""
     assert attempts() == (0, 1, 1)
-    assert log.warnings == [f"WARNING 1 files were not announced: {broker.url} did not acknowledge them in time"]
+    assert log.warnings == ["WARNING 1 files are still to be announced: a server does it when it and the broker run"]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +299,9 @@ def test_counts_as_failed_what_is_not_acknowledged_at_the_end(make_broker, start
 )
 def test_is_off_with_one_logged_error_where_the_settings_are_wrong(start, log, values, message):
     start(values.pop("MQTT_URL"), until_connected=False, **values)
-    publisher.publish(CONFIGS_TOPIC, "a.json")
+    save_config(1)
 
+    assert not Debt.objects.exists()
     assert publisher.state() == "off"
     assert gauges() == [0, 0]
     assert log.warnings == [f"ERROR Nothing will be announced: {message}"]

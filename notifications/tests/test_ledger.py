@@ -1,0 +1,500 @@
+"""What is owed is handed out, and struck off by the broker's word: whatever broker, database and disk do."""
+
+import sqlite3
+import threading
+from contextlib import contextmanager
+from datetime import timedelta
+
+import pytest
+from django.db import connection, connections
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from devices.models import DeviceConfig
+from iotsupport.bulk import bulk_change
+from iotsupport.mirror import MirrorBehindError
+from iotsupport.tests.mosquitto import LIMIT
+from notifications import ledger as ledger_module
+from notifications import messenger as messenger_module
+from notifications import models
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
+from notifications.models import Debt
+from notifications.publisher import publisher
+from notifications.tests.conftest import debt_of, eventually, save_config, upload_asset, wait_until_paid
+from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+sqlite_only = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="It is about SQLite's one lock.")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Look around more often, and pause for less."""
+    monkeypatch.setattr(ledger_module, "REGULAR_SECONDS", 0.1)
+    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=0.1))
+
+
+@pytest.fixture
+def broker(scripted_broker, start):
+    """A broker, and the publisher connected to it."""
+    start(scripted_broker.url)
+    return scripted_broker
+
+
+@pytest.fixture
+def impatient_ledger(monkeypatch):
+    """New connections to the database wait for a lock only a moment."""
+    options = connections.settings["default"]["OPTIONS"]
+    monkeypatch.setitem(options, "timeout", 0.05)
+
+
+@contextmanager
+def locked_database():
+    """Somebody writes all the time."""
+    other = sqlite3.connect(connection.settings_dict["NAME"], isolation_level=None, timeout=LIMIT)
+    other.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    finally:
+        other.rollback()
+        other.close()
+
+
+def name(number):
+    return f"aa-bb-cc-dd-ee-{number:02x}.json"
+
+
+def note(number, **values):
+    """Change what is noted of a configuration's debt."""
+    Debt.objects.filter(filename=name(number)).update(**values)
+
+
+# --- Struck off by the broker's word -----------------------------------------------------------------------------
+
+
+def test_is_owed_until_it_is_acknowledged(broker):
+    broker.hold()
+    config = save_config(1)
+    broker.wait_for_heard(name(1))
+    sent = debt_of(config)
+    broker.release()
+    wait_until_paid()
+
+    assert sent.owed_since is not None
+    assert sent.announced_at is None
+    assert debt_of(config).announced_at is not None
+
+
+def test_the_acknowledgement_of_an_earlier_version_strikes_nothing_off(broker):
+    broker.hold()
+    save_config(1, name="earlier")
+    broker.wait_for_heard(name(1))
+    with bulk_change():
+        config = save_config(1, name="later")
+    note(1, claimed_by="another", claimed_until=timezone.now() + timedelta(seconds=5))
+    broker.release()
+    save_config(2)
+    eventually(lambda: Debt.objects.get(filename=name(2)).owed_since is None)
+
+    assert debt_of(config).owed_since is not None
+    note(1, claimed_until=None)
+    wait_until_paid()
+
+
+def test_a_version_saved_while_the_earlier_one_is_in_flight_is_announced_too(broker):
+    broker.hold()
+    save_config(1, name="earlier")
+    broker.wait_for_heard(name(1))
+    save_config(1, name="later")
+    broker.release()
+    wait_until_paid()
+
+    assert broker.heard == [name(1)] * 2
+
+
+def test_many_are_struck_off_together(broker, monkeypatch):
+    """One update for each topic and batch: a save takes its turn in between."""
+    batches, settle = [], models.DebtManager.settle
+
+    def count(debts, announcements):
+        announcements = list(announcements)
+        if announcements:
+            batches.append(len(announcements))
+        settle(debts, announcements)
+
+    monkeypatch.setattr(models.DebtManager, "settle", count)
+    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.5)
+    broker.hold()
+    for number in range(20):
+        save_config(number)
+    broker.wait_for(lambda: len(set(broker.heard)) == 20)
+    broker.release()
+    wait_until_paid()
+
+    assert sum(batches) == 20
+    assert len(batches) <= 3
+
+
+def test_a_refusal_is_kept_with_its_reason_and_tried_again(broker):
+    broker.refused[name(1)] = QUOTA_EXCEEDED
+    config = save_config(1)
+    eventually(lambda: debt_of(config).tries >= 2)
+    refused = debt_of(config)
+    broker.refused.clear()
+    wait_until_paid()
+
+    assert refused.last_error == "Quota exceeded"
+    assert refused.owed_since is not None
+    assert (debt_of(config).tries, debt_of(config).last_error) == (0, "")
+    assert broker.connections == 1
+
+
+def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
+    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(hours=1))
+    monkeypatch.setattr(models, "LONGEST_PAUSE", timedelta(hours=3))
+    broker.refused[name(1)] = QUOTA_EXCEEDED
+    config, pauses = save_config(1), []
+    for tries in [1, 2, 3]:
+        eventually(lambda tries=tries: debt_of(config).tries == tries)
+        pauses.append(round((debt_of(config).retry_at - timezone.now()).total_seconds() / 3600))
+        note(1, retry_at=None)
+        publisher.pay()
+
+    assert pauses == [1, 2, 3]
+
+
+def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
+    """Neither one that is refused, nor one that is never acknowledged, nor one that ends the connection."""
+    monkeypatch.setattr(messenger_module, "ACKNOWLEDGE_TIMEOUT", 0.5)
+    monkeypatch.setattr(messenger_module, "ISOLATION_SECONDS", 0.1)
+    monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=1))
+    broker.refused[name(1)], bad = QUOTA_EXCEEDED, {name(1), name(2), name(3)}
+    broker.ignored.add(name(2))
+    broker.fatal.add(name(3))
+
+    with bulk_change():
+        for number in range(1, 60):
+            save_config(number)
+
+    eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == bad)
+    assert debt_of(save_config(1)).last_error
+    broker.refused.clear()
+    broker.ignored.clear()
+    broker.fatal.clear()
+    wait_until_paid()
+
+
+def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeypatch):
+    monkeypatch.setattr(messenger_module, "LONGEST_SUSPENSION", 0.5)
+    broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    with bulk_change():
+        for number in range(10):
+            upload_asset(f"{number}.bin")
+    save_config(1)
+    eventually(lambda: Debt.objects.owed().filter(last_error="Not authorized").count() == 10)
+    config = save_config(2)
+    eventually(lambda: debt_of(config).owed_since is None)
+
+    assert set(Debt.objects.owed().values_list("topic", flat=True)) == {ASSETS_TOPIC}
+    broker.refused.clear()
+    wait_until_paid()
+
+
+def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker):
+    broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    for number in range(3):
+        upload_asset(f"{number}.bin")
+    eventually(lambda: publisher.trouble(ASSETS_TOPIC))
+    asset = upload_asset("another.bin")
+
+    assert debt_of(asset).last_error == "Not authorized"
+    assert len(broker.heard) == 3
+    broker.refused.clear()
+
+
+# --- Paid after trouble ------------------------------------------------------------------------------------------
+
+
+def test_pays_what_others_left_when_it_starts(scripted_broker, start):
+    save_config(1)  # off: nobody owes anything
+    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+    start(scripted_broker.url)
+    wait_until_paid()
+
+    assert scripted_broker.heard == [name(1)]
+
+
+def test_pays_what_others_left_within_its_regular_interval(broker):
+    save_config(1)
+    wait_until_paid()
+    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+    wait_until_paid()
+
+    assert broker.heard == [name(1)] * 2
+
+
+def test_sends_nothing_when_it_starts_and_nothing_is_owed(broker, scripted_broker, start):
+    save_config(1)
+    wait_until_paid()
+    publisher.stop()
+    start(scripted_broker.url)
+    save_config(2)
+    wait_until_paid()
+
+    assert broker.heard == [name(1), name(2)]
+
+
+def test_a_hundred_saves_while_the_broker_is_away_are_one_message(broker):
+    broker.connack = NOT_AUTHORIZED
+    broker.drop()
+    eventually(lambda: publisher.state() == "disconnected")
+    for number in range(100):
+        save_config(1, name=f"lamp {number}")
+    rows = Debt.objects.count()
+    broker.connack = 0
+    wait_until_paid()
+
+    assert rows == 1
+    assert broker.heard == [name(1)]
+
+
+def test_the_end_of_a_connection_is_no_reason_to_pause(broker):
+    broker.hold()
+    config = save_config(1)
+    for times in [1, 2, 3]:
+        broker.wait_for_heard(*[name(1)] * times)
+        broker.drop()
+        eventually(lambda times=times: debt_of(config).tries == times)
+        assert debt_of(config).retry_at is None
+    broker.release()
+    wait_until_paid()
+
+
+def test_leaves_alone_what_a_living_process_claimed_and_takes_over_what_a_dead_one_did(broker):
+    for number in [1, 2]:
+        save_config(number)
+    wait_until_paid()
+    alive = Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False, claimed_by="alive")
+    Debt.objects.owe(CONFIGS_TOPIC, name(2), is_bulk=False, claimed_by="dead")
+    note(2, claimed_until=timezone.now())
+    broker.wait_for_heard(name(2), name(2))
+    save_config(3)  # it comes after what was due
+    broker.wait_for_heard(name(3))
+
+    assert broker.heard.count(name(1)) == 1
+    Debt.objects.release("alive", [alive])
+    wait_until_paid()
+
+
+def test_keeps_its_claim_on_what_it_holds(broker):
+    broker.hold()
+    config = save_config(1)
+    broker.wait_for_heard(name(1))
+    first = debt_of(config).claimed_until
+    eventually(lambda: debt_of(config).claimed_until > first)
+
+    assert Debt.objects.claim("another", TOPICS, 10) == []
+    assert broker.heard == [name(1)]
+    broker.release()
+    wait_until_paid()
+
+
+def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(broker):
+    broker.hold()
+    save_config(1)
+    broker.wait_for_heard(name(1))
+    note(1, claimed_until=timezone.now())
+    eventually(lambda: Debt.objects.get().claimed_until > timezone.now())
+    save_config(2)
+    broker.wait_for_heard(name(2))
+    broker.release()
+    wait_until_paid()
+
+    assert broker.heard == [name(1), name(2)]
+
+
+def test_releases_its_claims_when_it_stops(broker):
+    broker.hold()
+    with bulk_change():
+        for number in range(5):
+            save_config(number)
+    broker.wait_for(lambda: broker.heard)
+    publisher.stop()
+
+    assert not Debt.objects.exclude(claimed_by="").exists()
+    assert Debt.objects.owed().count() == 5
+
+
+def test_asks_little_while_nothing_is_owed(broker):
+    save_config(1)
+    wait_until_paid()
+    with CaptureQueriesContext(connection) as captured:
+        assert Debt.objects.claim("here", TOPICS, 100) == []
+
+    assert [query["sql"].split()[0] for query in captured] == ["SELECT"]
+
+
+# --- A bulk ------------------------------------------------------------------------------------------------------
+
+
+def test_a_bulk_goes_out_at_the_pace_of_the_settings_and_a_person_ahead_of_it(scripted_broker, start):
+    start(scripted_broker.url, MQTT_PUBLISH_RATE=20)
+    with bulk_change():
+        for number in range(40):
+            save_config(number)
+    scripted_broker.wait_for(lambda: len(scripted_broker.heard) >= 3)
+    before = len(scripted_broker.heard)
+    save_config(0xEE)
+    scripted_broker.wait_for_heard(name(0xEE))
+    place = scripted_broker.heard.index(name(0xEE))
+
+    assert place <= before + 5
+    wait_until_paid()
+    assert len(scripted_broker.heard) == 41
+
+
+# --- The database in trouble -------------------------------------------------------------------------------------
+
+
+@sqlite_only
+def test_notes_later_what_was_acknowledged_while_the_database_was_locked(impatient_ledger, broker, log):
+    broker.hold()
+    configs = [save_config(number) for number in range(3)]
+    broker.wait_for(lambda: len(broker.heard) == 3)
+    with locked_database():
+        broker.release()
+        log.wait_for("WARNING The database does not answer; what was announced is noted later: database is locked")
+        still_owed = Debt.objects.owed().count()
+    wait_until_paid()
+
+    assert still_owed == len(configs)
+    assert len(broker.heard) == 3
+    assert len([line for line in log.warnings if "does not answer" in line]) == 1
+
+
+@sqlite_only
+def test_goes_on_when_a_database_that_was_away_is_back(broker, monkeypatch, log):
+    connection.ensure_connection()
+    name_of_file = connections.settings["default"]["NAME"]
+    monkeypatch.setitem(connections.settings["default"], "NAME", "/nowhere/db.sqlite3")
+    publisher.stop()
+    publisher.start()  # its ledger connects anew; this thread goes on with its own connection
+    eventually(lambda: publisher.state() == "connected")
+    save_config(1)
+    broker.wait_for_heard(name(1))
+    log.wait_for("unable to open database file")
+    still_owed = Debt.objects.owed().count()
+    monkeypatch.setitem(connections.settings["default"], "NAME", name_of_file)
+    wait_until_paid()
+
+    assert still_owed == 1
+    assert broker.heard == [name(1)]
+
+
+@sqlite_only
+def test_stops_although_the_database_is_locked(broker):
+    broker.hold()
+    save_config(1)
+    broker.wait_for_heard(name(1))
+    with locked_database():
+        broker.release()
+        publisher.stop()  # it fails unless it ends, within the limit
+
+    assert publisher.state() == "off"
+
+
+def test_goes_on_after_whatever_error_in_its_thread(broker, monkeypatch, log):
+    """Without the thread, nothing would be struck off until the next start."""
+    monkeypatch.setattr(models, "LEASE", timedelta(seconds=1))
+    with monkeypatch.context() as patched:
+        patched.setattr(models.DebtManager, "settle", lambda *args: 1 / 0)
+        save_config(1)
+        log.wait_for("ERROR Could not note what was announced")
+    wait_until_paid()
+
+
+# --- The file ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_that_is_not_in_place_is_put_there_before_it_is_announced(broker):
+    config = save_config(1)
+    wait_until_paid()
+    path = DeviceConfig.storage().directory / name(1)
+    path.write_text("what a crash left")
+    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+    wait_until_paid()
+
+    assert path.read_bytes() == config.content_bytes
+    assert broker.heard == [name(1)] * 2
+
+
+def test_a_file_that_cannot_be_put_in_place_is_announced_when_it_can(broker):
+    obstacle = DeviceConfig.storage().directory / name(1)
+    obstacle.mkdir()
+    with pytest.raises(MirrorBehindError):
+        save_config(1)
+    note(1, claimed_until=timezone.now())  # nobody announces what was claimed
+    save_config(2)
+    eventually(lambda: Debt.objects.get(filename=name(1)).tries)
+    reason = Debt.objects.get(filename=name(1)).last_error
+    heard = list(broker.heard)
+    obstacle.rmdir()
+    wait_until_paid()
+
+    assert "Is a directory" in reason
+    assert name(1) not in heard
+    assert obstacle.read_bytes() == DeviceConfig.objects.get(mac_address="aa-bb-cc-dd-ee-01").content_bytes
+    assert broker.heard.count(name(1)) == 1
+
+
+def test_a_file_at_which_something_unexpected_happens_holds_up_no_other(broker, monkeypatch, log):
+    is_mirrored = DeviceConfig.is_mirrored
+
+    def fail(config):
+        if config.filename == name(1):
+            raise RuntimeError("broken")
+        return is_mirrored(config)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeviceConfig, "is_mirrored", fail)
+        with bulk_change():
+            for number in [1, 2, 3]:
+                save_config(number)
+        eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == {name(1)})
+        eventually(lambda: Debt.objects.get(filename=name(1)).last_error == "broken")
+    wait_until_paid()
+
+    assert f"ERROR Could not look at the file of {name(1)}" in log.warnings
+
+
+def test_the_debt_of_a_row_that_is_gone_is_forgotten(broker):
+    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+    Debt.objects.owe(CONFIGS_TOPIC, "no MAC address.json", is_bulk=False)
+    Debt.objects.owe(ASSETS_TOPIC, "gone.bin", is_bulk=False)
+
+    eventually(lambda: not Debt.objects.exists())
+    assert broker.heard == []
+
+
+def test_a_file_that_is_saved_again_just_when_its_row_was_found_gone_is_announced(broker, monkeypatch):
+    """Otherwise nobody would ever hear of it."""
+    is_gone, is_back, with_filename = threading.Event(), threading.Event(), DeviceConfig.with_filename
+
+    def look_too_early(filename, using):
+        row = with_filename(filename, using)
+        if row is None:
+            is_gone.set()
+            is_back.wait(LIMIT)
+        return row
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DeviceConfig, "with_filename", look_too_early)
+        Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+        is_gone.wait(LIMIT)
+        with bulk_change():  # not claimed: only the ledger can announce it
+            save_config(1)
+        is_back.set()
+        broker.wait_for_heard(name(1))
+    wait_until_paid()

@@ -1,0 +1,726 @@
+"""One process's connection to the broker, without the database: scripted brokers, and what no broker can do."""
+
+import os
+import socket
+import threading
+from unittest import mock
+
+import pytest
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessageInfo
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from iotsupport.tests.mosquitto import LIMIT, free_port
+from notifications import messenger as messenger_module
+from notifications import metrics
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
+from notifications.broker import Broker
+from notifications.messenger import LOST, Messenger, packet_bytes
+from notifications.tests.conftest import eventually
+from notifications.tests.scripted_broker import NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
+
+
+def config(name, revision=None, **values):
+    return Announcement(CONFIGS_TOPIC, name, revision or hash(name), **values)
+
+
+def asset(name, **values):
+    return Announcement(ASSETS_TOPIC, name, hash(name), **values)
+
+
+A, B, C = config("a"), config("b"), config("c")
+
+
+@pytest.fixture
+def constants(monkeypatch):
+    """Change a constant of the messenger."""
+    return lambda **values: [monkeypatch.setattr(messenger_module, name, value) for name, value in values.items()]
+
+
+@pytest.fixture
+def make_messenger():
+    messengers = []
+
+    def make(url, rate=10_000, *, until_connected=True):
+        messenger = Messenger(Broker.parse(url), rate)
+        messengers.append(messenger)
+        messenger.start()
+        if until_connected:
+            eventually(lambda: messenger.is_connected)
+        return messenger
+
+    yield make
+    for messenger in messengers:
+        messenger.close()
+
+
+@pytest.fixture
+def messenger(scripted_broker, make_messenger):
+    return make_messenger(scripted_broker.url)
+
+
+@pytest.fixture
+def busy_broker():
+    """It takes one message at a time, and acknowledges the first when it is released: what is sent then has to wait."""
+    with ScriptedBroker(receive_maximum=1) as broker:
+        broker.hold()
+        yield broker
+
+
+@pytest.fixture
+def busy_messenger(busy_broker, make_messenger):
+    messenger = make_messenger(busy_broker.url)
+    send(messenger, config("first"))
+    busy_broker.wait_for_heard("first")
+    return messenger
+
+
+def outcomes(messenger, count):
+    """The next outcomes, without what only says that something is still held."""
+    found = []
+    while len(found) < count:
+        outcome = messenger.outcomes.get(timeout=LIMIT)
+        if outcome is not None and outcome.verdict != "held":
+            found.append((outcome.announcement.filename, outcome.verdict, outcome.reason))
+    return found
+
+
+def send(messenger, *announcements):
+    """Hand them over at one moment, as a save and the ledger may."""
+    for announcement in announcements:
+        messenger.send(announcement)
+
+
+# --- What the broker answers -------------------------------------------------------------------------------------
+
+
+def test_reports_what_was_acknowledged(messenger, scripted_broker, attempts):
+    scripted_broker.hold()
+    send(messenger, A, B)
+    scripted_broker.wait_for_heard("a", "b")
+    was_idle = messenger.is_idle
+    scripted_broker.release()
+
+    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert attempts() == (2, 0, 2)
+    assert not was_idle
+    assert messenger.is_idle
+
+
+def test_takes_no_subscribers_as_a_success(messenger, scripted_broker, attempts):
+    scripted_broker.refused["a"] = NO_SUBSCRIBERS
+    send(messenger, A)
+
+    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+    assert attempts() == (1, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (128, "Unspecified error"),
+        (131, "Implementation specific error"),
+        (NOT_AUTHORIZED, "Not authorized"),
+        (144, "Topic name invalid"),
+        (QUOTA_EXCEEDED, "Quota exceeded"),
+        (153, "Payload format invalid"),
+    ],
+)
+def test_reports_each_refusal_with_its_reason(messenger, scripted_broker, attempts, log, code, reason):
+    scripted_broker.refused["a"] = code
+    send(messenger, A)
+
+    assert outcomes(messenger, 1) == [("a", "refused", reason)]
+    assert attempts() == (0, 1, 1)
+    eventually(lambda: log.warnings)
+    assert log.warnings == [
+        f"WARNING The broker {scripted_broker.url} refuses announcements on {CONFIGS_TOPIC}: {reason}"
+    ]
+
+
+def test_a_refused_file_holds_up_no_other(messenger, scripted_broker):
+    scripted_broker.refused["a"] = QUOTA_EXCEEDED
+    send(messenger, A, B, asset("c"))
+
+    assert sorted(outcomes(messenger, 3)) == [
+        ("a", "refused", "Quota exceeded"),
+        ("b", "acknowledged", ""),
+        ("c", "acknowledged", ""),
+    ]
+
+
+def test_one_file_that_is_refused_often_does_not_suspend_its_topic(messenger, scripted_broker):
+    scripted_broker.refused["a"] = QUOTA_EXCEEDED
+    for number in range(1, 6):
+        send(messenger, config("a", number))
+        outcomes(messenger, 1)
+    send(messenger, B)
+
+    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+    assert messenger.suspensions == {}
+
+
+def test_a_topic_that_is_refused_is_suspended_and_the_other_goes_out(messenger, scripted_broker, log):
+    scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    scripted_broker.hold()
+    send(messenger, *[asset(f"{number}.bin") for number in range(5)])
+    scripted_broker.wait_for(lambda: len(scripted_broker.heard) == 5)
+    scripted_broker.release()
+    refused = outcomes(messenger, 5)
+    send(messenger, asset("late.bin"), A)
+
+    assert {verdict for _, verdict, _ in refused} == {"refused"}
+    assert sorted(outcomes(messenger, 2)) == [("a", "acknowledged", ""), ("late.bin", "returned", "Not authorized")]
+    assert messenger.suspensions == {ASSETS_TOPIC: "Not authorized"}
+    assert messenger.open_topics == [CONFIGS_TOPIC]
+    assert not messenger.can_send(ASSETS_TOPIC)
+    assert len(log.warnings) == 1
+
+
+def test_what_waits_on_a_topic_is_given_back_when_it_is_suspended(messenger, scripted_broker):
+    scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    send(messenger, *[asset(f"{number}.bin", is_bulk=True) for number in range(50)])
+
+    by_verdict = [verdict for _, verdict, _ in outcomes(messenger, 50)]
+
+    # All that fly together may be refused before the first refusal is known.
+    assert set(by_verdict) <= {"refused", "returned"}
+    eventually(lambda: messenger.is_idle)
+    assert messenger.suspensions == {ASSETS_TOPIC: "Not authorized"}
+
+
+def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(make_messenger, scripted_broker, constants):
+    constants(LONGEST_SUSPENSION=0.2, RENEW_SECONDS=0.05)
+    messenger = make_messenger(scripted_broker.url)
+    scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    for number in range(3):
+        send(messenger, asset(f"{number}.bin"))
+        outcomes(messenger, 1)
+    eventually(lambda: messenger.can_send(ASSETS_TOPIC))
+    send(messenger, *[asset(f"again-{number}.bin") for number in range(3)])
+
+    assert outcomes(messenger, 3) == [
+        ("again-0.bin", "refused", "Not authorized"),
+        ("again-1.bin", "returned", "Not authorized"),
+        ("again-2.bin", "returned", "Not authorized"),
+    ]
+    assert len(scripted_broker.heard) == 4
+
+
+def test_a_topic_that_is_allowed_again_goes_out(make_messenger, scripted_broker, constants):
+    constants(LONGEST_SUSPENSION=0.2, RENEW_SECONDS=0.05)
+    messenger = make_messenger(scripted_broker.url)
+    scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
+    for number in range(3):
+        send(messenger, asset(f"{number}.bin"))
+        outcomes(messenger, 1)
+    scripted_broker.refused.clear()
+    eventually(lambda: messenger.can_send(ASSETS_TOPIC))
+    send(messenger, *[asset(f"again-{number}.bin") for number in range(3)])
+
+    assert {verdict for _, verdict, _ in outcomes(messenger, 3)} == {"acknowledged"}
+    assert messenger.open_topics == [CONFIGS_TOPIC, ASSETS_TOPIC]
+
+
+def test_a_late_success_resumes_a_suspended_topic(messenger, scripted_broker):
+    scripted_broker.refused = dict.fromkeys("abc", QUOTA_EXCEEDED)
+    scripted_broker.hold()
+    send(messenger, A, B, C, config("d"))
+    scripted_broker.wait_for_heard(*"abcd")
+    scripted_broker.release()
+    outcomes(messenger, 4)
+
+    eventually(lambda: not messenger.suspensions)
+    send(messenger, config("e"))
+    assert outcomes(messenger, 1) == [("e", "acknowledged", "")]
+    assert scripted_broker.connections == 1
+
+
+# --- What a broker can bear --------------------------------------------------------------------------------------
+
+
+def test_sends_nothing_that_the_broker_would_not_take(make_messenger, attempts):
+    with ScriptedBroker(max_packet_bytes=packet_bytes(A)) as broker:
+        messenger = make_messenger(broker.url)
+        send(messenger, config("ab"), A)
+
+        assert outcomes(messenger, 2) == [
+            ("ab", "refused", f"Packet too large: the broker takes {packet_bytes(A)} bytes."),
+            ("a", "acknowledged", ""),
+        ]
+        assert broker.heard == ["a"]
+        assert broker.connections == 1
+    assert attempts() == (1, 1, 1)
+
+
+@pytest.mark.parametrize("length", [1, 76, 77, 200])
+def test_knows_the_size_of_its_packets(length):
+    """As paho makes them: one byte or two for the length."""
+    announcement = config("n" * length)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+        client.connect("127.0.0.1", server.getsockname()[1])
+        connection, _ = server.accept()
+        with connection, connection.makefile("rb") as stream:
+            header = stream.read(2)
+            stream.read(header[1])  # CONNECT
+            client.publish(announcement.topic, announcement.payload, qos=1)
+            client.disconnect()
+            packets = stream.read()
+
+    disconnect_bytes = 2
+    assert len(packets) - disconnect_bytes == packet_bytes(announcement)
+
+
+def test_has_no_more_in_flight_than_the_broker_takes(make_messenger):
+    with ScriptedBroker(receive_maximum=3) as broker:
+        messenger = make_messenger(broker.url)
+        broker.hold()
+        send(messenger, *[config(str(number)) for number in range(30)])
+        broker.wait_for(lambda: len(broker.heard) == 3)
+        broker.release()
+        outcomes(messenger, 30)
+
+        assert broker.most_unacknowledged <= 3
+        assert len(broker.heard) == 30
+
+
+def test_has_a_hundred_in_flight_at_most(messenger, scripted_broker, constants):
+    constants(MAX_WAITING=1000)
+    scripted_broker.hold()
+    for number in range(200):
+        send(messenger, config(str(number)))
+        eventually(lambda: messenger.room or messenger.is_idle or scripted_broker.most_unacknowledged == 100)
+    scripted_broker.wait_for(lambda: len(scripted_broker.heard) == 100)
+    scripted_broker.release()
+
+    assert len(outcomes(messenger, 200)) == 200
+    assert scripted_broker.most_unacknowledged <= 101  # the next may come before the answer is counted
+
+
+# --- Order, and what waits ---------------------------------------------------------------------------------------
+
+
+def test_a_person_goes_ahead_of_a_bulk(busy_messenger, busy_broker):
+    send(busy_messenger, *[config(f"bulk-{number}", is_bulk=True) for number in range(3)])
+    send(busy_messenger, A, B)
+    busy_broker.release()
+    outcomes(busy_messenger, 6)
+
+    assert busy_broker.heard == ["first", "a", "b", "bulk-0", "bulk-1", "bulk-2"]
+
+
+def test_what_is_too_much_to_wait_is_given_back_the_oldest_first(busy_messenger, busy_broker, make_messenger):
+    messenger = make_messenger(busy_broker.url, rate=8)  # a quarter of a second's worth: two may wait
+    send(messenger, config("second"))
+    busy_broker.wait_for_heard("second")
+    send(messenger, A, B, C, config("bulk", is_bulk=True))
+    too_much = outcomes(messenger, 1)
+    busy_broker.release()
+
+    assert too_much == [("a", "returned", "")]
+    assert [name for name, _, _ in outcomes(messenger, 4)] == ["second", "b", "c", "bulk"]
+
+
+def test_what_waits_is_replaced_by_a_later_save(busy_messenger, busy_broker):
+    send(busy_messenger, config("a", 1, is_bulk=True), config("a", 2), config("b", 3), config("b", 4, is_bulk=True))
+    replaced = outcomes(busy_messenger, 2)
+    busy_broker.release()
+    outcomes(busy_messenger, 3)
+
+    assert replaced == [("a", "returned", ""), ("b", "returned", "")]
+    assert busy_broker.heard == ["first", "a", "b"]
+
+
+def test_holds_each_version_once(messenger, scripted_broker):
+    scripted_broker.hold()
+    send(messenger, A, A)
+    scripted_broker.wait_for_heard("a")
+    send(messenger, A, B)
+    scripted_broker.wait_for_heard("b")
+    scripted_broker.release()
+
+    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert scripted_broker.heard == ["a", "b"]
+
+
+def test_announces_again_what_is_handed_over_again_after_its_outcome(messenger, scripted_broker):
+    for _ in range(2):
+        send(messenger, A)
+        outcomes(messenger, 1)
+
+    assert scripted_broker.heard == ["a", "a"]
+
+
+def test_tells_that_there_is_room_when_it_is_connected_and_when_little_waits(busy_broker, make_messenger):
+    messenger = make_messenger(busy_broker.url, rate=100)  # 25 may wait
+    first = messenger.outcomes.get(timeout=LIMIT)
+    send(messenger, *[config(str(number)) for number in range(20)])
+    eventually(lambda: messenger.room == 25 - 19)
+    busy_broker.release()
+    found = [messenger.outcomes.get(timeout=LIMIT) for _ in range(20 + 1)]
+
+    assert first is None
+    assert found.count(None) == 1
+
+
+def test_tells_regularly_what_it_holds(busy_broker, make_messenger, constants):
+    constants(RENEW_SECONDS=0.05)
+    messenger = make_messenger(busy_broker.url)
+    send(messenger, A, B, config("bulk", is_bulk=True))
+    held = set()
+
+    while len(held) < 3:
+        outcome = messenger.outcomes.get(timeout=LIMIT)
+        if outcome is not None:
+            assert outcome.verdict == "held"
+            held.add(outcome.announcement.filename)
+
+
+# --- Trouble with the connection ---------------------------------------------------------------------------------
+
+
+def test_gives_back_what_it_cannot_send_while_it_is_not_connected(make_messenger, attempts):
+    messenger = make_messenger(f"mqtt://127.0.0.1:{free_port()}", until_connected=False)
+    send(messenger, A)
+
+    assert outcomes(messenger, 1) == [("a", "returned", "")]
+    assert attempts() == (0, 1, 0)
+
+
+def test_gives_back_what_was_sent_and_what_waits_when_the_connection_is_lost(busy_messenger, busy_broker, attempts):
+    send(busy_messenger, A, config("bulk", is_bulk=True))
+    eventually(lambda: busy_messenger.room == 98)
+    busy_broker.drop()
+
+    assert outcomes(busy_messenger, 3) == [("first", "lost", LOST), ("a", "returned", ""), ("bulk", "returned", "")]
+    assert attempts() == (0, 1, 0)
+    busy_broker.wait_for(lambda: busy_broker.connections == 2)
+
+
+def test_an_acknowledgement_of_an_earlier_connection_is_none(messenger, scripted_broker):
+    """Both count their messages from one."""
+    scripted_broker.hold()
+    send(messenger, A)
+    scripted_broker.wait_for_heard("a")
+    scripted_broker.drop()
+    lost = outcomes(messenger, 1)
+    scripted_broker.release()
+    eventually(lambda: messenger.is_connected)
+    send(messenger, B)
+
+    assert lost == [("a", "lost", LOST)]
+    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+
+
+def test_connects_anew_when_the_broker_does_not_acknowledge(make_messenger, scripted_broker, constants, log):
+    constants(ACKNOWLEDGE_TIMEOUT=0.3, RENEW_SECONDS=0.05)
+    messenger = make_messenger(scripted_broker.url)
+    scripted_broker.ignored.add("a")
+    send(messenger, A, B)
+
+    assert outcomes(messenger, 2) == [("b", "acknowledged", ""), ("a", "lost", LOST)]
+    scripted_broker.wait_for(lambda: scripted_broker.connections == 2 and scripted_broker.goodbyes == 1)
+    assert log.warnings == [f"WARNING The broker {scripted_broker.url} does not acknowledge"]
+
+
+def test_what_is_never_acknowledged_holds_up_nobody_for_long(messenger, scripted_broker, constants):
+    constants(ISOLATION_SECONDS=0.2)
+    scripted_broker.ignored.add("poison")
+    send(messenger, config("poison", tries=5), config("suspect", tries=5), A, B)
+
+    assert outcomes(messenger, 3) == [
+        ("suspect", "acknowledged", ""),
+        ("a", "acknowledged", ""),
+        ("b", "acknowledged", ""),
+    ]
+    assert scripted_broker.connections == 1
+
+
+def test_what_failed_often_flies_alone(messenger, scripted_broker):
+    scripted_broker.fatal.add("poison")
+    scripted_broker.hold()
+    send(messenger, A)
+    scripted_broker.wait_for_heard("a")
+    send(messenger, config("poison", tries=3), B)
+    scripted_broker.release()
+
+    assert outcomes(messenger, 3) == [("a", "acknowledged", ""), ("poison", "lost", LOST), ("b", "returned", "")]
+    assert scripted_broker.heard == ["a", "poison"]
+
+
+@pytest.mark.parametrize(("tries", "company"), [(0, 100), (1, 25), (2, 6), (3, 1), (40, 1)])
+def test_what_failed_flies_with_fewer_others_each_time(messenger, scripted_broker, constants, tries, company):
+    constants(ISOLATION_SECONDS=LIMIT)
+    scripted_broker.hold()
+    send(messenger, config("suspect", tries=tries))
+    scripted_broker.wait_for_heard("suspect")
+    for number in range(99):
+        send(messenger, config(str(number)))
+    scripted_broker.wait_for(lambda: len(scripted_broker.heard) >= company)
+    eventually(lambda: messenger.room < 100 or company == 100)
+
+    assert len(scripted_broker.heard) == company
+    scripted_broker.release()
+    assert len(outcomes(messenger, 100)) == 100
+
+
+def test_tries_again_soon_however_long_the_outage(make_messenger, constants, log):
+    constants(RECONNECT_DELAYS=(0.01, 0.02))
+    with ScriptedBroker() as broker:
+        broker.connack = NOT_AUTHORIZED
+        messenger = make_messenger(broker.url, until_connected=False)
+        broker.wait_for(lambda: broker.connections > 20)
+        broker.connack = 0
+
+        eventually(lambda: messenger.is_connected)
+    assert [line for line in log.warnings if "refuses the connection" in line] == [
+        f"WARNING The broker {broker.url} refuses the connection: Not authorized"
+    ]
+
+
+def test_the_delays_and_limits_let_all_be_out_within_five_seconds():
+    longest = messenger_module.RECONNECT_DELAYS[1] + messenger_module.CONNECT_TIMEOUT
+
+    assert longest <= 4
+    assert messenger_module.RECONNECT_DELAYS[0] < 1
+
+
+def test_a_broker_that_says_nothing_is_left(make_messenger, constants, log):
+    constants(CONNECT_TIMEOUT=0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"mqtt://127.0.0.1:{silent.getsockname()[1]}"
+        make_messenger(url, until_connected=False)
+
+        log.wait_for("does not answer")
+        silent.accept()[0].close()
+        silent.accept()[0].close()
+    assert log.warnings[0] == f"WARNING The broker {url} does not answer"
+
+
+@pytest.mark.parametrize("trouble", ["refused", "dropped", "no broker"])
+def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger, constants, trouble):
+    def open_files():
+        return len(os.listdir("/proc/self/fd"))
+
+    def flying():
+        return len([thread for thread in threading.enumerate() if thread.name.startswith("paho")])
+
+    constants(RECONNECT_DELAYS=(0.0, 0.001))
+    with ScriptedBroker() as broker:
+        if trouble == "refused":
+            broker.connack = NOT_AUTHORIZED
+        url = broker.url if trouble != "no broker" else f"mqtt://127.0.0.1:{free_port()}"
+        attempts = mock.Mock(side_effect=messenger_module.Client)
+        constants(Client=attempts)
+        before = open_files(), flying()
+        messenger = make_messenger(url, until_connected=False)
+        while attempts.call_count < 200:
+            if trouble == "dropped" and messenger.is_connected:
+                broker.drop()
+        messenger.close()
+
+        # The last one may be remembered still.
+        eventually(lambda: open_files() <= before[0] + 2 and flying() == before[1], lambda: (open_files(), flying()))
+
+
+# --- The end -----------------------------------------------------------------------------------------------------
+
+
+def test_says_goodbye(messenger, scripted_broker):
+    messenger.close()
+
+    scripted_broker.wait_for(lambda: scripted_broker.goodbyes == 1)
+    assert not messenger.is_connected
+
+
+def test_gives_back_everything_at_the_end(busy_messenger):
+    send(busy_messenger, A)
+    eventually(lambda: busy_messenger.room == 99)
+    busy_messenger.close()
+
+    assert outcomes(busy_messenger, 2) == [("first", "lost", LOST), ("a", "returned", "")]
+
+
+def test_closes_although_nobody_answers(make_messenger):
+    messenger = make_messenger(f"mqtt://127.0.0.1:{free_port()}", until_connected=False)
+
+    messenger.close()
+
+    assert not messenger.is_connected
+
+
+# --- What no broker can be made to do ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def client(constants):
+    client = mock.create_autospec(Client, instance=True)
+    client.publish.side_effect = map(info, range(1, 1000))
+    client.disconnect.return_value = MQTTErrorCode.MQTT_ERR_NO_CONN
+    client.loop_start.side_effect = lambda: connect(client)
+    constants(Client=lambda *args, **options: client, RECONNECT_DELAYS=(0.01, 0.02))
+    return client
+
+
+@pytest.fixture
+def mocked(client, make_messenger):
+    return make_messenger("mqtt://broker")
+
+
+def info(mid, rc=MQTTErrorCode.MQTT_ERR_SUCCESS):
+    info = MQTTMessageInfo(mid)
+    info.rc = rc
+    return info
+
+
+def connect(client):
+    client.on_connect(client, None, ConnectFlags(session_present=False), ReasonCode(PacketTypes.CONNACK), None)
+
+
+def disconnect(client):
+    reason_code = ReasonCode(PacketTypes.DISCONNECT, "Unspecified error")
+    client.on_disconnect(client, None, DisconnectFlags(is_disconnect_packet_from_server=False), reason_code, None)
+
+
+def acknowledge(client, mid, reason="Success"):
+    client.on_publish(client, None, mid, ReasonCode(PacketTypes.PUBACK, reason), Properties(PacketTypes.PUBACK))
+
+
+def test_bounds_what_paho_remembers_and_how_long_it_waits(mocked, client):
+    client.max_queued_messages_set.assert_called_once_with(2 * messenger_module.MAX_IN_FLIGHT)
+    client.max_inflight_messages_set.assert_called_once_with(messenger_module.MAX_IN_FLIGHT)
+    client.connect.assert_called_once_with("broker", 1883, messenger_module.KEEPALIVE)
+    assert client.connect_timeout == messenger_module.CONNECT_TIMEOUT
+
+
+def test_sends_the_others_when_paho_cannot_send_one(mocked, client, attempts, log):
+    client.publish.side_effect = [ValueError("no"), info(1)]
+    send(mocked, A, B)
+    eventually(lambda: client.publish.call_count == 2)
+    acknowledge(client, 1)
+
+    assert outcomes(mocked, 2) == [
+        ("a", "refused", "It could not be sent: ValueError('no')"),
+        ("b", "acknowledged", ""),
+    ]
+    assert attempts() == (1, 1, 2)
+    assert log.warnings == [f"ERROR Could not announce a on {CONFIGS_TOPIC}"]
+
+
+def test_reports_what_paho_has_no_room_for(mocked, client):
+    client.publish.side_effect = [info(1, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)]
+    send(mocked, A)
+
+    assert outcomes(mocked, 1) == [("a", "refused", "Too many messages wait for the broker.")]
+
+
+def test_reports_as_lost_what_paho_took_when_the_connection_was_gone(mocked, client):
+    client.publish.side_effect = [info(1, MQTTErrorCode.MQTT_ERR_NO_CONN)]
+    send(mocked, A)
+    eventually(lambda: client.publish.called)
+    disconnect(client)
+
+    assert outcomes(mocked, 1) == [("a", "lost", LOST)]
+
+
+def test_heeds_no_acknowledgement_that_it_does_not_wait_for(mocked, client, attempts):
+    acknowledge(client, 77)
+    send(mocked, A)
+    eventually(lambda: client.publish.called)
+    acknowledge(client, 1)
+    acknowledge(client, 1)
+
+    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
+    assert attempts() == (1, 0, 1)
+
+
+def test_goes_on_after_whatever_error_in_its_thread(mocked, client, log, monkeypatch):
+    """Without the thread, nothing would be announced until the next start."""
+    broken = mock.Mock(side_effect=RuntimeError("broken"))
+    with monkeypatch.context() as patched:
+        patched.setattr(metrics, "count_acknowledgement", broken)
+        send(mocked, A, B)
+        eventually(lambda: client.publish.call_count == 2)
+        acknowledge(client, 1)
+        # What the error left without an outcome is held no longer.
+        assert outcomes(mocked, 1) == [("b", "lost", LOST)]
+        eventually(lambda: mocked.is_idle)
+    log.wait_for("ERROR Announcing was interrupted; it goes on")
+
+    eventually(lambda: mocked.is_connected)
+    send(mocked, A)
+    eventually(lambda: client.publish.call_count == 3)
+    acknowledge(client, 3)
+    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
+
+
+def test_goes_on_after_an_error_while_it_hangs_up(mocked, client, log):
+    client.disconnect.side_effect = [RuntimeError("broken"), MQTTErrorCode.MQTT_ERR_NO_CONN]
+    disconnect(client)
+    log.wait_for("ERROR Announcing was interrupted; it goes on")
+
+    eventually(lambda: client.connect.call_count == 2 and mocked.is_connected)
+    client.disconnect.side_effect = None
+
+
+def test_goes_on_after_an_error_while_it_is_not_connected(client, make_messenger, log, monkeypatch):
+    client.connect.side_effect = OSError("away")
+    messenger = make_messenger("mqtt://broker", until_connected=False)
+    monkeypatch.setattr(metrics, "count_failure", mock.Mock(side_effect=[RuntimeError("broken"), None]))
+    send(messenger, A)
+    log.wait_for("ERROR Announcing was interrupted; it goes on")
+    eventually(lambda: messenger.is_idle)
+    send(messenger, A)
+
+    assert outcomes(messenger, 1) == [("a", "returned", "")]
+
+
+def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(client, make_messenger):
+    tries = []
+
+    def lose():
+        connect(client)
+        if len(tries) < 2:
+            disconnect(client)
+        tries.append(1)
+
+    client.loop_start.side_effect = lose
+    messenger = make_messenger("mqtt://broker")
+
+    assert len(tries) == 3
+    assert messenger.is_connected
+
+
+def test_heeds_only_the_client_of_its_connection(mocked, client):
+    stranger = mock.create_autospec(Client, instance=True)
+    client.on_disconnect(stranger, None, None, ReasonCode(PacketTypes.DISCONNECT), None)
+    client.on_connect(stranger, None, None, ReasonCode(PacketTypes.CONNACK, "Not authorized"), None)
+    client.on_publish(stranger, None, 1, ReasonCode(PacketTypes.PUBACK), None)
+    send(mocked, A)
+    eventually(lambda: client.publish.called)
+    acknowledge(client, 1)
+
+    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
+
+
+def test_paho_is_never_called_while_a_lock_of_ours_is_held(mocked, client):
+    """paho holds its locks while it calls back, and takes them in publish()."""
+    owned = []
+
+    def publish(*args, **options):
+        owned.append(mocked.changed._is_owned())
+        return info(len(owned))
+
+    client.publish.side_effect = publish
+    client.disconnect.side_effect = lambda: [MQTTErrorCode.MQTT_ERR_NO_CONN, owned.append(mocked.changed._is_owned())][
+        0
+    ]
+    send(mocked, A, B)
+    eventually(lambda: len(owned) == 2)
+    disconnect(client)
+    eventually(lambda: len(owned) == 3)
+
+    assert not any(owned)
