@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
@@ -18,7 +19,6 @@ from django.utils import timezone
 from django.utils.html import format_html
 
 from devices.models import DeviceConfig
-from iotsupport.mirror import MirroredModel
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.ledger import MODELS
 from notifications.models import Debt
@@ -27,8 +27,16 @@ from notifications.templatetags.notifications import describe_time
 
 logger = logging.getLogger(__name__)
 
-# What names a file in its model: the file names of many are found without the rest of their rows.
-NAME_FIELDS: dict[str, str] = {CONFIGS_TOPIC: "mac_address", ASSETS_TOPIC: "filename"}
+
+class FileName(NamedTuple):
+    """Of what a file's name is made: the names of 50,000 are found without reading their rows."""
+
+    field: str
+    suffix: str
+
+
+FILE_NAMES = {CONFIGS_TOPIC: FileName("mac_address", ".json"), ASSETS_TOPIC: FileName("filename", "")}
+KINDS = {CONFIGS_TOPIC: "configuration", ASSETS_TOPIC: "asset"}
 
 NEXT_TRIES = {
     "connected": "at once",
@@ -62,10 +70,9 @@ def announce_again_action(topic: str) -> Callable[[Any, HttpRequest, QuerySet[An
 
     @admin.action(description="Announce again", permissions=["change"])
     def announce_again_selected(model_admin: Any, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        model, field = MODELS[topic], NAME_FIELDS[topic]
+        field, suffix = FILE_NAMES[topic]
         names = queryset.order_by().values_list(field, flat=True)
-        filenames = [model(**{field: name}).filename for name in names.iterator()]
-        announce_again(model_admin, request, {topic: filenames})
+        announce_again(model_admin, request, {topic: [name + suffix for name in names.iterator()]})
 
     return announce_again_selected
 
@@ -87,7 +94,7 @@ class OwedFilter(admin.SimpleListFilter):
 
     def choices(self, changelist: ChangeList) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         chosen = self.value() if self.value() in dict(self.lookup_choices) else None
-        for value, title in [(None, "To be announced"), *self.lookup_choices]:
+        for value, title in [(None, "Owed"), *self.lookup_choices]:
             parameters = {self.parameter_name: value}
             yield {
                 "selected": value == chosen,
@@ -110,33 +117,32 @@ class AnnouncementList(ChangeList):
         for topic, model in MODELS.items():
             listed = [debt for debt in debts if debt.topic == topic]
             if listed and admin.site.get_model_admin(model).has_view_permission(request):
-                urls = _urls(model, NAME_FIELDS[topic], [debt.filename for debt in listed])
+                urls = _find_pages(topic, [debt.filename for debt in listed])
                 for debt in listed:
                     debt.url = urls.get(debt.filename)  # type: ignore[attr-defined]
         self.result_list = debts
 
 
-def _urls(model: type[MirroredModel], field: str, filenames: Iterable[str]) -> dict[str, str]:
+def _find_pages(topic: str, filenames: Iterable[str]) -> dict[str, str]:
     """File names, and where in the admin each file is edited."""
-    names = {name.removesuffix(".json") if model is DeviceConfig else name for name in filenames}
+    model, (field, suffix) = MODELS[topic], FILE_NAMES[topic]
+    names = [filename.removesuffix(suffix) for filename in filenames]
     rows = model._base_manager.filter(**{f"{field}__in": names}).values_list(field, "pk")
     view = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
-    return {str(model(**{field: name}).filename): reverse(view, args=[pk]) for name, pk in rows}
+    return {name + suffix: reverse(view, args=[pk]) for name, pk in rows}
 
 
 @admin.register(Debt)
 class DebtAdmin(admin.ModelAdmin):
     """Shows the announcements. They come with files and go with them; all one can do is to ask for another one."""
 
-    list_display = ["file", "kind", "owed", "tries", "error", "next_try", "announced_at"]
+    list_display = ["file", "kind", "owed", "failed", "error", "next_try", "announced"]
     list_display_links = None
     list_filter = [OwedFilter]
     # The oldest debt first; of what is announced, the last one.
     ordering = [F("owed_since").asc(nulls_last=True), "-announced_at", "pk"]
     search_fields = ["filename"]
-    search_help_text = (
-        "File name, or whatever finds a configuration in its list: its MAC address in any spelling, a name"
-    )
+    search_help_text = "File name; of a configuration also its MAC address in any spelling, or its device's name"
     actions = ["announce_again"]
     fields = ["filename", "topic", "owed_since", "tries", "last_error", "retry_at", "announced_at"]
     # Of 50,000 rows, one COUNT is enough.
@@ -172,7 +178,7 @@ class DebtAdmin(admin.ModelAdmin):
         configs = admin.site.get_model_admin(DeviceConfig)
         if search_term.strip() and configs.has_view_permission(request):
             matching, _ = configs.get_search_results(request, DeviceConfig.objects.order_by(), search_term)
-            filenames = matching.values_list(Concat("mac_address", Value(".json")))
+            filenames = matching.values_list(Concat("mac_address", Value(FILE_NAMES[CONFIGS_TOPIC].suffix)))
             found |= queryset.filter(topic=CONFIGS_TOPIC, filename__in=filenames)
         return found, may_have_duplicates
 
@@ -183,11 +189,15 @@ class DebtAdmin(admin.ModelAdmin):
 
     @admin.display(description="kind", ordering="topic")
     def kind(self, obj: Debt) -> str:
-        return str(MODELS[obj.topic]._meta.verbose_name) if obj.topic in MODELS else obj.topic
+        return KINDS.get(obj.topic, obj.topic)
 
-    @admin.display(description="to be announced since", ordering="owed_since", empty_value="announced")
+    @admin.display(description="owed since", ordering="owed_since", empty_value="announced")
     def owed(self, obj: Debt) -> str | None:
         return describe_time(obj.owed_since) if obj.owed_since else None
+
+    @admin.display(description="tries", ordering="tries")
+    def failed(self, obj: Debt) -> int:
+        return obj.tries
 
     @admin.display(description="last error", ordering="last_error")
     def error(self, obj: Debt) -> str:
@@ -205,6 +215,10 @@ class DebtAdmin(admin.ModelAdmin):
         if publisher.trouble(obj.topic):
             return "within a minute"
         return NEXT_TRIES[publisher.state()]
+
+    @admin.display(description="announced", ordering="announced_at")
+    def announced(self, obj: Debt) -> datetime | None:
+        return obj.announced_at
 
     @admin.action(description="Announce again", permissions=["announce"])
     def announce_again(self, request: HttpRequest, queryset: QuerySet[Debt]) -> None:

@@ -94,7 +94,7 @@ def test_what_is_saved_during_an_outage_is_seen_to_be_owed_and_then_to_be_announ
         visitor.open(LIST)
         row = visitor.rows().inner_text()
         assert f"{MAC}.json" in row
-        assert "device configuration" in row
+        assert "configuration" in row
         assert "just now" in row
         assert "when the broker is back" in row
 

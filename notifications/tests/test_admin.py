@@ -140,7 +140,7 @@ def test_tells_all_that_is_known_of_a_debt(signed_in: Client, connected: None):
     text = cells(signed_in)
 
     assert f"{row.owed_since:%Y-%m-%d %H:%M} UTC (1 hour)" in text
-    for shown in [f"{LAMP}.json", ">device configuration<", ">3<", ">Not authorized<"]:
+    for shown in [f"{LAMP}.json", ">configuration<", ">3<", ">Not authorized<"]:
         assert shown in text
     assert f"{retry_at:%Y-%m-%d %H:%M} UTC<" in text
     assert f"{announced_at:%Y-%m-%d %H:%M} UTC<" in text
