@@ -92,6 +92,8 @@ class Kill(NamedTuple):
     after_saves: int
     seconds: float
     """How long after the beginning of that save: at any moment of it."""
+    worker: int
+    """Which one, where it is a worker: a number to be taken modulo how many there are, the oldest first."""
     is_brief: bool
     """A broker comes back at once, not only when the round's saves are through."""
 
@@ -101,6 +103,7 @@ class Kill(NamedTuple):
             choices.choice(["broker", "worker", "worker", "master", "everything"]),
             choices.randint(1, saves),
             choices.uniform(0, 0.03),
+            choices.randrange(100),
             choices.choice([True, False]),
         )
 
@@ -149,7 +152,8 @@ class Chaos:
 
     def _kill(self, kill: Kill) -> None:
         if kill.victim == "worker":
-            os.kill(poll(self._server.workers, bool)[0], signal.SIGKILL)
+            workers = poll(self._server.workers, bool)
+            os.kill(workers[kill.worker % len(workers)], signal.SIGKILL)
             return
         if kill.victim in {"broker", "everything"}:
             self._broker.kill()
