@@ -133,11 +133,12 @@ def attempts():
     )
 
 
-@pytest.fixture(scope="session")
-def installation(template, tmp_path_factory):
+@pytest.fixture
+def installation(template, tmp_path):
     """The environment of a migrated installation, for processes of their own."""
-    copy = template.copy(tmp_path_factory.mktemp("installation"))
-    return {**os.environ, **copy.environ, "MQTT_URL": ""}
+    copy = template.copy(tmp_path / "installation")
+    yield {**os.environ, **copy.environ, "MQTT_URL": ""}
+    copy.database.drop()
 
 
 def run(environment, *arguments):

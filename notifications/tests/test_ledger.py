@@ -23,7 +23,7 @@ from notifications.publisher import publisher
 from notifications.tests.conftest import debt_of, eventually, save_config, upload_asset, wait_until_paid
 from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 sqlite_only = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="It is about SQLite's one lock.")
 

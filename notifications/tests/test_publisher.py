@@ -14,7 +14,7 @@ from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.tests.conftest import debt_of, eventually, heard, save_config, upload_asset, wait_until_paid
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 ACCOUNT = {"MQTT_USERNAME": "server", "MQTT_PASSWORD": "p@ss:word/"}
 USERS = {"server": "p@ss:word/", "device": "secret"}
