@@ -11,9 +11,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
+from django.utils import timezone
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
@@ -101,6 +103,9 @@ class Messenger:
         self.changed = threading.Condition()
         """Notified after every step."""
         self.is_connected = False
+        self.disconnected_since: datetime | None = timezone.now()
+        self.trouble = ""
+        """Why there was no connection, when that was last seen."""
         self.room = 0
         """How many announcements may be handed over from what is owed."""
         self.suspensions: dict[str, str] = {}
@@ -211,6 +216,7 @@ class Messenger:
         logger.log(logging.INFO if self._troubles else logging.DEBUG, "Connected to the broker %s", self._broker)
         self._troubles.clear()
         self.is_connected = True
+        self.disconnected_since = None
         metrics.CONNECTION_STATE.set(1)
         return True
 
@@ -269,6 +275,8 @@ class Messenger:
 
     def _hang_up(self) -> None:
         """End the connection, if there is one, and give back everything. paho's thread ends by itself."""
+        if self.is_connected:
+            self.disconnected_since = timezone.now()
         self.is_connected = False
         self.room = 0
         client, self._client = self._client, None
@@ -460,7 +468,7 @@ class Messenger:
 
     def _log_trouble(self, message: str, *args: Any) -> None:
         """Log each kind of trouble once, until there is a connection again: retries go on for days."""
-        trouble = message % args
+        trouble = self.trouble = message % args
         if trouble not in self._troubles and not self._closing.is_set():
             self._troubles.add(trouble)
             logger.warning("The broker %s %s", self._broker, trouble)

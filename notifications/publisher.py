@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from datetime import datetime
 from typing import NamedTuple
 
 from django.conf import settings
@@ -95,6 +96,12 @@ class Publisher:
         if parts is None:
             return "off"
         return "connected" if parts.messenger.is_connected else "disconnected"
+
+    def disconnection(self) -> tuple[datetime, str] | None:
+        """Since when there is no connection, and why as far as that is known; None while there is, or while off."""
+        parts = self._parts
+        since = parts.messenger.disconnected_since if parts is not None else None
+        return (since, parts.messenger.trouble) if parts is not None and since is not None else None
 
     def stop(self) -> None:
         """Let the broker acknowledge what was handed over, then disconnect. Idempotent.

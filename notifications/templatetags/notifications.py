@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -20,9 +19,8 @@ register = template.Library()
 
 # What is owed for a shorter time is on its way.
 LATE = timedelta(minutes=1)
-# A process that was just started is still connecting: no alarm.
-CONNECTING_SECONDS = 5.0
-_started_at = time.monotonic()
+# A connection that is lost for a moment, or a process that was just started: no alarm.
+CONNECTING = timedelta(seconds=5)
 
 
 @register.inclusion_tag("notifications/trouble.html", takes_context=True)
@@ -32,8 +30,9 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     user = getattr(request, "user", None)
     if user is None or not user.is_active or not user.is_staff or not publisher.is_on:
         return {}
-    is_away = publisher.state() == "disconnected"
-    is_connecting = is_away and time.monotonic() - _started_at < CONNECTING_SECONDS
+    disconnection = publisher.disconnection()
+    is_connecting = disconnection is not None and timezone.now() - disconnection[0] < CONNECTING
+    is_away = disconnection is not None
     try:
         oldest = Debt.objects.owed().order_by("owed_since", "pk").first()
         is_late = bool(oldest and oldest.owed_since and timezone.now() - oldest.owed_since > LATE)
@@ -45,6 +44,8 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     may_look = user.has_perm("notifications.view_debt") or user.has_perm("notifications.change_debt")
     return {
         "is_away": is_away,
+        "away_since": describe_time(disconnection[0]) if disconnection else "",
+        "away_reason": disconnection[1] if disconnection else "",
         "count": count,
         "since": describe_time(oldest.owed_since) if oldest and oldest.owed_since else "",
         "reason": oldest.last_error if oldest else "",

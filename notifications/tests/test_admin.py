@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -19,6 +20,7 @@ from devices.models import DeviceConfig
 from iotsupport.tests.api_client import make_user, session_client
 from iotsupport.tests.fixtures import *  # noqa: F403
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto, free_port
+from iotsupport.tests.server import poll
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
@@ -36,7 +38,7 @@ LAMP = "aa-bb-cc-dd-ee-ff"
 def away(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Notifications are on, and the broker is not there; this process has tried for a while."""
     settings.MQTT_URL = f"mqtt://127.0.0.1:{free_port()}"
-    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", -1.0)
+    monkeypatch.setattr(trouble, "CONNECTING", timedelta(seconds=-1))
     publisher.start()
     yield
     publisher.stop()
@@ -416,7 +418,7 @@ def test_announces_all_50000_again_without_reading_the_rows(signed_in: Client, a
 
 def test_says_on_every_page_that_the_broker_is_away(signed_in: Client, away: None):
     for url in ["/admin/", LIST, CONFIGS, f"{ASSETS}add/", "/admin/password_change/"]:
-        assert "<strong>The broker is not connected.</strong>" in line(signed_in, url)
+        assert "<strong>The broker is not connected</strong> since" in line(signed_in, url)
         assert "still to be announced" not in line(signed_in, url)
 
 
@@ -438,12 +440,20 @@ def test_counts_while_the_broker_is_away_what_was_saved_just_now(signed_in: Clie
     assert "UTC (just now)." in line(signed_in)
 
 
+def test_says_since_when_the_broker_is_away_and_why(signed_in: Client, away: None):
+    said = poll(lambda: line(signed_in), lambda said: "<q>" in said)
+
+    assert re.search(
+        r"not connected</strong> since [^(]+ \(just now\): it <q>cannot be reached: \[Errno 111\]", said
+    ), said
+
+
 def test_says_while_connected_what_is_late(signed_in: Client, connected: None):
     debt(minutes=2, last_error="Quota exceeded")
 
     said = line(signed_in)
 
-    assert "The broker is not connected." not in said
+    assert "The broker is not connected" not in said
     assert "1 file is still to be announced, since" in said
     assert "The last error was: <q>Quota exceeded</q> It is tried again by itself" in said
 
@@ -456,7 +466,7 @@ def test_says_nothing_while_connected_of_what_is_on_its_way(signed_in: Client, c
 
 
 def test_a_server_that_was_just_started_gives_no_alarm(signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", 3600.0)
+    monkeypatch.setattr(trouble, "CONNECTING", timedelta(hours=1))
 
     assert line(signed_in) == ""
 
@@ -464,10 +474,13 @@ def test_a_server_that_was_just_started_gives_no_alarm(signed_in: Client, away: 
 def test_a_server_that_was_just_started_tells_of_old_debts(
     signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(trouble, "CONNECTING_SECONDS", 3600.0)
+    monkeypatch.setattr(trouble, "CONNECTING", timedelta(hours=1))
     debt(minutes=2)
 
-    assert "The broker is not connected.</strong> 1 file is still to be announced" in line(signed_in)
+    said = line(signed_in)
+
+    assert "The broker is not connected</strong> since" in said
+    assert "1 file is still to be announced" in said
 
 
 def test_says_nothing_while_notifications_are_off(signed_in: Client):
@@ -490,7 +503,7 @@ def test_says_nothing_to_strangers(client: Client, away: None):
 def test_leads_to_the_list_whoever_may_see_it(away: None, permissions: list[str], leads_there: bool):
     visitor = session_client(make_user(*permissions, is_staff=True))
 
-    assert "The broker is not connected." in line(visitor)
+    assert "The broker is not connected" in line(visitor)
     assert (f'<a href="{LIST}">' in line(visitor)) == leads_there
 
 
@@ -517,4 +530,4 @@ def test_pages_do_without_the_table(signed_in: Client, away: None):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE notifications_debt RENAME TO gone")  # rolled back with the test
 
-    assert "<strong>The broker is not connected.</strong>" in line(signed_in, CONFIGS)
+    assert "<strong>The broker is not connected</strong> since" in line(signed_in, CONFIGS)
