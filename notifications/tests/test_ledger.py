@@ -306,7 +306,7 @@ def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(broker):
     save_config(1)
     broker.wait_for_heard(name(1))
     note(1, claimed_until=timezone.now())
-    eventually(lambda: Debt.objects.get().claimed_until > timezone.now())
+    eventually(Debt.objects.filter(claimed_until__gt=timezone.now()).exists)
     save_config(2)
     broker.wait_for_heard(name(2))
     broker.release()

@@ -79,7 +79,7 @@ def busy_messenger(busy_broker, make_messenger):
 
 def outcomes(messenger, count):
     """The next outcomes, without what only says that something is still held."""
-    found = []
+    found: list[tuple[str, str, str]] = []
     while len(found) < count:
         outcome = messenger.outcomes.get(timeout=LIMIT)
         if outcome is not None and outcome.verdict != "held":
@@ -370,7 +370,7 @@ def test_tells_regularly_what_it_holds(busy_broker, make_messenger, constants):
     constants(RENEW_SECONDS=0.05)
     messenger = make_messenger(busy_broker.url)
     send(messenger, A, B, config("bulk", is_bulk=True))
-    held = set()
+    held: set[str] = set()
 
     while len(held) < 3:
         outcome = messenger.outcomes.get(timeout=LIMIT)
@@ -679,7 +679,7 @@ def test_goes_on_after_an_error_while_it_is_not_connected(client, make_messenger
 
 
 def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(client, make_messenger):
-    tries = []
+    tries: list[int] = []
 
     def lose():
         connect(client)
@@ -708,16 +708,18 @@ def test_heeds_only_the_client_of_its_connection(mocked, client):
 
 def test_paho_is_never_called_while_a_lock_of_ours_is_held(mocked, client):
     """paho holds its locks while it calls back, and takes them in publish()."""
-    owned = []
+    owned: list[bool] = []
 
     def publish(*args, **options):
         owned.append(mocked.changed._is_owned())
         return info(len(owned))
 
+    def say_goodbye():
+        owned.append(mocked.changed._is_owned())
+        return MQTTErrorCode.MQTT_ERR_NO_CONN
+
     client.publish.side_effect = publish
-    client.disconnect.side_effect = lambda: [MQTTErrorCode.MQTT_ERR_NO_CONN, owned.append(mocked.changed._is_owned())][
-        0
-    ]
+    client.disconnect.side_effect = say_goodbye
     send(mocked, A, B)
     eventually(lambda: len(owned) == 2)
     disconnect(client)
