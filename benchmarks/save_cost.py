@@ -190,8 +190,9 @@ def take_turns(run: Callable[[Path, str], AbstractContextManager[Saver]], rounds
             # Each is the first of a round as often as the others.
             turn = number % len(CONDITIONS)
             for condition in CONDITIONS[turn:] + CONDITIONS[:turn]:
-                if condition in brokers:
-                    savers[condition].wait_until_settled()
+                for busy in brokers:  # what the turn before left would be paid in this one
+                    savers[busy].wait_until_settled()
+                savers[condition].measure(1)  # wakes it up
                 if condition == "frozen":
                     brokers[condition].freeze()
                 for what, seconds in savers[condition].measure(times).items():

@@ -35,6 +35,7 @@ from iotsupport.tests.wiretap import Wiretap
 
 CLIENTS = 4
 SAVES = 300
+MANNERS = {"at once": "", "over": ", back when the saves are over", "hung": ", hung until the saves are over"}
 DEVICES_OF_EACH = 5
 
 
@@ -94,17 +95,18 @@ class Kill(NamedTuple):
     """How long after the beginning of that save: at any moment of it."""
     worker: int
     """Which one, where it is a worker: a number to be taken modulo how many there are, the oldest first."""
-    is_brief: bool
-    """A broker comes back at once, not only when the round's saves are through."""
+    manner: str
+    """Of a broker: back ``at once``, or when the round's saves are ``over``; or it is ``hung`` until they are over, and
+    takes with it what it was sent meanwhile and never read."""
 
     @classmethod
     def choose(cls, choices: random.Random, saves: int) -> Self:
         return cls(
-            choices.choice(["broker", "worker", "worker", "master", "everything"]),
+            choices.choice(["broker", "broker", "broker", "worker", "worker", "master", "everything"]),
             choices.randint(1, saves),
             choices.uniform(0, 0.03),
             choices.randrange(100),
-            choices.choice([True, False]),
+            choices.choice(["at once", "over", "hung"]),
         )
 
 
@@ -133,13 +135,15 @@ class Chaos:
             self._kill(kill)
         for work in working:
             work.result()
-        if kill.victim == "broker" and not kill.is_brief:
+        if kill.victim == "broker" and kill.manner == "hung":
+            self._broker.kill()
+        if kill.victim == "broker" and kill.manner != "at once":
             self._broker.start()
         self.kills[kill.victim] += 1
         outcomes = self._outcomes() - before
         return (
             f"{kill.victim:10} after {kill.after_saves:2} saves and {kill.seconds * 1000:2.0f} ms"
-            f"{', broker back after the saves' if kill.victim == 'broker' and not kill.is_brief else ''}"
+            f"{MANNERS[kill.manner] if kill.victim == 'broker' else ''}"
             f": {outcomes['answered']} answered, {outcomes['unanswered']} not; {len(self._server.query(OWED))} owed"
         )
 
@@ -155,20 +159,24 @@ class Chaos:
             workers = poll(self._server.workers, bool)
             os.kill(workers[kill.worker % len(workers)], signal.SIGKILL)
             return
-        if kill.victim in {"broker", "everything"}:
+        if kill.victim == "broker":
+            if kill.manner == "hung":
+                self._broker.freeze()
+                return
             self._broker.kill()
-        if kill.victim in {"master", "everything"}:
-            self._is_up.clear()
-            if kill.victim == "everything":
-                self._server.kill()
-            else:
-                self._server.signal(signal.SIGKILL)
-                self._server.stop()  # waits for the workers, who notice that they are alone
-        if kill.victim == "everything" or (kill.victim == "broker" and kill.is_brief):
+            if kill.manner == "at once":
+                self._broker.start()
+            return
+        self._is_up.clear()
+        if kill.victim == "everything":
+            self._broker.kill()
+            self._server.kill()
             self._broker.start()
-        if not self._is_up.is_set():
-            self._server.start()
-            self._is_up.set()
+        else:
+            self._server.signal(signal.SIGKILL)
+            self._server.stop()  # waits for the workers, who notice that they are alone
+        self._server.start()
+        self._is_up.set()
 
     def _outcomes(self) -> Counter[str]:
         return sum((person.outcomes for person in self.people), Counter())

@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from iotsupport.tests import chaos
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.server import Server
+from iotsupport.tests.wiretap import Wiretap
 
 
 @pytest.fixture
@@ -19,3 +21,10 @@ def subscriber(broker: Mosquitto) -> Iterator[Subscriber]:
     """What is sent while it is away, waits for it: also when the broker is stopped and started."""
     with Subscriber(broker.port) as subscriber:
         yield subscriber
+
+
+@pytest.fixture
+def tap(server: Server, broker: Mosquitto) -> Iterator[Wiretap]:
+    """Between the two."""
+    with chaos.tap(server, broker) as tap:
+        yield tap

@@ -14,6 +14,9 @@ from iotsupport.tests.wiretap import Missed
 # All of what an outage left owed is out before so many seconds after the broker's return have passed.
 BOUND_SECONDS = 5
 
+# More than the messages that a file may have, so that it shows if each worker sends one of its own.
+WORKERS = 4
+
 
 class Outage(NamedTuple):
     heard: Counter[str]
@@ -26,6 +29,7 @@ class Outage(NamedTuple):
 
 def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float) -> Outage:
     """Save each of 20 files three times without a broker, which comes back so many seconds later."""
+    server.environ["WEB_CONCURRENCY"] = str(WORKERS)
     server.start()
     server.wait_until_connected(broker)
     broker.stop()

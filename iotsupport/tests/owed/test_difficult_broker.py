@@ -22,6 +22,7 @@ from iotsupport.tests.owed.fleet import (
     wait_until_settled,
 )
 from iotsupport.tests.server import Server, poll
+from iotsupport.tests.wiretap import Wiretap
 
 
 def test_saves_and_downloads_go_on_while_the_broker_is_frozen(
@@ -58,6 +59,23 @@ def test_a_broker_that_is_frozen_for_longer_than_the_server_waits_hears_each_sav
     wait_until_settled(server)
     heard += heard_until_the_end(server, subscriber)
     assert max(heard.values()) <= 2
+
+
+def test_what_a_broker_was_sent_and_did_not_read_before_it_was_killed_is_announced_again(
+    server: Server, broker: Mosquitto, tap: Wiretap
+) -> None:
+    server.start()
+    server.wait_until_connected(broker)
+    broker.freeze()
+    save_all(server)
+    tap.wait_for(lambda: {announced.filename for announced in tap.passed} == FILENAMES)
+    assert not tap.acknowledged
+
+    broker.kill()
+    broker.start()
+
+    tap.wait_for(lambda: {filename for filename, _ in tap.told()} == FILENAMES)
+    wait_until_settled(server)
 
 
 def test_a_server_ends_in_time_while_the_broker_is_frozen_and_the_next_one_announces_what_it_left(

@@ -20,12 +20,6 @@ RATE = 200
 INTERACTIVE = "aa-bb-cc-dd-ee-ff"
 
 
-@pytest.fixture
-def tap(broker: Mosquitto) -> Iterator[Wiretap]:
-    with Wiretap(broker.port) as tap:
-        yield tap
-
-
 def make_directories(tmp_path: Path) -> Iterator[Path]:
     for number in range(DIRECTORIES):
         directory = tmp_path / f"existing-{number}"
@@ -55,7 +49,7 @@ def rates(announced: list[Announced]) -> list[float]:
 def test_3000_imported_files_are_announced_at_the_set_pace_in_small_memory_and_behind_a_save(
     server: Server, broker: Mosquitto, tap: Wiretap, tmp_path: Path
 ) -> None:
-    server.environ |= {"MQTT_URL": tap.url, "MQTT_PUBLISH_RATE": str(RATE)}
+    server.environ["MQTT_PUBLISH_RATE"] = str(RATE)
     server.start()
     workers = server.wait_until_connected(broker)
     before = {pid: memory(pid, "VmRSS") for pid in workers}

@@ -6,7 +6,7 @@ import signal
 
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import FILENAMES, hear_all, heard_until_the_end, save_all, wait_until_settled
-from iotsupport.tests.owed.outage import BOUND_SECONDS, go_through_an_outage
+from iotsupport.tests.owed.outage import BOUND_SECONDS, WORKERS, go_through_an_outage
 from iotsupport.tests.server import Server
 
 
@@ -21,7 +21,6 @@ def test_a_server_that_starts_without_its_broker_announces_all_20_saves_when_it_
 
     assert hear_all(subscriber).keys() == FILENAMES
     wait_until_settled(server)
-    assert not heard_until_the_end(server, subscriber)
 
 
 def test_60_saves_of_20_files_in_an_outage_of_5_seconds_are_announced_in_less_than_5(
@@ -32,7 +31,7 @@ def test_60_saves_of_20_files_in_an_outage_of_5_seconds_are_announced_in_less_th
     assert outage.heard.keys() == FILENAMES
     assert max(outage.heard.values()) <= 2
     assert outage.seconds_to_last < BOUND_SECONDS
-    assert len(outage.attempts) == 2
+    assert len(outage.attempts) == WORKERS
     assert min(outage.attempts.values()) >= 5 / BOUND_SECONDS
 
 
