@@ -15,6 +15,9 @@ from iotsupport.tests.mosquitto import LIMIT, Mosquitto
 from iotsupport.tests.server import Server
 from iotsupport.tests.wiretap import Wiretap
 
+# Servers are started and ended many times.
+pytestmark = pytest.mark.timeout(400)
+
 PEOPLE = 4
 
 
@@ -102,7 +105,6 @@ def test_what_was_answered_while_workers_took_turns_is_announced(
 
 
 # The whole of it, 300 saves in 30 rounds, is run by hand: docs/chaos.md.
-@pytest.mark.timeout(400)
 def test_no_change_is_lost_in_8_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
     server.start()
     rounds = Chaos(server, broker, tap, seed=115)
