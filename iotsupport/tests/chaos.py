@@ -28,6 +28,7 @@ from typing import NamedTuple, Self
 
 import requests
 
+from iotsupport.tests.databases import make_database
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.server import Client, Installation, Server, poll
@@ -208,7 +209,8 @@ def tap(server: Server, broker: Mosquitto) -> Wiretap:
 @contextmanager
 def _installed() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="iotsupport-chaos-") as directory:
-        server = Server(Installation.make(Path(directory) / "installation"), Path(directory) / "server")
+        data_dir = Path(directory) / "installation"
+        server = Server(Installation.make(data_dir, make_database(data_dir)), Path(directory) / "server")
         try:
             yield server
         finally:
