@@ -7,3 +7,7 @@ class AssetsConfig(AppConfig):
 
     def ready(self) -> None:
         from assets import receivers  # noqa: F401
+        from assets.views import FAST_DOWNLOADS
+        from iotsupport import fast_downloads
+
+        fast_downloads.register(FAST_DOWNLOADS)

@@ -8,6 +8,9 @@ class DevicesConfig(AppConfig):
     def ready(self) -> None:
         from devices import receivers  # noqa: F401
         from devices.metrics import ConfigCollector
+        from devices.views import FAST_DOWNLOADS
+        from iotsupport import fast_downloads
         from iotsupport.metrics import facts
 
         facts.register(ConfigCollector())
+        fast_downloads.register(FAST_DOWNLOADS)

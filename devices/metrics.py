@@ -48,17 +48,21 @@ def track_answers(operation: str) -> Callable[[View], View]:
     def decorate(view: View) -> View:
         @wraps(view)
         def counted(*args: Any, **kwargs: Any) -> HttpResponseBase:
-            start, status = perf_counter(), "error"
+            start, status = perf_counter(), 500
             try:
                 response = view(*args, **kwargs)
-                status = "error" if response.status_code >= 400 else "success"
+                status = response.status_code
                 return response
             finally:
-                count(operation, status, perf_counter() - start)
+                count_answer(operation, status, perf_counter() - start)
 
         return counted
 
     return decorate
+
+
+def count_answer(operation: str, status_code: int, seconds: float) -> None:
+    count(operation, "error" if status_code >= 400 else "success", seconds)
 
 
 def count(operation: str, status: str, seconds: float) -> None:

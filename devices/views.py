@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from functools import partial
+
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from devices.fields import normalise_mac_address
-from devices.metrics import track_answers
+from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
 from iotsupport.downloads import mirror_response
 from iotsupport.errors import json_view
+from iotsupport.fast_downloads import FastDownloads
+
+CONTENT_TYPE = "application/json"
 
 
 @json_view
@@ -21,4 +27,13 @@ def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
     with 400, and one without a configuration with 404.
     """
     filename = f"{normalise_mac_address(mac_address)}.json"
-    return mirror_response(request, DeviceConfig.storage(), filename, content_type="application/json")
+    return mirror_response(request, DeviceConfig.storage(), filename, content_type=CONTENT_TYPE)
+
+
+# The spelling that notifications announce.
+FAST_DOWNLOADS = FastDownloads(
+    path=re.compile(r"/(?:configs|esp32/config)/([0-9a-f]{2}(?:-[0-9a-f]{2}){5}\.json)"),
+    storage=DeviceConfig.storage,
+    content_type=CONTENT_TYPE,
+    count=partial(count_answer, "get_raw"),
+)

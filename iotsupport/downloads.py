@@ -55,6 +55,9 @@ class FileSlice:
         self._file = file
         self._left = len(part)
 
+    def __len__(self) -> int:
+        return self._left
+
     def read(self, size: int = -1) -> bytes:
         chunk = self._file.read(self._left if size < 0 else min(size, self._left))
         self._left -= len(chunk)
@@ -199,6 +202,8 @@ def _answer(file: FileIO, environ: Mapping[str, Any], content_type: str, with_di
         "Last-Modified": http_date(min(modified, int(time.time()))),
         "Cache-Control": "no-cache",
         "Accept-Ranges": "bytes",
+        # A script in a page must not run what somebody uploaded as an asset.
+        "X-Content-Type-Options": "nosniff",
     }
     if outcome := _failed_condition(environ, digests.etag, modified):
         return Answer(outcome, headers if outcome == 304 else headers | {"Content-Length": "0"})

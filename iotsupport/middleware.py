@@ -20,6 +20,15 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 OPEN_URLS = "iotsupport.open_urls"
 
+# What the middleware inside adds for pages.
+BROWSER_HEADERS = [
+    "Content-Security-Policy",
+    "Cross-Origin-Opener-Policy",
+    "Referrer-Policy",
+    "Vary",
+    "X-Frame-Options",
+]
+
 # Where people look; everywhere else, programs do.
 BROWSER_PREFIX = "/admin/"
 
@@ -38,12 +47,21 @@ class OpenUrlsMiddleware:
         if is_open and request.method in {"GET", "HEAD"}:
             request.urlconf = OPEN_URLS
         response = self.get_response(request)
+        if getattr(request, "urlconf", None) == OPEN_URLS:
+            _leave_browsers_out(response)
         if response.status_code >= 400 and not request.path_info.startswith(BROWSER_PREFIX):
             response = _in_json(response)
         if response.status_code == 405 and is_open:
             allowed = {method.strip() for method in response.get("Allow", "").split(",") if method.strip()}
             response["Allow"] = ", ".join(sorted(allowed | {"GET", "HEAD"}))
         return response
+
+
+def _leave_browsers_out(response: HttpResponseBase) -> None:
+    """Drop what concerns pages and sessions: a device reads every header into a small buffer."""
+    for header in BROWSER_HEADERS:
+        del response[header]
+    response.cookies.clear()
 
 
 def _in_json(response: HttpResponseBase) -> HttpResponseBase:

@@ -6,8 +6,11 @@ from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 
-application = get_wsgi_application()
+_django = get_wsgi_application()
 
-from iotsupport.signals import serving  # noqa: E402 - once Django is set up
+# Imported last: they need the settings.
+from iotsupport.fast_downloads import FastDownloadsMiddleware  # noqa: E402
+from iotsupport.signals import serving  # noqa: E402
 
+application = FastDownloadsMiddleware(_django)
 serving.send(sender=None)
