@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
-worker_class = "gthread"
+worker_class = "iotsupport.worker.Worker"
 # A thread that waits costs little memory, and it is only made when it is needed.
 threads = settings.WORKER_THREADS
 # Seconds. Connections that are kept alive hold no thread.

@@ -24,10 +24,10 @@ DURATION = Histogram(
     "iot_config_operation_duration_seconds", "Time taken by operations on configurations.", ["operation"]
 )
 
-for _operation in ["list", "get", "get_raw", "save", "delete"]:
-    DURATION.labels(_operation)
-    for _status in ["success", "error"]:
-        OPERATIONS.labels(_operation, _status)
+# All of them from the start on; and a download is too cheap to look its labels up each time.
+_names = ["list", "get", "get_raw", "save", "delete"]
+_durations = {name: DURATION.labels(name) for name in _names}
+_counters = {(name, status): OPERATIONS.labels(name, status) for name in _names for status in ["success", "error"]}
 
 
 @contextmanager
@@ -66,8 +66,8 @@ def count_answer(operation: str, status_code: int, seconds: float) -> None:
 
 
 def count(operation: str, status: str, seconds: float) -> None:
-    OPERATIONS.labels(operation, status).inc()
-    DURATION.labels(operation).observe(seconds)
+    _counters[operation, status].inc()
+    _durations[operation].observe(seconds)
 
 
 class ConfigCollector(Collector):

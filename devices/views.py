@@ -36,4 +36,5 @@ FAST_DOWNLOADS = FastDownloads(
     storage=DeviceConfig.storage,
     content_type=CONTENT_TYPE,
     count=partial(count_answer, "get_raw"),
+    is_small=True,
 )

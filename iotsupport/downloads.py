@@ -14,7 +14,6 @@ import re
 import stat
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import lru_cache
 from io import FileIO
@@ -45,6 +44,9 @@ NO_SUCH_FILE = {
     errno.EACCES,
     errno.ENAMETOOLONG,
 }
+
+
+_http_date = lru_cache(maxsize=1024)(http_date)
 
 
 class FileSlice:
@@ -127,12 +129,14 @@ def respond(path: str, environ: Mapping[str, Any], *, content_type: str, with_di
     whole file, also beside a part of it. Raises ``FileNotFoundError`` for anything but a regular file that everybody
     may read.
     """
-    with ExitStack() as stack:
-        file = stack.enter_context(_open(path))
+    file = _open(path)
+    answer = None
+    try:
         answer = _answer(file, environ, content_type, with_digests)
-        if answer.body is not None:
-            stack.pop_all()
         return answer
+    finally:
+        if answer is None or answer.body is None:
+            file.close()
 
 
 def matches_any(header: str, etag: str | None, *, strong: bool = False) -> bool:
@@ -199,7 +203,7 @@ def _answer(file: FileIO, environ: Mapping[str, Any], content_type: str, with_di
     headers = {
         "ETag": digests.etag,
         # Of two versions in one second, the mirror dates the later one into the next; HTTP allows no such date.
-        "Last-Modified": http_date(min(modified, int(time.time()))),
+        "Last-Modified": _http_date(min(modified, int(time.time()))),
         "Cache-Control": "no-cache",
         "Accept-Ranges": "bytes",
         # A script in a page must not run what somebody uploaded as an asset.
@@ -228,19 +232,18 @@ def _failed_condition(environ: Mapping[str, Any], etag: str, modified: int) -> i
     if "HTTP_IF_MATCH" in environ:
         if not matches_any(environ["HTTP_IF_MATCH"], etag, strong=True):
             return 412
-    elif modified > _date(environ, "HTTP_IF_UNMODIFIED_SINCE", default=modified):
-        return 412
+    elif "HTTP_IF_UNMODIFIED_SINCE" in environ:
+        since = parse_http_date_safe(environ["HTTP_IF_UNMODIFIED_SINCE"])
+        if since is not None and modified > since:
+            return 412
     if "HTTP_IF_NONE_MATCH" in environ:
         if matches_any(environ["HTTP_IF_NONE_MATCH"], etag):
             return 304
-    elif modified <= _date(environ, "HTTP_IF_MODIFIED_SINCE", default=modified - 1):
-        return 304
+    elif "HTTP_IF_MODIFIED_SINCE" in environ:
+        since = parse_http_date_safe(environ["HTTP_IF_MODIFIED_SINCE"])
+        if since is not None and modified <= since:
+            return 304
     return None
-
-
-def _date(environ: Mapping[str, Any], name: str, default: int) -> int:
-    date = parse_http_date_safe(environ.get(name, ""))
-    return default if date is None else date
 
 
 def _asked_part(environ: Mapping[str, Any], etag: str, modified: int, size: int) -> range | None:

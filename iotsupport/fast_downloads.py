@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import http
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
-from iotsupport.downloads import CHUNK_BYTES, Answer, respond
+from iotsupport.downloads import CHUNK_BYTES, Answer, FileSlice, respond
 from iotsupport.mirror import MirrorStorage
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class FastDownloads:
     with_digests: bool = False
     # Told the status and the seconds of each answer.
     count: Callable[[int, float], None] | None = None
+    # Whether reading and hashing one takes no time worth mentioning.
+    is_small: bool = False
 
 
 _registered: list[FastDownloads] = []
@@ -56,7 +58,7 @@ class FastDownloadsMiddleware:
         self._application = application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = _answer(environ)
+        answer = answer_usual(environ)
         if answer is None:
             return self._application(environ, start_response)
         start_response(STATUS_LINES[answer.status], list(answer.headers.items()))
@@ -66,26 +68,53 @@ class FastDownloadsMiddleware:
         if len(body) > SMALL_BYTES:
             wrapper: Callable[..., Iterable[bytes]] = environ.get("wsgi.file_wrapper", FileWrapper)
             return wrapper(body, CHUNK_BYTES)
-        try:
-            return [body.read()]
-        finally:
-            body.close()
+        return [_read(body)]
+
+    @staticmethod
+    def answer_quickly(environ: Mapping[str, str]) -> tuple[str, Iterable[tuple[str, str]], bytes] | None:
+        """Answer what takes no longer than handing it to another thread: status line, headers, body; else None.
+
+        ``iotsupport.worker`` asks, with no more of ``environ`` than :func:`answer_usual` needs.
+        """
+        answer = answer_usual(environ, only_small=True)
+        if answer is None:
+            return None
+        return STATUS_LINES[answer.status], answer.headers.items(), b"" if answer.body is None else _read(answer.body)
 
 
-def _answer(environ: WSGIEnvironment) -> Answer | None:
-    """Answer a usual GET or HEAD for a file that is there."""
+def _read(body: FileSlice) -> bytes:
+    try:
+        return body.read()
+    finally:
+        body.close()
+
+
+def _find(path: str) -> tuple[FastDownloads, str] | None:
+    """Return what a path asks for, and the name of the file."""
+    path = path.removeprefix("/api")
+    for downloads in _registered:
+        if match := downloads.path.fullmatch(path):
+            return downloads, match[1]
+    return None
+
+
+def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Answer | None:
+    """Answer a usual GET or HEAD for a file that is there.
+
+    Needs of ``environ`` no more than ``REQUEST_METHOD``, ``PATH_INFO`` and the request's conditions.
+    """
     if environ["REQUEST_METHOD"] not in {"GET", "HEAD"} or environ.get("SCRIPT_NAME"):
         return None
     start = perf_counter()
-    path = environ.get("PATH_INFO", "").removeprefix("/api")
-    for downloads in _registered:
-        if found := downloads.path.fullmatch(path):
-            break
-    else:
+    found = _find(environ.get("PATH_INFO", ""))
+    if found is None:
+        return None
+    downloads, name = found
+    if only_small and not downloads.is_small:
         return None
     try:
         answer = respond(
-            f"{downloads.storage().location}/{found[1]}",
+            f"{downloads.storage().location}/{name}",
             environ,
             content_type=downloads.content_type,
             with_digests=downloads.with_digests,

@@ -103,6 +103,7 @@ class TestAWholeFile:
                 "ETag": ETAG,
                 "Last-Modified": "Sun, 09 Sep 2001 01:46:40 GMT",
                 "Accept-Ranges": "bytes",
+                "X-Content-Type-Options": "nosniff",
             },
             CONTENT,
         )
@@ -301,7 +302,13 @@ class TestConditions:
 
         assert got == Got(
             304,
-            {"ETag": ETAG, "Last-Modified": SAME, "Cache-Control": "no-cache", "Accept-Ranges": "bytes"},
+            {
+                "ETag": ETAG,
+                "Last-Modified": SAME,
+                "Cache-Control": "no-cache",
+                "Accept-Ranges": "bytes",
+                "X-Content-Type-Options": "nosniff",
+            },
             b"",
         )
 
