@@ -57,7 +57,9 @@ def _run_slow_clients(results: Queue[int], port: int, count: int, bytes_per_seco
         downloads = [_download_slowly(port, bytes_per_second, kind) for kind in kinds]
         return await asyncio.gather(*downloads, return_exceptions=True)
 
-    results.put(sum(outcome is True for outcome in asyncio.run(run())))
+    outcomes = asyncio.run(run())
+    print(outcomes[:3])
+    results.put(sum(outcome is True for outcome in outcomes))
 
 
 def _sign_in(port: int) -> OpenerDirector:
@@ -66,7 +68,7 @@ def _sign_in(port: int) -> OpenerDirector:
     url = f"http://127.0.0.1:{port}/admin/login/"
     administrator.open(url).read()
     token = next(cookie.value or "" for cookie in cookies if cookie.name == "csrftoken")
-    form = urlencode({"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token})
+    form = urlencode({"next": "/admin/", "username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": token})
     administrator.open(Request(url, form.encode(), headers={"Referer": url})).read()  # noqa: S310
     return administrator
 

@@ -8,11 +8,13 @@ the signals.
 
 from __future__ import annotations
 
-import math
+import fcntl
 import os
 import re
 import select
 import socket
+import sys
+import termios
 import threading
 import time
 from collections import deque
@@ -29,7 +31,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-
 # answer. What takes its answer ever so slowly is served; what stalls is dropped.
 HEAD_SECONDS = 20.0
 BODY_SECONDS = 20.0
-STALLED_SECONDS = 60
+STALLED_SECONDS = 60.0
 
 # How long a connection stays open for reading after its last answer: closed at once, it could lose the end of it
 # (RFC 9112, section 9.6).
@@ -157,6 +159,10 @@ class ClientSocket(socket.socket):
             return False
         return True
 
+    def queued_bytes(self) -> int:
+        """How much of what was sent the client has not acknowledged."""
+        return int.from_bytes(fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+
     def close(self) -> None:
         while self._unsent:
             self._discard()
@@ -193,6 +199,7 @@ class Connection(TConn):
         self.is_kept_alive = True
         self.events = 0
         self.step: Step = _do_nothing
+        self.queued_bytes = 0  # in the kernel, when last looked at
         self.deadline = 0.0
 
 
@@ -255,8 +262,18 @@ class Worker(ThreadWorker):
     def _drop_late(self, now: float) -> None:
         is_full = self.nr_conns >= self.worker_connections
         for conn in list(self._polled):
-            if conn.deadline <= now or (is_full and self._is_idle(conn)):
+            if conn.deadline <= now:
+                self._take(self._give_up, conn)
+            elif is_full and self._is_idle(conn):
                 self._drop(conn)
+
+    def _give_up(self, conn: Connection) -> None:
+        before, conn.queued_bytes = conn.queued_bytes, conn.sock.queued_bytes()
+        if conn.step == self._send and conn.queued_bytes < before:
+            # It reads, though not enough for the kernel to want more.
+            conn.deadline = time.monotonic() + STALLED_SECONDS
+        else:
+            self._drop(conn)
 
     def _is_idle(self, conn: Connection) -> bool:
         return conn.step == self._read_head and not conn.head
@@ -275,7 +292,7 @@ class Worker(ThreadWorker):
         conn = Connection(self.cfg, client, address, listener.getsockname())
         self._poll(conn, EVENT_READ, self._read_head, HEAD_SECONDS)
 
-    def _poll(self, conn: Connection, events: int, step: Step, seconds: float = math.inf) -> None:
+    def _poll(self, conn: Connection, events: int, step: Step, seconds: float) -> None:
         """Take the next step with a connection when its client is ready; drop it when that takes longer."""
         if conn not in self._polled:
             self.poller.register(conn.sock, events, lambda client: self._take(conn.step, conn))
@@ -364,7 +381,8 @@ class Worker(ThreadWorker):
 
     def _send(self, conn: Connection) -> None:
         if not conn.sock.flush():
-            self._poll(conn, EVENT_WRITE, self._send)
+            self._poll(conn, EVENT_WRITE, self._send, STALLED_SECONDS)
+            conn.queued_bytes = conn.sock.queued_bytes()
         elif conn.is_kept_alive:
             self._await_request(conn)
         else:
@@ -412,9 +430,6 @@ def parse_quick_request(head: bytes) -> dict[str, str] | None:
 
 
 def _bound_what_slow_clients_cost(listener: Any) -> None:
-    """Tell the kernel how much it keeps of each answer, and for how long; connections inherit it."""
-    if listener.FAMILY == socket.AF_UNIX or not hasattr(socket, "TCP_USER_TIMEOUT"):
-        return
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
-    # Drops those who are gone and those who do not read, also when we have closed the connection already.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, STALLED_SECONDS * 1000)
+    """Tell the kernel how much it keeps of each answer; connections inherit it."""
+    if listener.FAMILY != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
