@@ -13,6 +13,7 @@ import os
 import re
 import select
 import socket
+import struct
 import sys
 import termios
 import threading
@@ -163,6 +164,10 @@ class ClientSocket(socket.socket):
         """How much of what was sent the client has not acknowledged."""
         return int.from_bytes(fcntl.ioctl(self.fileno(), termios.TIOCOUTQ, bytes(4)), sys.byteorder)
 
+    def reset_when_closed(self) -> None:
+        """Have the kernel forget what it still keeps for the client."""
+        self.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
     def close(self) -> None:
         while self._unsent:
             self._discard()
@@ -272,8 +277,10 @@ class Worker(ThreadWorker):
         if conn.step == self._send and conn.queued_bytes < before:
             # It reads, though not enough for the kernel to want more.
             conn.deadline = time.monotonic() + STALLED_SECONDS
-        else:
-            self._drop(conn)
+            return
+        if conn.step == self._send:
+            conn.sock.reset_when_closed()
+        self._drop(conn)
 
     def _is_idle(self, conn: Connection) -> bool:
         return conn.step == self._read_head and not conn.head
