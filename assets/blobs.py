@@ -1,6 +1,7 @@
 """The bytes of every version of every asset, each under its SHA-256.
 
-Unlike the mirror they are rebuilt from nothing, so they are on the disk before the row that names them is committed.
+They are on the disk before the row that names them is committed. With PostgreSQL they are in the database as well:
+it may serve several nodes, and each gets there what was uploaded to another one. Else they are rebuilt from nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import transaction
 
+from assets.shared import SharedChunk
 from iotsupport.mirror import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
 
 DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
@@ -52,6 +54,7 @@ class StagedBlob(StagedFile):
         if not self._is_kept:
             with storage().explained():
                 self._place(storage())
+        SharedChunk.objects.keep(self.sha256, read_here(self.sha256))
         transaction.on_commit(self._commit)
 
     def _place(self, blobs: MirrorStorage) -> None:
@@ -85,6 +88,13 @@ def check_size(size: int) -> None:
 
 def read(sha256: str) -> Iterator[bytes]:
     """Yield the bytes kept under a digest. Raises :class:`MirrorError` where they are missing or damaged."""
+    if not storage().exists(sha256):
+        _fetch(sha256)
+    return read_here(sha256)
+
+
+def read_here(sha256: str) -> Iterator[bytes]:
+    """As :func:`read`, from this node's disk alone."""
     digest = hashlib.sha256()
     try:
         with storage().open(sha256) as file:
@@ -97,10 +107,21 @@ def read(sha256: str) -> Iterator[bytes]:
         raise MirrorError(DAMAGED)
 
 
+def _fetch(sha256: str) -> None:
+    """Bring to this disk what another node shared, if it did."""
+    staged = storage().stage(SharedChunk.objects.read(sha256))
+    if staged.sha256 != sha256:
+        staged.close()
+        return
+    with storage().explained(), storage().lock():
+        storage().put(staged, sha256)
+
+
 def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:
     """Remove what killed uploads left, and bytes that no version names any more. Returns the names removed."""
     blobs = storage()
     with blobs.explained():
+        SharedChunk.objects.collect_garbage(is_referenced)
         removed = [path.name for path in blobs.leftovers(remove=True)]
         return removed + [name for name in blobs.names() if _remove_unless(is_referenced, name)]
 

@@ -14,7 +14,10 @@ from simple_history.models import HistoricalRecords
 
 from assets import blobs
 from assets.names import validate_filename
+from assets.shared import SharedChunk
 from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
+
+__all__ = ["Asset", "AssetManager", "SharedChunk"]
 
 
 class AssetManager(MirroredManager["Asset"]):

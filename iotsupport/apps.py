@@ -1,5 +1,8 @@
+from typing import Any
+
 from django.apps import AppConfig
 from django.core import checks
+from django.db import connection
 
 
 class IotSupportConfig(AppConfig):
@@ -8,6 +11,15 @@ class IotSupportConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport.checks import check_directories, check_environment, check_secret_key
+        from iotsupport.signals import serving
 
         for check in [check_environment, check_directories, check_secret_key]:
             checks.register(check, "environment")
+        serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
+
+
+def follow_other_nodes(**kwargs: Any) -> None:
+    if connection.vendor == "postgresql":
+        from iotsupport.nodes import Follower  # imports psycopg, which commands on SQLite do without
+
+        Follower().start()

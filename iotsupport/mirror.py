@@ -24,7 +24,7 @@ from typing import IO, Any, ClassVar, Self, TypeVar, cast
 from django.apps import apps
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
-from django.db import DatabaseError, IntegrityError, models, transaction
+from django.db import DatabaseError, IntegrityError, connections, models, transaction
 from django.utils.deconstruct import deconstructible
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,12 @@ TEMPORARY_PREFIX = ".new-"
 SERVED_MODE = 0o644
 
 CHUNK_BYTES = 1024 * 1024
+
+# Of the machine, or of the host of a container: a random number of each start.
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+# Where PostgreSQL tells other nodes which files to look at; see iotsupport.nodes.
+CHANNEL = "iotsupport_mirror"
 
 
 class MirrorError(Exception):
@@ -368,12 +374,28 @@ class MirroredModel(models.Model):
         if old_filename not in {None, filename}:
             transaction.on_commit(lambda: settle(type(self), str(old_filename), using), using=using)
         self._known_filename = filename
+        for name in {filename, old_filename or filename}:
+            self._tell_other_nodes(name, using)
 
     def mirror_deleted(self, using: str) -> None:
         """Call in ``post_delete``: the file follows after the commit."""
         self.storage().check_writable()
         filename = self.filename
         transaction.on_commit(lambda: settle(type(self), filename, using), using=using)
+        self._tell_other_nodes(filename, using)
+
+    def _tell_other_nodes(self, filename: str, using: str) -> None:
+        """Delivered when the transaction is committed, and never else."""
+        if connections[using].vendor == "postgresql":
+            payload = f"{node_of(self.storage())} {self.storage_alias} {filename}"
+            with connections[using].cursor() as cursor:
+                cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
+
+
+def node_of(storage: MirrorStorage) -> str:
+    """Tell mirrors apart, on one machine and across machines. No two names are one directory's."""
+    directory = storage.directory.stat()
+    return f"{BOOT_ID.read_text().strip()}:{directory.st_dev}:{directory.st_ino}"
 
 
 def mirrored_models() -> list[type[MirroredModel]]:
@@ -435,9 +457,14 @@ class Differences:
 
 
 def reconcile(
-    model: type[MirroredModel], using: str, *, repair: bool = True, delete_unknown: bool = False
+    model: type[MirroredModel],
+    using: str,
+    *,
+    repair: bool = True,
+    delete_unknown: bool = False,
+    write: Callable[[type[MirroredModel], str, str], None] = settle,
 ) -> Differences:
-    """Compare every row with its file, and make the files equal unless ``repair`` is false."""
+    """Compare every row with its file, and make the files equal unless ``repair`` is false: by calling ``write``."""
     storage = model.storage()
     found = Differences()
     with found.noting_failures(storage):
@@ -451,7 +478,7 @@ def reconcile(
         with found.noting_failures(storage):
             if not row.is_mirrored():
                 if repair:
-                    settle(model, row.filename, using)
+                    write(model, row.filename, using)
                 found.written.append(row.filename)
     with found.noting_failures(storage):
         surplus = [name for name in storage.names() if name not in expected]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+from django.db import DEFAULT_DB_ALIAS, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import is_bulk_change
-from iotsupport.signals import serving
+from iotsupport.signals import following, serving
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
@@ -20,13 +21,13 @@ from notifications.publisher import publisher
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="notifications.announce_config")
 def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        _announce(CONFIGS_TOPIC, instance.filename, using)
+        _announce_on_commit(CONFIGS_TOPIC, instance.filename, using)
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
 def announce_asset(sender: type[Asset], instance: Asset, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        _announce(ASSETS_TOPIC, instance.filename, using)
+        _announce_on_commit(ASSETS_TOPIC, instance.filename, using)
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="notifications.forget_config")
@@ -44,16 +45,29 @@ def pay_what_is_owed(**kwargs: Any) -> None:
     publisher.serve()
 
 
-def _announce(topic: str, filename: str, using: str) -> None:
+@receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
+def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None]:
+    return _owe(CONFIGS_TOPIC, filename, DEFAULT_DB_ALIAS)
+
+
+@receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
+def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
+    return _owe(ASSETS_TOPIC, filename, DEFAULT_DB_ALIAS)
+
+
+def _announce_on_commit(topic: str, filename: str, using: str) -> None:
+    # The mirror's callback comes first: its app is listed first. Where it raises, Django drops this one.
+    # robust: a failing publisher must not turn a saved file into an error page.
+    transaction.on_commit(_owe(topic, filename, using), using=using, robust=True)
+
+
+def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
+    """Note that a file must be announced. Returns what to call when it can be downloaded."""
     if not publisher.is_on:
-        return
+        return lambda: None
     is_bulk = is_bulk_change()
     claimed_by = "" if is_bulk else publisher.claimant(topic)
     announcement = Debt.objects.db_manager(using).owe(
         topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=publisher.trouble(topic)
     )
-    # The mirror's callback comes first: its app is listed first. Where it raises, Django drops this one.
-    # robust: a failing publisher must not turn a saved file into an error page.
-    transaction.on_commit(
-        lambda: publisher.announce(announcement, is_claimed=bool(claimed_by)), using=using, robust=True
-    )
+    return lambda: publisher.announce(announcement, is_claimed=bool(claimed_by))

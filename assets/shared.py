@@ -1,0 +1,69 @@
+"""The bytes of versions in the database, in parts: with PostgreSQL only, where other nodes fetch what one was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from django.db import connections, models, transaction
+
+
+class SharedChunkManager(models.Manager["SharedChunk"]):
+    @property
+    def is_used(self) -> bool:
+        """Whether there may be other nodes: SQLite has one."""
+        return connections[self.db].vendor == "postgresql"
+
+    def keep(self, sha256: str, chunks: Iterable[bytes]) -> None:
+        """Share bytes, unless they are. Call in the transaction that saves the row which names them."""
+        if not self.is_used:
+            return
+        # Locked until the commit, so that the garbage collector leaves it.
+        if self.select_for_update(no_key=True).filter(sha256=sha256, number=0).only("pk").first():
+            return
+        number = -1
+        for number, content in enumerate(chunks):
+            self._add(sha256, number, content)
+        if number < 0:
+            self._add(sha256, 0, b"")
+
+    def _add(self, sha256: str, number: int, content: bytes) -> None:
+        # Another upload of the same bytes may have brought it in this moment.
+        self.bulk_create([SharedChunk(sha256=sha256, number=number, content=content)], ignore_conflicts=True)
+
+    def read(self, sha256: str) -> Iterator[bytes]:
+        """Yield shared bytes; nothing where they are not shared."""
+        if self.is_used:
+            chunks = self.filter(sha256=sha256)
+            for number in range(chunks.count()):
+                yield bytes(chunks.get(number=number).content)
+
+    def collect_garbage(self, is_referenced: Callable[[str], bool]) -> None:
+        """Remove what no version names any more."""
+        if not self.is_used:
+            return
+        for sha256 in list(self.filter(number=0).values_list("sha256", flat=True)):
+            if not is_referenced(sha256):
+                self._remove_unless(is_referenced, sha256)
+
+    def _remove_unless(self, is_referenced: Callable[[str], bool], sha256: str) -> None:
+        with transaction.atomic(using=self.db):
+            # Locked by an upload that is not committed: it is about to be named. Else look again, now that it is ours.
+            is_ours = self.select_for_update(skip_locked=True).filter(sha256=sha256, number=0).only("pk").first()
+            if is_ours and not is_referenced(sha256):
+                self.filter(sha256=sha256).delete()
+
+
+class SharedChunk(models.Model):
+    """A part of the bytes of a version."""
+
+    sha256 = models.CharField(max_length=64)
+    number = models.PositiveIntegerField()
+    content = models.BinaryField()
+
+    objects = SharedChunkManager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["sha256", "number"], name="one_chunk_for_each_number")]
+
+    def __str__(self) -> str:
+        return f"{self.sha256}/{self.number}"
