@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from itertools import chain
 from typing import Annotated, Any
 
 from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from ninja.decorators import decorate_view
@@ -25,6 +27,9 @@ from iotsupport.errors import ApiError
 router = Router(tags=["configurations"])
 
 LISTED = ["mac_address", "device_name", "device_entity_id", "enable_ota"]
+
+# More than these are streamed.
+PAGE_ROWS = 2000
 
 # Around a configuration of the largest size, the wrapping object may be indented too.
 WRAPPING_MAX_BYTES = 4096
@@ -77,10 +82,39 @@ class Config(ConfigSummary):
 
 @router.get("/configs", response={200: ConfigList, **REFUSALS}, summary="List all configurations")
 @decorate_view(track_answers("list"))
-def list_configs(request: HttpRequest) -> HttpResponse:
+def list_configs(request: HttpRequest) -> HttpResponseBase:
     require(request, "devices.view_deviceconfig")
-    configs = list(DeviceConfig.objects.order_by("mac_address").values(*LISTED))
-    return JsonResponse({"configs": configs, "count": len(configs)})
+    pages = _pages()
+    first = next(pages)
+    if len(first) < PAGE_ROWS:
+        return JsonResponse({"configs": first, "count": len(first)})
+    return StreamingHttpResponse(_stream(first, pages), content_type="application/json")
+
+
+def _pages() -> Iterator[list[dict[str, Any]]]:
+    """Yield all configurations in lists, by MAC address.
+
+    Each is a query of its own: a reader that is slow to take the answer keeps no transaction open meanwhile.
+    """
+    last = ""
+    while True:
+        page = list(
+            DeviceConfig.objects.filter(mac_address__gt=last).order_by("mac_address").values(*LISTED)[:PAGE_ROWS]
+        )
+        yield page
+        if len(page) < PAGE_ROWS:
+            return
+        last = page[-1]["mac_address"]
+
+
+def _stream(first: list[dict[str, Any]], pages: Iterator[list[dict[str, Any]]]) -> Iterator[str]:
+    count = 0
+    yield '{"configs": ['
+    for page in chain([first], pages):
+        if page:
+            yield f"{', ' if count else ''}{json.dumps(page)[1:-1]}"
+        count += len(page)
+    yield f'], "count": {count}}}'
 
 
 # Answered by iotsupport.open_urls, ahead of this: here for the documentation.

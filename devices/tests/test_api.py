@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
 
+from devices import api
 from devices.models import DeviceConfig
 from iotsupport.tests.api_client import (
     Download,
@@ -74,6 +75,29 @@ class TestListing:
 
         assert (response.status_code, response.json()) == (200, {"configs": [], "count": 0})
         assert response["Content-Type"] == "application/json"
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+    def test_names_all_of_them_page_by_page(self, script, monkeypatch, count):
+        monkeypatch.setattr(api, "PAGE_ROWS", 2)
+        for number in reversed(range(count)):
+            DeviceConfig.objects.put(f"aa-bb-cc-dd-ee-{number:02x}", f'{{"deviceName": "lamp {number}"}}')
+
+        answer = json.loads(script.get("/configs").getvalue())
+
+        assert [config["device_name"] for config in answer["configs"]] == [f"lamp {number}" for number in range(count)]
+        assert list(answer["configs"][0]) == ["mac_address", "device_name", "device_entity_id", "enable_ota"]
+        assert answer["count"] == count
+
+    def test_keeps_no_transaction_open_while_it_is_read(self, script, monkeypatch):
+        monkeypatch.setattr(api, "PAGE_ROWS", 2)
+        for number in range(5):
+            DeviceConfig.objects.put(f"aa-bb-cc-dd-ee-{number:02x}", "{}")
+
+        parts = iter(script.get("/configs"))
+        begun = [next(parts), next(parts)]
+        DeviceConfig.objects.get(mac_address="aa-bb-cc-dd-ee-04").delete()
+
+        assert json.loads(b"".join([*begun, *parts]))["count"] == 4
 
     def test_names_every_configuration_by_mac_address(self, caller, root):
         save("ff-ff-ff-ff-ff-ff", "{}")
