@@ -5,6 +5,7 @@ before the fork would be the workers' in name only.
 """
 
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +18,10 @@ ROOT = Path(__file__).resolve().parent
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "iotsupport.worker.Worker"
-# A thread that waits costs little memory, and it is only made when it is needed.
+# They run the application; none waits for a slow download, and three in four of them at most for the rest of a body.
 threads = settings.WORKER_THREADS
+# Of each worker: that many slow clients can there be.
+worker_connections = 4096
 # Seconds. Connections that are kept alive hold no thread.
 keepalive = 15
 timeout = 60
@@ -31,6 +34,19 @@ control_socket_disable = True
 
 accesslog = None
 errorlog = "-"  # standard error
+
+
+def _allow_open_files() -> None:
+    """Raise the limit that many systems set to 1024: a download takes a descriptor for the client and one for the file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * worker_connections + 512
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+_allow_open_files()
 
 
 def _can_share_metrics() -> bool:

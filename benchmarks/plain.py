@@ -32,7 +32,7 @@ def download(request: HttpRequest, name: str) -> FileResponse:
     return FileResponse((DIRECTORY / name).open("rb"), content_type="application/json")
 
 
-urlpatterns = [path("plain/<str:name>", download)]
+urlpatterns = [path("plain/<path:name>", download)]
 
 
 def _configure() -> None:

@@ -150,7 +150,7 @@ TEMPLATES = [
 HOST = env.host("HOST", default="127.0.0.1")
 PORT = env.number("PORT", default=8000, least=0, most=65535)
 WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
-# Of each worker. A download holds one until the slowest device has the last byte, and the administrator needs one too.
+# Of each worker: they run the application, and make a thread when it is needed.
 WORKER_THREADS = 32
 
 # Where the workers of one server add up their metrics; gunicorn.conf.py empties it.

@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import resource
 import select
 import socket
 import struct
@@ -221,6 +222,10 @@ class Worker(ThreadWorker):
         # Connections in the poller; all others are in a thread.
         self._polled: set[Connection] = set()
         self._next_sweep = self._accept_again = 0.0
+        # Never more than there are descriptors for: a download takes two.
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if files != resource.RLIM_INFINITY:
+            self.worker_connections = max(min(self.worker_connections, (files - 256) // 2), 1)
         # The rest of the threads is for requests that have come whole.
         self._body_readers = threading.Semaphore(max(self.cfg.threads * 3 // 4, 1))
 
