@@ -37,7 +37,7 @@ errorlog = "-"  # standard error
 
 
 def _allow_open_files() -> None:
-    """Raise the limit that many systems set to 1024: a download takes a descriptor for the client and one for the file."""
+    """Raise the limit, often 1024: a slow download takes one for the client and one for the file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * worker_connections + 512
     if hard != resource.RLIM_INFINITY:

@@ -225,7 +225,7 @@ class Worker(ThreadWorker):
         # Never more than there are descriptors for: a download takes two.
         files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if files != resource.RLIM_INFINITY:
-            self.worker_connections = max(min(self.worker_connections, (files - 256) // 2), 1)
+            self.worker_connections: int = max(min(self.cfg.worker_connections, (files - 256) // 2), 1)
         # The rest of the threads is for requests that have come whole.
         self._body_readers = threading.Semaphore(max(self.cfg.threads * 3 // 4, 1))
 
