@@ -23,7 +23,6 @@ from statistics import median
 from typing import Protocol, Self
 
 from benchmarks.harness import ROOT, data_directory, environ, free_port, gunicorn, manage, print_table, spread
-
 from iotsupport.tests.mosquitto import Mosquitto
 
 FILES = 20
