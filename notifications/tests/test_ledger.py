@@ -405,13 +405,22 @@ def test_stops_although_the_database_is_locked(broker):
     assert publisher.state() == "off"
 
 
-def test_goes_on_after_whatever_error_in_its_thread(broker, monkeypatch, log):
-    """Without the thread, nothing would be struck off until the next start."""
+def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, monkeypatch, log):
+    """Without the thread, or with that outcome in every batch, nothing would be struck off until the next start."""
+    settle = models.DebtManager.settle
+
+    def fail(debts, announcements):
+        if name(1) in [announcement.filename for announcement in announcements]:
+            raise RuntimeError("broken")
+        settle(debts, announcements)
+
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=1))
     with monkeypatch.context() as patched:
-        patched.setattr(models.DebtManager, "settle", lambda *args: 1 / 0)
+        patched.setattr(models.DebtManager, "settle", fail)
         save_config(1)
         log.wait_for("ERROR Could not note what was announced")
+        config = save_config(2)
+        eventually(lambda: debt_of(config).owed_since is None)
     wait_until_paid()
 
 
