@@ -119,8 +119,7 @@ class Ledger:
             self._say_trouble(error)
         except Exception:
             # Whatever it was: without this thread, nothing would be struck off until the next start.
-            logger.exception("Could not note what was announced")
-            self._outcomes.clear()  # or it fails for ever; what is not struck off is announced again
+            logger.exception("Could not look for what is owed")
         with self._messenger.changed:
             self._messenger.changed.notify_all()
 
@@ -141,11 +140,31 @@ class Ledger:
         self._is_in_trouble = True
 
     def _write_down(self) -> None:
-        """Bring the outcomes to the database, all or none."""
+        """Bring the outcomes to the database."""
         if not self._outcomes:
             return
+        try:
+            self._write_together(self._outcomes)
+        except DATABASE_ERRORS:
+            raise
+        except Exception:
+            logger.exception("Could not note what was announced together; trying one by one")
+            self._write_singly(self._outcomes)
+        self._outcomes.clear()
+
+    def _write_singly(self, outcomes: list[Outcome]) -> None:
+        for outcome in outcomes:
+            try:
+                self._write_together([outcome])
+            except DATABASE_ERRORS:
+                raise
+            except Exception:  # it is announced again when its lease ends
+                logger.exception("Could not note that %s was %s", outcome.announcement.filename, outcome.verdict)
+
+    def _write_together(self, outcomes: list[Outcome]) -> None:
+        """All or none of them."""
         by_verdict = defaultdict(list)
-        for outcome in self._outcomes:
+        for outcome in outcomes:
             by_verdict[outcome.verdict].append(outcome)
         with transaction.atomic():
             Debt.objects.renew(self.owner, _announcements(by_verdict["held"]))
@@ -157,7 +176,6 @@ class Ledger:
                 Debt.objects.note_failure(announcement, reason)
             for topic, reason in self._messenger.suspensions.items():
                 Debt.objects.note_trouble(topic, reason)
-        self._outcomes.clear()
 
     def _hand_out(self) -> None:
         """Hand over what is due, as far as there is room, and see whether anything is left."""

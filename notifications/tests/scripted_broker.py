@@ -148,7 +148,8 @@ class ScriptedBroker:
     def _send(self, connection: socket.socket, packet: bytes) -> None:
         if connection in self._unacknowledged:
             self._unacknowledged[connection] -= packet[0] == 0x40
-            connection.sendall(packet)
+            with suppress(OSError):  # the client is gone
+                connection.sendall(packet)
 
 
 def _packet(first: int, body: bytes) -> bytes:

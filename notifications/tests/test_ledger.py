@@ -415,13 +415,25 @@ def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, monke
         settle(debts, announcements)
 
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=1))
+    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.5)
     with monkeypatch.context() as patched:
         patched.setattr(models.DebtManager, "settle", fail)
-        save_config(1)
-        log.wait_for("ERROR Could not note what was announced")
-        config = save_config(2)
-        eventually(lambda: debt_of(config).owed_since is None)
+        broker.hold()
+        configs = [save_config(number) for number in [1, 2, 3]]
+        broker.wait_for_heard(*[config.filename for config in configs])
+        broker.release()  # all three come at once
+        log.wait_for(f"ERROR Could not note that {name(1)} was acknowledged")
+        eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == {name(1)})
     wait_until_paid()
+
+
+def test_goes_on_after_whatever_error_in_its_thread(broker, monkeypatch, log):
+    with monkeypatch.context() as patched:
+        patched.setattr(models.DebtManager, "claim", lambda *args: 1 / 0)
+        log.wait_for("ERROR Could not look for what is owed")
+    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+
+    eventually(lambda: not Debt.objects.exists())
 
 
 # --- The file ----------------------------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ def test_announces_again_what_a_crash_left_unacknowledged(make_broker, start, at
     start(broker.url)
     broker.freeze()
     config = save_config(1)
+    eventually(lambda: attempts() == (0, 0, 1))
     broker.kill()
     eventually(lambda: debt_of(config).tries == 1)
     reason = debt_of(config).last_error
