@@ -27,6 +27,9 @@ from iotsupport.mirror import MirrorStorage
 
 CHUNK_BYTES = 64 * 1024
 
+# Where a front server keeps bytes under their SHA-256, for itself alone: "internal" in deploy/nginx.conf.
+BYTES_BY_SHA256 = "/_blobs/"
+
 # Some 700 bytes each, in every process.
 CACHED_DIGESTS = 16384
 
@@ -126,13 +129,15 @@ def respond(path: str, environ: Mapping[str, Any], *, content_type: str, with_di
     """Answer a WSGI request for a file: conditional, and with at most one range.
 
     ``with_digests`` adds ``x-MD5`` (what Arduino's HTTPUpdate checks) and ``Repr-Digest`` (RFC 9530); both are of the
-    whole file, also beside a part of it. Raises ``FileNotFoundError`` for anything but a regular file that everybody
-    may read.
+    whole file, also beside a part of it. nginx may ask to send these bytes itself, see :func:`_leave_to_nginx`. Raises
+    ``FileNotFoundError`` for anything but a regular file that everybody may read.
     """
     file = _open(path)
     answer = None
     try:
         answer = _answer(file, environ, content_type, with_digests)
+        if with_digests and environ.get("HTTP_X_SENDFILE_TYPE") == "X-Accel-Redirect":
+            answer = _leave_to_nginx(answer)
         return answer
     finally:
         if answer is None or answer.body is None:
@@ -225,6 +230,17 @@ def _answer(file: FileIO, environ: Mapping[str, Any], content_type: str, with_di
     headers["Content-Length"] = str(len(sent))
     body = None if environ["REQUEST_METHOD"] == "HEAD" else FileSlice(file, sent)
     return Answer(200 if part is None else 206, headers, body)
+
+
+def _leave_to_nginx(answer: Answer) -> Answer:
+    """Let nginx send a whole file; what there is to decide about the request is decided.
+
+    Named by its digest rather than by its path, where there may be another file by now.
+    """
+    if answer.status != 200 or answer.body is None:
+        return answer
+    sha256 = answer.headers["ETag"].strip('"')
+    return Answer(200, answer.headers | {"X-Accel-Redirect": BYTES_BY_SHA256 + sha256, "Content-Length": "0"})
 
 
 def _failed_condition(environ: Mapping[str, Any], etag: str, modified: int) -> int | None:
