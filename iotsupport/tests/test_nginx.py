@@ -1,0 +1,579 @@
+"""What devices, scripts and people get through deploy/nginx.conf: what the application says, sent by nginx."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import pytest
+import requests
+
+from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.nginx import Nginx
+from iotsupport.tests.server import Client, Installation, Server, poll, sha256
+
+# A Monday long ago.
+MODIFIED = 1_000_000_000
+MAC = "aa-bb-cc-dd-ee-ff"
+CONFIG = b'{"deviceName": "Kitchen", "interval": 1.0}'
+FIRMWARE = bytes(range(256)) * 6000
+ETAG = f'"{sha256(FIRMWARE)}"'
+
+ASSETS = {
+    "firmware.bin": FIRMWARE,
+    "empty.bin": b"",
+    "data.json": b"{}",
+    "UPPER.BIN": b"1",
+    "with space.bin": b"2",
+    "a+b&c;d=e,f.bin": b"3",
+    "100%25.bin": b"4",
+    "what?.bin": b"5",
+    "größe #1.bin": b"6",
+    "x" * 200: b"7",
+    "'<>[]{}|^`~$1$uri.bin": b"8",
+}
+
+# Of each connection, not of the answer.
+HOP = {"server", "date", "connection", "keep-alive", "transfer-encoding"}
+# What the application tells browsers beside every answer.
+BROWSERS = {
+    "content-security-policy",
+    "cross-origin-opener-policy",
+    "referrer-policy",
+    "x-content-type-options",
+    "x-frame-options",
+}
+
+
+class Got(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def without(self, *names: str) -> Got:
+        return self._replace(headers={name: value for name, value in self.headers.items() if name not in names})
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """A directory that nginx's user may enter; pytest's own are closed to others."""
+    path = Path(tempfile.mkdtemp(prefix="iotsupport-nginx-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def server(installation: Installation, directory: Path) -> Iterator[Server]:
+    server = Server(installation, directory / "data", ASSET_MAX_BYTES="9000000").start()
+    with server.client() as client:
+        assert client.save_config(MAC, CONFIG).ok
+        for name, content in ASSETS.items():
+            assert client.upload(name, content).ok
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="module")
+def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
+    nginx = Nginx(directory / "nginx", server).start()
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture(scope="module")
+def from_disk(server: Server, directory: Path) -> Iterator[Nginx]:
+    """nginx with the two lines that leave the application out."""
+    nginx = Nginx(directory / "nginx-from-disk", server, from_disk=True).start()
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture(params=["nginx", "from_disk"])
+def either(request: pytest.FixtureRequest) -> Nginx:
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+def client(nginx: Nginx, server: Server) -> Iterator[Client]:
+    with Client(nginx.url, server.token) as client:
+        yield client
+
+
+@pytest.fixture
+def no_application(server: Server, either: Nginx) -> Iterator[None]:
+    server.stop()
+    yield
+    server.start()
+
+
+def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Got:
+    """Send the path as it is, and nothing that is not named; ``_`` stands for ``-`` in a header's name."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
+    try:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        connection.putrequest(method, path, skip_accept_encoding=True, skip_host="Host" in sent)
+        for name, value in sent.items():
+            connection.putheader(name, value)
+        connection.endheaders(body)
+        response = connection.getresponse()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return Got(response.status, found, response.read()).without(*HOP)
+    finally:
+        connection.close()
+
+
+def test_the_configuration_has_no_mistake_and_no_warning(nginx: Nginx):
+    done = subprocess.run(nginx.command("-t"), capture_output=True, text=True, timeout=LIMIT)
+
+    assert done.returncode == 0
+    assert [line for line in done.stderr.splitlines() if not re.search(r"syntax is ok|is successful", line)] == []
+
+
+# --- The same as from the application ----------------------------------------------------------------------------
+
+CONFIG_PATHS = [
+    f"/configs/{MAC}.json",
+    f"/esp32/config/{MAC}.json",
+    f"/api/configs/{MAC}.json",
+    f"/api/esp32/config/{MAC}.json",
+    "/configs/AA-BB-CC-DD-EE-FF.json",
+    "/configs/aa:bb:cc:dd:ee:ff.json",
+    "/configs/aabbccddeeff.json",
+    "/api/esp32/config/AABBCCDDEEFF.json",
+    f"/configs/{MAC}%2Ejson",
+    f"/configs/{MAC}.json?t=1",
+]
+ASSET_PATHS = [f"{prefix}/assets/{quote(name)}" for prefix in ["", "/api"] for name in ASSETS] + [
+    "/assets/firmware.bin?version=2",
+    "/assets/%66irmware.bin",
+]
+# nginx walks them before it looks at a directory, as any HTTP library does before it sends them.
+WALKED_PATHS = [
+    f"/configs/./{MAC}.json",
+    f"/configs/../configs/{MAC}.json",
+]
+REFUSED_PATHS = [
+    f"/configs/{MAC}.JSON",
+    f"//configs/{MAC}.json",
+    f"/configs//{MAC}.json",
+    f"/configs/{MAC}.json/",
+    f"/configs/{MAC}%0A.json",
+    f"/configs/{MAC}",
+    "/configs/aa-bb-cc-dd-ee-00.json",
+    "/configs/aa-bb:cc-dd-ee-ff.json",
+    "/configs/kitchen.json",
+    "/configs/.json",
+    "/configs/..json",
+    "/configs",
+    "/assets",
+    "/assets/",
+    "/assets/unknown.bin",
+    "/assets/Firmware.bin",
+    "/assets/.new-0123456789abcdef",
+    "/assets/.hidden",
+    "/assets/..",
+    "/assets/a..b",
+    "/assets/%2e%2e%2fdb.sqlite3",
+    "/assets/a%2Fb",
+    "/assets/a/b",
+    "/assets/a%5Cb",
+    "/assets/a%0Ab",
+    "/assets/a%7Fb",
+    "/assets/%E2%80%A8",
+    "/assets/%FF.bin",
+    "/assets/" + "x" * 201,
+    "/assets/" + "y" * 300,
+    "/assets/firmware.bin/",
+    "/blobs/" + sha256(FIRMWARE),
+    "/_blobs/" + sha256(FIRMWARE),
+    "/.bad_request",
+    "/db.sqlite3",
+    "/nowhere",
+]
+
+
+@pytest.mark.parametrize("path", [*CONFIG_PATHS, *ASSET_PATHS])
+def test_a_download_is_what_the_application_sends(server: Server, nginx: Nginx, path: str):
+    for method in ["GET", "HEAD"]:
+        expected = ask(server.port, path, method)
+
+        got = ask(nginx.port, path, method)
+
+        assert got.without(*BROWSERS) == expected.without(*BROWSERS)
+        assert got.status == 200
+
+
+@pytest.mark.parametrize("path", REFUSED_PATHS)
+def test_a_refusal_is_the_application_s(server: Server, either: Nginx, path: str):
+    for method in ["GET", "HEAD", "DELETE"]:
+        expected = ask(server.port, path, method)
+
+        assert ask(either.port, path, method) == expected
+        assert expected.status >= 400
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("path", [CONFIG_PATHS[0], CONFIG_PATHS[3], ASSET_PATHS[0], "/configs", "/api/assets"])
+def test_what_changes_something_is_the_application_s(server: Server, either: Nginx, path: str, method: str):
+    expected = ask(server.port, path, method, b"{}", Content_Length="2")
+
+    assert ask(either.port, path, method, b"{}", Content_Length="2") == expected
+    assert expected.status in {401, 405}
+
+
+@pytest.mark.parametrize("path", WALKED_PATHS)
+def test_the_application_sees_the_path_as_it_was_sent(server: Server, nginx: Nginx, path: str):
+    assert ask(nginx.port, path) == ask(server.port, path)
+
+
+CONDITIONS = [
+    {"If_None_Match": ETAG},
+    {"If_None_Match": "W/" + ETAG},
+    {"If_None_Match": f'"x", {ETAG}'},
+    {"If_None_Match": "*"},
+    {"If_None_Match": '"x"'},
+    {"If_None_Match": ETAG.strip('"')},
+    {"If_Match": ETAG},
+    {"If_Match": "W/" + ETAG},
+    {"If_Match": "*"},
+    {"If_Match": '"x"'},
+    {"If_Modified_Since": "date"},
+    {"If_Modified_Since": "Sun, 09 Sep 2001 01:46:40 GMT"},
+    {"If_Modified_Since": "Sun, 09 Sep 2091 01:46:40 GMT"},
+    {"If_Modified_Since": "yesterday"},
+    {"If_Modified_Since": "kept"},
+    {"If_Modified_Since": "kept", "If_None_Match": '"x"'},
+    {"If_Modified_Since": "date", "If_None_Match": '"x"'},
+    {"If_Unmodified_Since": "date"},
+    {"If_Unmodified_Since": "kept"},
+    {"If_Unmodified_Since": "Sun, 09 Sep 2001 01:46:40 GMT"},
+    {"Range": "bytes=0-0"},
+    {"Range": "bytes=5-"},
+    {"Range": "bytes=-5"},
+    {"Range": "bytes=0-"},
+    {"Range": "bytes=1535999-"},
+    {"Range": "bytes=1536000-"},
+    {"Range": "bytes=-0"},
+    {"Range": "bytes=9-5"},
+    {"Range": "bytes=0-1,5-6"},
+    {"Range": "bytes=0-1,5-6,9999999-"},
+    {"Range": "lines=1-2"},
+    {"Range": "bytes=5-9", "If_Range": ETAG},
+    {"Range": "bytes=5-9", "If_Range": '"x"'},
+    {"Range": "bytes=5-9", "If_Range": "date"},
+    {"Range": "bytes=5-9", "If_Range": "kept"},
+    {"Range": "bytes=5-9", "If_Match": ETAG},
+    {"Range": "bytes=9999999-", "If_Range": '"x"'},
+    {"Range": "bytes=5-9", "If_None_Match": ETAG},
+    {"Accept_Encoding": "gzip, deflate, br"},
+    {"Accept_Encoding": "identity;q=0, gzip"},
+    {"TE": "trailers"},
+    {"Host": "10.1.2.3"},
+    {"X_Sendfile_Type": "X-Accel-Redirect", "If_Match": ETAG},
+    {"X_Accel_Redirect": "/_blobs/x"},
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("headers", CONDITIONS, ids=str)
+def test_conditions_and_ranges_are_the_application_s(
+    server: Server, nginx: Nginx, headers: dict[str, str], method: str
+):
+    kept = server.directory("blobs") / sha256(FIRMWARE)
+    # The file that nginx sends may have any date.
+    os.utime(kept, (2_000_000_000, 2_000_000_000))
+    dates = {
+        "date": ask(server.port, "/assets/firmware.bin")[1]["last-modified"],
+        "kept": "Wed, 18 May 2033 03:33:20 GMT",
+    }
+    headers = {name: dates.get(value, value) for name, value in headers.items()}
+    expected = ask(server.port, "/assets/firmware.bin", method, **{k: v for k, v in headers.items() if k[:2] != "X_"})
+
+    got = ask(nginx.port, "/assets/firmware.bin", method, **headers)
+
+    assert got.without(*BROWSERS) == expected.without(*BROWSERS)
+
+
+@pytest.mark.parametrize("path", [f"/configs/{MAC}.json", "/assets/firmware.bin"])
+def test_nothing_is_compressed(either: Nginx, path: str):
+    got = ask(either.port, path, Accept_Encoding="gzip, deflate, br")
+
+    assert "content-encoding" not in got.headers
+    assert got.headers["content-length"] == str(len(got.body))
+
+
+@pytest.mark.parametrize("path", [f"/configs/{MAC}.json", "/assets/firmware.bin"])
+def test_a_device_that_speaks_http_1_0_gets_exact_bytes(either: Nginx, path: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(http.client.HTTPConnection, "_http_vsn_str", "HTTP/1.0")
+    monkeypatch.setattr(http.client.HTTPConnection, "_http_vsn", 10)
+
+    got = ask(either.port, path)
+
+    assert (got.status, got.body) == (200, CONFIG if "configs" in path else FIRMWARE)
+    assert got.headers["content-length"] == str(len(got.body))
+
+
+def test_a_request_that_nginx_cannot_read_is_refused_in_json(nginx: Nginx):
+    got = ask(nginx.port, f"/configs/{MAC}%00.json")
+
+    assert (got.status, got.headers["content-type"]) == (400, "application/json")
+    assert b'"code": "BAD_REQUEST"' in got.body
+
+
+# --- Whose bytes they are ----------------------------------------------------------------------------------------
+
+
+def test_nginx_sends_the_bytes_of_an_asset_itself(server: Server, nginx: Nginx, client: Client):
+    client.upload("painted.bin", b"the kept bytes")
+    # So that one can tell: the application reads the mirror.
+    (server.directory("blobs") / sha256(b"the kept bytes")).write_bytes(b"the PAINTED BYTES")
+
+    assert ask(nginx.port, "/assets/painted.bin").body == b"the PAINTED BYTES"
+
+
+@pytest.mark.parametrize("damage", ["missing", "unreadable"])
+def test_an_asset_whose_kept_bytes_are_out_of_reach_comes_from_the_application(
+    server: Server, nginx: Nginx, client: Client, damage: str
+):
+    content = f"kept bytes that are {damage}".encode()
+    client.upload("damaged.bin", content)
+    kept = server.directory("blobs") / sha256(content)
+    if damage == "missing":
+        kept.unlink()
+    else:
+        kept.chmod(0o600)
+
+    got = ask(nginx.port, "/assets/damaged.bin")
+
+    assert got == ask(server.port, "/assets/damaged.bin")
+    assert (got.status, got.body) == (200, content)
+
+
+def test_a_client_cannot_ask_for_a_place_instead_of_bytes(nginx: Nginx):
+    got = ask(nginx.port, "/assets/firmware.bin", X_Sendfile_Type="X-Accel-Redirect")
+
+    assert got.body == FIRMWARE
+    assert "x-accel-redirect" not in got.headers
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="nginx runs as the server's user, who may read everything")
+def test_a_file_that_is_withheld_is_not_there(server: Server, either: Nginx):
+    withheld = server.directory("assets") / "withheld.bin"
+    withheld.write_bytes(b"unknown to the database")
+    withheld.chmod(0o600)
+
+    got = ask(either.port, "/assets/withheld.bin")
+
+    assert got == ask(server.port, "/assets/withheld.bin")
+    assert got.status == 404
+    withheld.unlink()
+
+
+def test_a_symbolic_link_is_not_there(server: Server, either: Nginx):
+    link = server.directory("assets") / "link.bin"
+    link.symlink_to(server.data_dir / "db.sqlite3")
+
+    assert ask(either.port, "/assets/link.bin").status == 404
+    link.unlink()
+
+
+# --- While things change -----------------------------------------------------------------------------------------
+
+
+def test_an_asset_that_is_overwritten_is_whole_in_every_download(server: Server, either: Nginx):
+    versions = [bytes([number]) * (1_500_000 + 1000 * number) for number in range(20)]
+    known = {sha256(version): version for version in versions}
+    done = threading.Event()
+    downloads: list[Got] = []
+
+    def download() -> None:
+        while not done.is_set():
+            downloads.append(ask(either.port, "/assets/overwritten.bin"))
+
+    with server.client() as client, ThreadPoolExecutor() as devices:
+        client.upload("overwritten.bin", versions[0])
+        running = [devices.submit(download) for _ in range(4)]
+        try:
+            for version in versions:
+                client.upload("overwritten.bin", version)
+                count = len(downloads)
+                poll(lambda count=count: len(downloads), lambda seen, count=count: seen > count)  # type: ignore[misc]
+        finally:
+            done.set()
+        for device in running:
+            device.result()
+
+    assert {got.status for got in downloads} == {200}
+    assert {sha256(got.body) for got in downloads} <= set(known)
+    for got in downloads:
+        if "x-md5" in got.headers:
+            assert got.headers["etag"] == f'"{sha256(got.body)}"'
+            assert got.headers["x-md5"] == hashlib.md5(got.body, usedforsecurity=False).hexdigest()
+    seen = {(got.headers["etag"], sha256(got.body)) for got in downloads}
+    assert len({etag for etag, _ in seen}) == len(seen) > 1
+
+
+def test_new_bytes_can_be_downloaded_as_soon_as_they_are_saved(server: Server, either: Nginx):
+    with server.client() as client, requests.Session() as device:
+        for number in range(20):
+            client.save_config(MAC, b'{"interval": %d}' % number)
+            client.upload("fresh.bin", b"%d" % number)
+
+            assert device.get(f"{either.url}/configs/{MAC}.json", timeout=LIMIT).json() == {"interval": number}
+            assert device.get(f"{either.url}/assets/fresh.bin", timeout=LIMIT).content == b"%d" % number
+        client.save_config(MAC, CONFIG)
+
+
+def test_a_replaced_file_has_another_etag(server: Server, either: Nginx):
+    etags = set()
+    with server.client() as client:
+        for content in [b"one", b"two", b"six"]:
+            client.upload("replaced.bin", content)
+            etags.add(ask(either.port, "/assets/replaced.bin").headers["etag"])
+
+    assert len(etags) == 3
+
+
+# --- People and scripts ------------------------------------------------------------------------------------------
+
+
+def test_an_administrator_signs_in_and_saves(nginx: Nginx):
+    with requests.Session() as browser:
+        browser.headers.update({"Origin": nginx.url, "Referer": f"{nginx.url}/admin/"})
+
+        def post(path: str, **fields: str) -> requests.Response:
+            page = browser.get(nginx.url + path, timeout=LIMIT)
+            token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)
+            assert token, page.text
+            return browser.post(nginx.url + path, data={"csrfmiddlewaretoken": token[1], **fields}, timeout=LIMIT)
+
+        assert "Site administration" in post("/admin/login/", username="admin", password="pigeons-and-mirrors").text
+        saved = post("/admin/devices/deviceconfig/add/", mac_address="00-00-00-00-00-01", content='{"a": 1}')
+
+    assert "was added successfully" in saved.text
+    assert ask(nginx.port, "/configs/00-00-00-00-00-01.json").body == b'{"a": 1}'
+
+
+def test_what_the_admin_shows_is_there(nginx: Nginx):
+    for path in [
+        "/admin/login/",
+        "/static/admin/css/base.css",
+        "/api/docs",
+        "/api/openapi.json",
+        "/health",
+        "/metrics",
+    ]:
+        assert ask(nginx.port, path).status == 200, path
+
+
+def test_a_script_uploads_some_megabytes(client: Client, nginx: Nginx):
+    content = os.urandom(8_000_000)
+
+    assert client.upload("large.bin", content).json()["sha256"] == sha256(content)
+    assert ask(nginx.port, "/assets/large.bin").body == content
+
+
+def test_a_script_saves_and_deletes_through_it(client: Client, nginx: Nginx):
+    path = "/configs/00-00-00-00-00-02.json"
+
+    assert client.save_config("00-00-00-00-00-02", b'{"a": 1}').status_code == 200
+    etag = ask(nginx.port, path).headers["etag"]
+    assert client.put(path, data=b'{"a": 2}', headers={"If-Match": '"other"'}).status_code == 412
+    assert client.put(path, data=b'{"a": 2}', headers={"If-Match": etag}).status_code == 200
+    assert client.delete(path.removesuffix(".json")).status_code == 204
+    assert ask(nginx.port, path).status == 404
+
+
+def test_an_asset_that_is_too_large_is_refused_by_the_application(client: Client):
+    answer = client.upload("a.bin", b"x" * 9_000_001)
+
+    assert (answer.status_code, answer.json()["code"]) == (413, "TOO_LARGE")
+    assert "ASSET_MAX_BYTES" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("path", ["/assets", "/api/assets", f"/configs/{MAC}.json", "/assets/firmware.bin", "/admin/"])
+def test_a_body_that_is_far_too_large_is_refused_before_it_is_sent(nginx: Nginx, path: str):
+    got = ask(nginx.port, path, "POST", Content_Length="90000000")
+
+    assert (got.status, got.headers["content-type"]) == (413, "application/json")
+    assert b'"code": "TOO_LARGE"' in got.body
+
+
+def test_a_name_that_is_not_the_server_s_is_for_devices_alone(nginx: Nginx):
+    assert ask(nginx.port, f"/configs/{MAC}.json", Host="iot.example.com").status == 200
+    assert ask(nginx.port, "/admin/", Host="iot.example.com").status == 400
+
+
+# --- Straight from the disk --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [*CONFIG_PATHS, *ASSET_PATHS])
+def test_from_the_disk_only_these_headers_differ(server: Server, from_disk: Nginx, path: str):
+    differing = {"etag", "x-md5", "repr-digest", *BROWSERS}
+    # Saved often, a file's date may be ahead of the clock, which the application does not say.
+    os.utime(server.directory("configs") / f"{MAC}.json", (MODIFIED, MODIFIED))
+    for method in ["GET", "HEAD"]:
+        expected = ask(server.port, path, method)
+
+        got = ask(from_disk.port, path, method)
+
+        assert got.without(*differing) == expected.without(*differing)
+
+
+@pytest.mark.parametrize("path", [f"/configs/{MAC}.json", "/assets/firmware.bin"])
+def test_from_the_disk_what_is_unchanged_is_not_sent_again(from_disk: Nginx, path: str):
+    had = ask(from_disk.port, path).headers
+
+    assert ask(from_disk.port, path, If_None_Match=had["etag"]).status == 304
+    assert ask(from_disk.port, path, If_Modified_Since=had["last-modified"]).status == 304
+    assert ask(from_disk.port, path, If_None_Match='"x"').status == 200
+
+
+def test_from_the_disk_a_download_is_continued_only_where_it_is_the_same(from_disk: Nginx):
+    path, etag = "/assets/firmware.bin", ask(from_disk.port, "/assets/firmware.bin").headers["etag"]
+
+    assert ask(from_disk.port, path, Range="bytes=5-9", If_Range=etag).body == FIRMWARE[5:10]
+    assert ask(from_disk.port, path, Range="bytes=5-9", If_Range=ETAG).body == FIRMWARE
+
+
+# --- Without the application -------------------------------------------------------------------------------------
+
+
+def test_without_the_application_devices_go_on(no_application: None, server: Server, either: Nginx):
+    for path in [CONFIG_PATHS[0], CONFIG_PATHS[3]]:
+        assert ask(either.port, path)[::2] == (200, CONFIG)
+    for name, content in ASSETS.items():
+        assert ask(either.port, f"/api/assets/{quote(name)}")[::2] == (200, content)
+    assert ask(either.port, ASSET_PATHS[0], "HEAD").headers["content-length"] == str(len(FIRMWARE))
+    assert ask(either.port, ASSET_PATHS[0], Range="bytes=5-9").body == FIRMWARE[5:10]
+
+    # A device that asks again is not told that its file is gone, nor is anything else said that nobody knows.
+    refused = [ask(either.port, path) for path in ["/assets/unknown.bin", "/configs/AABBCCDDEEFF.json", "/health"]]
+    refused += [ask(either.port, path, "DELETE") for path in [CONFIG_PATHS[0], ASSET_PATHS[0]]]
+    for got in refused:
+        assert (got.status, got.headers["content-type"]) == (503, "application/json")
+        assert got.headers["retry-after"] == "5"
+        assert b'"code": "UNAVAILABLE"' in got.body
+
+
+def test_without_the_application_a_device_keeps_the_version_it_has(server: Server, nginx: Nginx):
+    had = ask(nginx.port, CONFIG_PATHS[0]).headers["etag"]
+    server.stop()
+
+    got = ask(nginx.port, CONFIG_PATHS[0], If_None_Match=had)
+
+    assert (got.status, got.headers["retry-after"]) == (503, "5")
+    server.start()
+    assert ask(nginx.port, CONFIG_PATHS[0], If_None_Match=had).status == 304
