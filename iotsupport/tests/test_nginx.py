@@ -299,9 +299,11 @@ def test_conditions_and_ranges_are_the_application_s(
         "kept": "Wed, 18 May 2033 03:33:20 GMT",
     }
     headers = {name: dates.get(value, value) for name, value in headers.items()}
-    expected = ask(server.port, "/assets/firmware.bin", method, **{k: v for k, v in headers.items() if k[:2] != "X_"})
+    expected = ask(
+        server.port, "/assets/firmware.bin", method, None, **{k: v for k, v in headers.items() if k[:2] != "X_"}
+    )
 
-    got = ask(nginx.port, "/assets/firmware.bin", method, **headers)
+    got = ask(nginx.port, "/assets/firmware.bin", method, None, **headers)
 
     assert got.without(*BROWSERS) == expected.without(*BROWSERS)
 
@@ -459,7 +461,10 @@ def test_an_administrator_signs_in_and_saves(nginx: Nginx):
             assert token, page.text
             return browser.post(nginx.url + path, data={"csrfmiddlewaretoken": token[1], **fields}, timeout=LIMIT)
 
-        assert "Site administration" in post("/admin/login/", username="admin", password="pigeons-and-mirrors").text
+        assert (
+            "Site administration"
+            in post("/admin/login/?next=/admin/", username="admin", password="pigeons-and-mirrors").text
+        )
         saved = post("/admin/devices/deviceconfig/add/", mac_address="00-00-00-00-00-01", content='{"a": 1}')
 
     assert "was added successfully" in saved.text
