@@ -67,6 +67,7 @@ CONTENT_SECURITY_POLICY = {
 
 # By name and address together: by address alone, one guesser behind a proxy locks everybody out.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_CLIENT_IP_CALLABLE = "iotsupport.clients.client_address"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 1  # hour
 AXES_RESET_ON_SUCCESS = True
