@@ -162,6 +162,7 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 
 DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    env.keep_private(DATABASES["default"]["NAME"])
     # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,
