@@ -23,9 +23,9 @@ TEMPORARY_FILES = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
 
 
 class Nginx(LoggedProcess):
-    """Nothing but addresses and paths differs from the file; ``from_disk`` takes its two lines in."""
+    """Nothing but addresses and paths differs from the file; ``is_asking`` takes its two lines out."""
 
-    def __init__(self, directory: Path, server: Server, *, from_disk: bool = False) -> None:
+    def __init__(self, directory: Path, server: Server, *, is_asking: bool = False) -> None:
         super().__init__()
         directory.mkdir()
         self.port = free_port()
@@ -39,7 +39,7 @@ class Nginx(LoggedProcess):
             ("/run/nginx.pid", str(directory / "nginx.pid")),
             ("/var/log/nginx/error.log", "stderr"),
             ("/var/log/nginx/access.log", str(directory / "access.log")),
-            *([("#GET 1;", "GET 1;"), ("#HEAD 1;", "HEAD 1;")] if from_disk else []),
+            *([('GET "";', '#GET "";'), ('HEAD "";', '#HEAD "";')] if is_asking else []),
             ("http {", "http {" + "".join(f"\n{name}_temp_path {directory / name};" for name in TEMPORARY_FILES)),
         ]:
             assert old in text, old

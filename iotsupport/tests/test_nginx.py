@@ -1,4 +1,4 @@
-"""What devices, scripts and people get through deploy/nginx.conf: what the application says, sent by nginx."""
+"""What devices, scripts and people get through deploy/nginx.conf: what the application says, but for what is listed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import http.client
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 import requests
 from django.utils.http import http_date
+from requests.adapters import HTTPAdapter
 
+from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.nginx import Nginx
 from iotsupport.tests.server import Client, Installation, Server, poll, sha256
@@ -66,6 +70,17 @@ class Got(NamedTuple):
         return self._replace(headers={name: value for name, value in self.headers.items() if name not in names})
 
 
+class FromAddress(HTTPAdapter):
+    """Connects from this address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, **options, source_address=(self.address, 0))
+
+
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
     """A directory that nginx's user may enter; pytest's own are closed to others."""
@@ -76,14 +91,14 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def server(installation: Installation, directory: Path) -> Iterator[Server]:
-    server = Server(installation, directory / "data", ASSET_MAX_BYTES="9000000").start()
+def server(template: Installation, directory: Path) -> Iterator[Server]:
+    server = Server(template, directory / "data", ASSET_MAX_BYTES="9000000").start()
     with server.client() as client:
         assert client.save_config(MAC, CONFIG).ok
         for name, content in ASSETS.items():
             assert client.upload(name, content).ok
     yield server
-    server.kill()
+    server.remove()
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +109,14 @@ def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
 
 
 @pytest.fixture(scope="module")
-def from_disk(server: Server, directory: Path) -> Iterator[Nginx]:
-    """nginx with the two lines that leave the application out."""
-    nginx = Nginx(directory / "nginx-from-disk", server, from_disk=True).start()
+def asking(server: Server, directory: Path) -> Iterator[Nginx]:
+    """nginx without the two lines, so that it asks the application."""
+    nginx = Nginx(directory / "nginx-asking", server, is_asking=True).start()
     yield nginx
     nginx.stop()
 
 
-@pytest.fixture(params=["nginx", "from_disk"])
+@pytest.fixture(params=["nginx", "asking"])
 def either(request: pytest.FixtureRequest) -> Nginx:
     return request.getfixturevalue(request.param)
 
@@ -171,6 +186,7 @@ REFUSED_PATHS = [
     f"/configs//{MAC}.json",
     f"/configs/{MAC}.json/",
     f"/configs/{MAC}%0A.json",
+    f"/configs/{MAC}.json%0A",
     f"/configs/{MAC}",
     "/configs/aa-bb-cc-dd-ee-00.json",
     "/configs/aa-bb:cc-dd-ee-ff.json",
@@ -197,6 +213,7 @@ REFUSED_PATHS = [
     "/assets/" + "x" * 201,
     "/assets/" + "y" * 300,
     "/assets/firmware.bin/",
+    "/assets/firmware.bin%0A",
     "/blobs/" + sha256(FIRMWARE),
     "/_blobs/" + sha256(FIRMWARE),
     "/.bad_request",
@@ -206,11 +223,11 @@ REFUSED_PATHS = [
 
 
 @pytest.mark.parametrize("path", [*CONFIG_PATHS, *ASSET_PATHS])
-def test_a_download_is_what_the_application_sends(server: Server, nginx: Nginx, path: str):
+def test_asked_about_a_download_the_application_says_everything(server: Server, asking: Nginx, path: str):
     for method in ["GET", "HEAD"]:
         expected = ask(server.port, path, method)
 
-        got = ask(nginx.port, path, method)
+        got = ask(asking.port, path, method)
 
         assert got.without(*BROWSERS) == expected.without(*BROWSERS)
         assert got.status == 200
@@ -235,8 +252,8 @@ def test_what_changes_something_is_the_application_s(server: Server, either: Ngi
 
 
 @pytest.mark.parametrize("path", WALKED_PATHS)
-def test_the_application_sees_the_path_as_it_was_sent(server: Server, nginx: Nginx, path: str):
-    assert ask(nginx.port, path) == ask(server.port, path)
+def test_the_application_sees_the_path_as_it_was_sent(server: Server, asking: Nginx, path: str):
+    assert ask(asking.port, path) == ask(server.port, path)
 
 
 CONDITIONS = [
@@ -290,7 +307,9 @@ CONDITIONS = [
 # The file that nginx sends may be older or newer than the mirrored one.
 @pytest.mark.parametrize("kept", [MODIFIED, 2 * MODIFIED])
 @pytest.mark.parametrize("headers", CONDITIONS, ids=str)
-def test_conditions_and_ranges_are_the_application_s(server: Server, nginx: Nginx, headers: dict[str, str], kept: int):
+def test_asked_about_conditions_and_ranges_the_application_judges_them(
+    server: Server, asking: Nginx, headers: dict[str, str], kept: int
+):
     path = "/assets/firmware.bin"
     os.utime(server.directory("blobs") / sha256(FIRMWARE), (kept, kept))
     dates = {"date": ask(server.port, path).headers["last-modified"], "kept": http_date(kept)}
@@ -299,7 +318,7 @@ def test_conditions_and_ranges_are_the_application_s(server: Server, nginx: Ngin
     for method in ["GET", "HEAD"]:
         expected = ask(server.port, path, method, None, **known)
 
-        got = ask(nginx.port, path, method, None, **headers)
+        got = ask(asking.port, path, method, None, **headers)
 
         assert got.without(*BROWSERS) == expected.without(*BROWSERS)
 
@@ -333,17 +352,17 @@ def test_a_request_that_nginx_cannot_read_is_refused_in_json(nginx: Nginx):
 # --- Whose bytes they are ----------------------------------------------------------------------------------------
 
 
-def test_nginx_sends_the_bytes_of_an_asset_itself(server: Server, nginx: Nginx, client: Client):
+def test_asked_about_an_asset_the_application_leaves_the_bytes_to_nginx(server: Server, asking: Nginx, client: Client):
     client.upload("painted.bin", b"the kept bytes")
     # So that one can tell: the application reads the mirror.
     (server.directory("blobs") / sha256(b"the kept bytes")).write_bytes(b"the PAINTED BYTES")
 
-    assert ask(nginx.port, "/assets/painted.bin").body == b"the PAINTED BYTES"
+    assert ask(asking.port, "/assets/painted.bin").body == b"the PAINTED BYTES"
 
 
 @pytest.mark.parametrize("damage", ["missing", "unreadable"])
 def test_an_asset_whose_kept_bytes_are_out_of_reach_comes_from_the_application(
-    server: Server, nginx: Nginx, client: Client, damage: str
+    server: Server, asking: Nginx, client: Client, damage: str
 ):
     content = f"kept bytes that are {damage}".encode()
     client.upload("damaged.bin", content)
@@ -353,14 +372,14 @@ def test_an_asset_whose_kept_bytes_are_out_of_reach_comes_from_the_application(
     else:
         kept.chmod(0o600)
 
-    got = ask(nginx.port, "/assets/damaged.bin")
+    got = ask(asking.port, "/assets/damaged.bin")
 
     assert got == ask(server.port, "/assets/damaged.bin")
     assert (got.status, got.body) == (200, content)
 
 
-def test_a_client_cannot_ask_for_a_place_instead_of_bytes(nginx: Nginx):
-    got = ask(nginx.port, "/assets/firmware.bin", X_Sendfile_Type="X-Accel-Redirect")
+def test_a_client_cannot_ask_for_a_place_instead_of_bytes(asking: Nginx):
+    got = ask(asking.port, "/assets/firmware.bin", X_Sendfile_Type="X-Accel-Redirect")
 
     assert got.body == FIRMWARE
     assert "x-accel-redirect" not in got.headers
@@ -379,11 +398,11 @@ def test_a_file_that_is_withheld_is_not_there(server: Server, either: Nginx):
     withheld.unlink()
 
 
-def test_a_symbolic_link_is_not_there(server: Server, either: Nginx):
+def test_a_symbolic_link_is_not_there(server: Server, asking: Nginx):
     link = server.directory("assets") / "link.bin"
     link.symlink_to(server.data_dir / "db.sqlite3")
 
-    assert ask(either.port, "/assets/link.bin").status == 404
+    assert ask(asking.port, "/assets/link.bin").status == 404
     link.unlink()
 
 
@@ -490,7 +509,7 @@ def test_a_script_saves_and_deletes_through_it(client: Client, nginx: Nginx):
     path = "/configs/00-00-00-00-00-02.json"
 
     assert client.save_config("00-00-00-00-00-02", b'{"a": 1}').status_code == 200
-    etag = ask(nginx.port, path).headers["etag"]
+    etag = client.get(path.removesuffix(".json")).headers["ETag"]
     assert client.put(path, data=b'{"a": 2}', headers={"If-Match": '"other"'}).status_code == 412
     assert client.put(path, data=b'{"a": 2}', headers={"If-Match": etag}).status_code == 200
     assert client.delete(path.removesuffix(".json")).status_code == 204
@@ -518,41 +537,127 @@ def test_a_body_that_is_far_too_large_is_refused_before_it_is_sent(nginx: Nginx,
     assert b'"code": "TOO_LARGE"' in got.body
 
 
+def test_failed_sign_ins_are_counted_for_the_client_whatever_it_says(server: Server, nginx: Nginx):
+    with requests.Session() as browser:
+        browser.headers.update({"Referer": f"{nginx.url}/admin/", "X-Forwarded-For": "192.0.2.7"})
+        browser.mount("http://", FromAddress("127.0.0.2"))
+        browser.get(f"{nginx.url}/admin/login/", timeout=LIMIT)
+        fields = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "username": "nobody", "password": "guessed"}
+        assert browser.post(f"{nginx.url}/admin/login/", data=fields, timeout=LIMIT).ok
+
+    assert server.query("SELECT ip_address FROM axes_accessattempt WHERE username = 'nobody'") == [("127.0.0.2",)]
+
+
 def test_a_name_that_is_not_the_server_s_is_for_devices_alone(nginx: Nginx):
     assert ask(nginx.port, f"/configs/{MAC}.json", Host="iot.example.com").status == 200
     assert ask(nginx.port, "/admin/", Host="iot.example.com").status == 400
 
 
-# --- Straight from the disk --------------------------------------------------------------------------------------
+# --- Without asking the application --------------------------------------------------------------------------------
+
+# "What differs" in docs/nginx.md has these.
+LEFT_OUT = {"x-md5", "repr-digest", *BROWSERS} - {"x-content-type-options"}
+REFUSALS = {412: b'"code": "PRECONDITION_FAILED"', 416: b'"code": "RANGE_NOT_SATISFIABLE"'}
+# With what the application says, and nginx.
+JUDGED_OTHERWISE: list[tuple[dict[str, str], int, int]] = [
+    ({"If_Modified_Since": "Sun, 09 Sep 2091 01:46:40 GMT"}, 304, 200),
+    ({"If_None_Match": ETAG, "If_Modified_Since": "kept"}, 304, 200),
+    ({"Range": "bytes=9-5"}, 200, 416),
+]
+JUDGED_ALIKE = [headers for headers in CONDITIONS if headers not in [otherwise for otherwise, *_ in JUDGED_OTHERWISE]]
+# How the mirror spells them.
+EXACT_PATHS = [*CONFIG_PATHS[:4], *CONFIG_PATHS[8:], *ASSET_PATHS]
 
 
-@pytest.mark.parametrize("path", [*CONFIG_PATHS, *ASSET_PATHS])
-def test_from_the_disk_only_these_headers_differ(server: Server, from_disk: Nginx, path: str):
-    differing = {"etag", "x-md5", "repr-digest", *BROWSERS}
+def expected_without_asking(said: Got, etag: str) -> Got:
+    """What the application said, as nginx says it."""
+    left_out = LEFT_OUT | ({"accept-ranges"} if said.status in {206, 304} else set())
+    said = said.without(*left_out)
+    return said._replace(headers=said.headers | {"etag": etag})
+
+
+@pytest.mark.parametrize("path", EXACT_PATHS)
+def test_without_asking_only_the_listed_headers_differ(server: Server, nginx: Nginx, path: str):
     # Saved often, a file's date may be ahead of the clock, which the application does not say.
     os.utime(server.directory("configs") / f"{MAC}.json", (MODIFIED, MODIFIED))
     for method in ["GET", "HEAD"]:
-        expected = ask(server.port, path, method)
+        said = ask(server.port, path, method)
 
-        got = ask(from_disk.port, path, method)
+        got = ask(nginx.port, path, method)
 
-        assert got.without(*differing) == expected.without(*differing)
+        assert re.fullmatch('"[0-9a-f]+-[0-9a-f]+"', got.headers["etag"])
+        assert got == expected_without_asking(said, got.headers["etag"])
+
+
+@pytest.mark.parametrize("path", CONFIG_PATHS[4:8])
+def test_another_spelling_is_the_application_s(server: Server, nginx: Nginx, path: str):
+    assert ask(nginx.port, path) == ask(server.port, path)
+
+
+def ask_both(server: Server, nginx: Nginx, headers: dict[str, str]) -> tuple[Got, Got]:
+    """What the application says, and what nginx says to who had the file from it."""
+    path = "/assets/firmware.bin"
+    had = ask(nginx.port, path).headers
+    dates = {"date": had["last-modified"], "kept": http_date(MODIFIED)}
+    sent = {name: dates.get(value, value) for name, value in headers.items() if not name.startswith("X_")}
+    by_nginx = {name: value.replace(ETAG, had["etag"]) for name, value in sent.items()}
+    return expected_without_asking(ask(server.port, path, "GET", None, **sent), had["etag"]), ask(
+        nginx.port, path, "GET", None, **by_nginx
+    )
+
+
+@pytest.mark.parametrize("headers", JUDGED_ALIKE, ids=str)
+def test_without_asking_conditions_and_ranges_are_judged_alike(server: Server, nginx: Nginx, headers: dict[str, str]):
+    said, got = ask_both(server, nginx, headers)
+
+    if got.status in REFUSALS:
+        assert got.status == said.status
+        assert got.headers["content-type"] == "application/json"
+        assert got.headers.get("content-range") == said.headers.get("content-range")
+        assert REFUSALS[got.status] in got.body
+    else:
+        assert got == said
+
+
+@pytest.mark.parametrize(("headers", "said_status", "got_status"), JUDGED_OTHERWISE, ids=str)
+def test_without_asking_some_conditions_and_ranges_are_judged_otherwise(
+    server: Server, nginx: Nginx, headers: dict[str, str], said_status: int, got_status: int
+):
+    said, got = ask_both(server, nginx, headers)
+
+    assert (said.status, got.status) == (said_status, got_status)
+
+
+def test_every_header_that_is_left_out_is_listed():
+    documentation = (BASE_DIR / "docs/nginx.md").read_text().lower()
+
+    assert [header for header in LEFT_OUT if f"`{header}`" not in documentation] == []
+
+
+def test_without_asking_a_range_counts_for_head_too(nginx: Nginx):
+    assert ask(nginx.port, "/assets/firmware.bin", "HEAD", Range="bytes=5-9").status == 206
 
 
 @pytest.mark.parametrize("path", [f"/configs/{MAC}.json", "/assets/firmware.bin"])
-def test_from_the_disk_what_is_unchanged_is_not_sent_again(from_disk: Nginx, path: str):
-    had = ask(from_disk.port, path).headers
+def test_with_the_application_s_etag_a_device_loads_once_more(server: Server, nginx: Nginx, path: str):
+    etag = ask(server.port, path).headers["etag"]
 
-    assert ask(from_disk.port, path, If_None_Match=had["etag"]).status == 304
-    assert ask(from_disk.port, path, If_Modified_Since=had["last-modified"]).status == 304
-    assert ask(from_disk.port, path, If_None_Match='"x"').status == 200
+    got = ask(nginx.port, path, If_None_Match=etag)
+
+    assert (got.status, got.body) == (200, ask(server.port, path).body)
+    assert ask(nginx.port, path, If_None_Match=got.headers["etag"]).status == 304
+    assert ask(nginx.port, path, Range="bytes=5-9", If_Range=etag).status == 200
 
 
-def test_from_the_disk_a_download_is_continued_only_where_it_is_the_same(from_disk: Nginx):
-    path, etag = "/assets/firmware.bin", ask(from_disk.port, "/assets/firmware.bin").headers["etag"]
+def test_a_script_is_told_that_nginx_s_etag_is_not_the_configuration_s(client: Client, nginx: Nginx):
+    etag = ask(nginx.port, f"/configs/{MAC}.json").headers["etag"]
 
-    assert ask(from_disk.port, path, Range="bytes=5-9", If_Range=etag).body == FIRMWARE[5:10]
-    assert ask(from_disk.port, path, Range="bytes=5-9", If_Range=ETAG).body == FIRMWARE
+    refused = client.put(f"/configs/{MAC}.json", data=CONFIG, headers={"If-Match": etag})
+
+    assert (refused.status_code, refused.json()["code"]) == (412, "PRECONDITION_FAILED")
+    assert "Fetch it again" in refused.json()["error"]
+    etag = client.get(f"/configs/{MAC}").headers["ETag"]
+    assert client.put(f"/configs/{MAC}.json", data=CONFIG, headers={"If-Match": etag}).status_code == 200
 
 
 # --- Without the application -------------------------------------------------------------------------------------
@@ -575,12 +680,37 @@ def test_without_the_application_devices_go_on(no_application: None, server: Ser
         assert b'"code": "UNAVAILABLE"' in got.body
 
 
-def test_without_the_application_a_device_keeps_the_version_it_has(server: Server, nginx: Nginx):
-    had = ask(nginx.port, CONFIG_PATHS[0]).headers["etag"]
+def test_without_the_application_a_device_keeps_the_version_it_has(server: Server, asking: Nginx):
+    had = ask(asking.port, CONFIG_PATHS[0]).headers["etag"]
     server.stop()
 
-    got = ask(nginx.port, CONFIG_PATHS[0], If_None_Match=had)
+    got = ask(asking.port, CONFIG_PATHS[0], If_None_Match=had)
 
     assert (got.status, got.headers["retry-after"]) == (503, "5")
     server.start()
-    assert ask(nginx.port, CONFIG_PATHS[0], If_None_Match=had).status == 304
+    assert ask(asking.port, CONFIG_PATHS[0], If_None_Match=had).status == 304
+
+
+# --- Slow devices --------------------------------------------------------------------------------------------------
+
+
+def test_slow_devices_hold_no_thread_of_the_application(template: Installation, directory: Path):
+    """Two threads, and four devices that read nothing of what the application sends."""
+    content = os.urandom(8_000_000)
+    server = Server(template, directory / "small").start("--workers=1", "--threads=2")
+    nginx = Nginx(directory / "nginx-small", server, is_asking=True).start()
+    try:
+        with ExitStack() as devices, server.client() as client:
+            client.upload("large.bin", content)
+            for _ in range(4):
+                device = devices.enter_context(socket.socket())
+                device.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                device.settimeout(LIMIT)
+                device.connect(("127.0.0.1", nginx.port))
+                device.sendall(b"GET /assets/large.bin HTTP/1.1\r\nHost: a\r\nRange: bytes=0-\r\n\r\n")
+                assert device.recv(12) == b"HTTP/1.1 206"
+
+            assert ask(server.port, "/health").status == 200
+    finally:
+        nginx.stop()
+        server.remove()
