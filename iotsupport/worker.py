@@ -67,6 +67,9 @@ QUICK_FIELDS = {
     "pragma",
     "range",
     "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-sendfile-type",
 }
 QUICK_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 QUICK_MAX_BYTES = 4096
