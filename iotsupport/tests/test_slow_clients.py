@@ -27,12 +27,12 @@ MAC = "aa-bb-cc-dd-ee-ff"
 
 
 @pytest.fixture(scope="module")
-def server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One worker with two threads."""
-    server = Server(installation, tmp_path_factory.mktemp("server")).start("--workers", "1", "--threads", "2")
+    server = Server(template, tmp_path_factory.mktemp("server")).start("--workers", "1", "--threads", "2")
     fill(server)
     yield server
-    server.kill()
+    server.remove()
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def server_to_stop(make_server: Callable[..., Server]) -> Server:
 
 
 @pytest.fixture(scope="module")
-def hurried_server(installation: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same, with limits that a test can wait for."""
     conf = tmp_path_factory.mktemp("conf") / "hurried.py"
     conf.write_text(
@@ -52,11 +52,11 @@ def hurried_server(installation: Installation, tmp_path_factory: pytest.TempPath
         "worker.HEAD_SECONDS = worker.BODY_SECONDS = worker.STALLED_SECONDS = 2.0\n"
         f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
     )
-    server = Server(installation, tmp_path_factory.mktemp("hurried"))
+    server = Server(template, tmp_path_factory.mktemp("hurried"))
     server.start("--config", str(conf), "--workers", "1", "--threads", "2")
     fill(server)
     yield server
-    server.kill()
+    server.remove()
 
 
 def fill(server: Server) -> None:
