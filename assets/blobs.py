@@ -54,7 +54,7 @@ class StagedBlob(StagedFile):
         if not self._is_kept:
             with storage().explained():
                 self._place(storage())
-        SharedChunk.objects.keep(self.sha256, read_here(self.sha256))
+        SharedChunk.objects.keep(self.sha256, lambda: read_here(self.sha256))
         transaction.on_commit(self._commit)
 
     def _place(self, blobs: MirrorStorage) -> None:

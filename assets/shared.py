@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 
 from django.db import connections, models, transaction
@@ -13,18 +14,21 @@ class SharedChunkManager(models.Manager["SharedChunk"]):
         """Whether there may be other nodes: SQLite has one."""
         return connections[self.db].vendor == "postgresql"
 
-    def keep(self, sha256: str, chunks: Iterable[bytes]) -> None:
+    def keep(self, sha256: str, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Share bytes, unless they are. Call in the transaction that saves the row which names them."""
         if not self.is_used:
             return
-        # Locked until the commit, so that the garbage collector leaves it.
-        if self.select_for_update(no_key=True).filter(sha256=sha256, number=0).only("pk").first():
-            return
-        number = -1
-        for number, content in enumerate(chunks):
-            self._add(sha256, number, content)
-        if number < 0:
-            self._add(sha256, 0, b"")
+        while not self._lock(sha256):
+            number = -1
+            for number, content in enumerate(chunks()):
+                self._add(sha256, number, content)
+            if number < 0:
+                self._add(sha256, 0, b"")
+
+    def _lock(self, sha256: str) -> bool:
+        """Keep the garbage collector from them until the commit; return whether they are there."""
+        locked = self.select_for_update(no_key=True).filter(sha256=sha256, number=0)
+        return locked.only("pk").first() is not None
 
     def _add(self, sha256: str, number: int, content: bytes) -> None:
         # Another upload of the same bytes may have brought it in this moment.
@@ -33,9 +37,12 @@ class SharedChunkManager(models.Manager["SharedChunk"]):
     def read(self, sha256: str) -> Iterator[bytes]:
         """Yield shared bytes; nothing where they are not shared."""
         if self.is_used:
-            chunks = self.filter(sha256=sha256)
-            for number in range(chunks.count()):
-                yield bytes(chunks.get(number=number).content)
+            # One at a time: an asset may be larger than the memory that there is.
+            for number in itertools.count():
+                chunk = self.filter(sha256=sha256, number=number).first()
+                if chunk is None:
+                    return
+                yield bytes(chunk.content)
 
     def collect_garbage(self, is_referenced: Callable[[str], bool]) -> None:
         """Remove what no version names any more."""

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import platform
 import secrets
 import threading
 import time
@@ -395,7 +396,9 @@ class MirroredModel(models.Model):
 def node_of(storage: MirrorStorage) -> str:
     """Tell mirrors apart, on one machine and across machines. No two names are one directory's."""
     directory = storage.directory.stat()
-    return f"{BOOT_ID.read_text().strip()}:{directory.st_dev}:{directory.st_ino}"
+    # Where the kernel has none, a name has to do. Who takes another node's saves for its own follows, too: later.
+    machine = BOOT_ID.read_text().strip() if BOOT_ID.exists() else platform.node()
+    return f"{machine}:{directory.st_dev}:{directory.st_ino}"
 
 
 def mirrored_models() -> list[type[MirroredModel]]:

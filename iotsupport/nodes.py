@@ -10,46 +10,89 @@ from __future__ import annotations
 import fcntl
 import logging
 import threading
+import time
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import psycopg
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connection
 
+from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
-from iotsupport.mirror import CHANNEL, MirroredModel, MirrorError, mirrored_models, node_of, reconcile, settle
+from iotsupport.mirror import (
+    CHANNEL,
+    MirroredModel,
+    MirrorError,
+    StagedFile,
+    mirrored_models,
+    node_of,
+    reconcile,
+    settle,
+)
 from iotsupport.signals import following
 
 logger = logging.getLogger(__name__)
 
 # How often what could not be followed is tried again, and a lost database.
 RETRY_SECONDS = 1.0
+# So many failures in a row say that the next one fails, too: the rest has its turn a second later.
+FAILURES_AT_ONCE = 3
+
+# A process that saved a file here has put it in place by then, or died before it could.
+OWN_SECONDS = 2.0
+
+# More within a second than a person saves: announced at the pace of an import.
+MANY = 20
+
+# After a comparison with failures the next one waits, and so long that comparing takes a twentieth of the time.
+COMPARE_SECONDS = 10.0
+COMPARE_FACTOR = 20
 
 
 class Change(NamedTuple):
     model: type[MirroredModel]
     filename: str
+    is_own: bool
+    """Saved on this node, by a process that sees to the file itself."""
+
+
+class File(NamedTuple):
+    model: type[MirroredModel]
+    filename: str
+
+
+class Look(NamedTuple):
+    """When to see whether a file that was saved here is in place, and whether it was found behind before."""
+
+    at: float
+    was_behind: bool = False
 
 
 class Follower:
     """Listens in a thread of its own, with a connection of its own, while its process lives."""
 
     def __init__(self) -> None:
-        self._retries: set[Change] = set()
+        self._retries: dict[File, None] = {}  # the first is the next
+        self._looks: dict[File, Look] = {}
+        self._compare_at = float("inf")
         self._is_in_trouble = False
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="follower", daemon=True).start()
 
     def _run(self) -> None:
-        try:
-            with (settings.DATA_DIR / "follower.lock").open("ab") as lock:
-                # Held until the process ends; then another process of this node gets it.
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                while True:
-                    self._follow_until_lost()
-        except OSError as error:
-            logger.error("What other servers save is not followed here: %s. Repair that, then restart.", error)
+        while True:
+            try:
+                with (settings.DATA_DIR / "follower.lock").open("ab") as lock:
+                    # Held until the process ends; then another process of this node gets it.
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                    self._is_in_trouble = False
+                    while True:
+                        self._follow_until_lost()
+            except OSError as error:
+                self._say_trouble("What other servers save is not followed here until that is repaired: %s", error)
+                _wait()
 
     def _follow_until_lost(self) -> None:
         try:
@@ -60,61 +103,152 @@ class Follower:
                 while True:
                     self._hear(listening)
         except (psycopg.Error, *DATABASE_ERRORS) as error:
-            if not self._is_in_trouble:
-                logger.warning("Other servers cannot be followed until the database answers: %s", error)
-            self._is_in_trouble = True
+            self._say_trouble("Other servers cannot be followed until the database answers: %s", error)
         except Exception:
+            # Whatever it was: without this thread, nothing would be followed until the next start.
             logger.exception("Following other servers was interrupted; it goes on")
         connection.close()  # a broken one would be broken for ever
-        threading.Event().wait(RETRY_SECONDS)
+        _wait()
+
+    def _say_trouble(self, sentence: str, error: Exception) -> None:
+        if not self._is_in_trouble:
+            logger.warning(sentence, error)
+        self._is_in_trouble = True
 
     def _hear(self, listening: psycopg.Connection[Any]) -> None:
+        """Follow what is heard within a second, then what is left from before."""
+        count = 0
         for notification in listening.notifies(timeout=RETRY_SECONDS):
-            if change := read_change(notification.payload):
-                self._follow(change)
-        for change in list(self._retries):
-            self._follow(change)
+            change = read_change(notification.payload)
+            if change is None:
+                continue
+            if change.is_own:
+                self._looks[File(change.model, change.filename)] = Look(time.monotonic() + OWN_SECONDS)
+                continue
+            count += 1
+            with bulk_change() if count > MANY else nullcontext():
+                self._follow(File(change.model, change.filename))
+        self._try_again()
+        self._look_at_own()
+        if time.monotonic() >= self._compare_at:
+            self._catch_up()
+        connection.close()  # back to the pool: requests need it more
         # Without a question, a connection that nobody serves any more would look like a quiet one.
         listening.execute("SELECT 1")
 
     def _catch_up(self) -> None:
         """Compare everything: what was changed while nobody listened is not told again."""
-        for model in mirrored_models():
-            found = reconcile(model, DEFAULT_DB_ALIAS, write=follow)
-            for sentence in found.failed:
-                logger.error("Could not follow the other servers: %s", sentence)
+        start = time.monotonic()
+        failed = []
+        with bulk_change():
+            for model in mirrored_models():
+                failed += reconcile(model, DEFAULT_DB_ALIAS, write=follow).failed
+        for sentence in failed:
+            logger.error("Could not follow the other servers: %s", sentence)
+        now = time.monotonic()
+        self._compare_at = now + max(COMPARE_SECONDS, COMPARE_FACTOR * (now - start)) if failed else float("inf")
 
-    def _follow(self, change: Change) -> None:
-        self._retries.discard(change)
+    def _try_again(self) -> None:
+        failures = 0
+        for file in list(self._retries):
+            failures += not self._follow(file)
+            if failures == FAILURES_AT_ONCE:
+                return
+
+    def _look_at_own(self) -> None:
+        """See to files whose process died, or failed, after the commit.
+
+        Its debt may be paid already: by a node that followed. One that is found behind may have been saved again in
+        this moment, so it is looked at once more, unless that save is heard first.
+        """
+        now = time.monotonic()
+        for file, look in list(self._looks.items()):
+            if look.at > now:
+                continue
+            del self._looks[file]
+            if look.was_behind:
+                self._follow(file)
+            elif not _is_settled(file):
+                self._looks[file] = Look(now + OWN_SECONDS, was_behind=True)
+
+    def _follow(self, file: File) -> bool:
+        """Return whether that worked; what did not is tried again, after everything else."""
+        is_new = file not in self._retries
+        self._retries.pop(file, None)
         try:
-            follow(*change, DEFAULT_DB_ALIAS)
-        except (MirrorError, OSError):  # logged where it happened
-            self._retries.add(change)
+            follow(*file, DEFAULT_DB_ALIAS)
+        except (MirrorError, OSError) as error:
+            if is_new:
+                logger.error("%s was saved, but cannot be followed here yet: %s", file.filename, error)
+            self._retries[file] = None
+            return False
+        return True
 
 
 def follow(model: type[MirroredModel], filename: str, using: str) -> None:
-    """Make a file equal to its row here, too, and have it announced once more.
+    """Make a file equal to its row here, too, and have it announced once more. Raises :class:`MirrorError`.
 
-    A device that heard the other node's message may have got the old bytes from this one. That it is announced again
-    is noted before the file changes, so that a crash in between does not lose it. Raises :class:`MirrorError`.
+    A device that heard the other node's message may have got the old bytes from this one. The new bytes are staged
+    first: nothing is announced for a disk that cannot take them. Then it is noted that they must be announced, and
+    only then the file changes: a crash in between does not lose it.
     """
-    row = model.with_filename(filename, using)
-    if row is not None and row.is_mirrored():
-        return
-    then: list[Any] = [] if row is None else [call for _, call in following.send(model, filename=filename)]
+    while (row := model.with_filename(filename, using)) is not None:
+        if row.is_mirrored():
+            return
+        staged = row.stage()
+        try:
+            announce: list[Any] = [call for _, call in following.send(model, filename=filename)]
+            if _put(model, filename, using, staged):
+                for call in announce:
+                    call()
+                return
+        finally:
+            staged.close()
     settle(model, filename, using)
-    for call in then:
-        call()
+
+
+def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> None:
+    """As :func:`follow`, of a node that did not listen: a file that it did not have is no news.
+
+    Devices ask again for what they did not get; and a new node would announce everything.
+    """
+    (follow if model.storage().exists(filename) else settle)(model, filename, using)
+
+
+def _put(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
+    """Put staged bytes in place, unless the row changed: what was noted may be paid before newer bytes are here."""
+    storage = model.storage()
+    with storage.explained(), storage.lock():
+        row = model.with_filename(filename, using)
+        if row is None or row.content_sha256 != staged.sha256:
+            return False
+        storage.put(staged, filename)
+        return True
+
+
+def _is_settled(file: File) -> bool:
+    row = file.model.with_filename(file.filename, DEFAULT_DB_ALIAS)
+    try:
+        return row.is_mirrored() if row is not None else not file.model.storage().exists(file.filename)
+    except OSError:
+        return False
 
 
 def read_change(payload: str) -> Change | None:
-    """What another node saved or deleted; None for what this one did, whose own process sees to it."""
+    """What was saved or deleted on a node; None for what is not known here."""
     node, _, rest = payload.partition(" ")
     alias, _, filename = rest.partition(" ")
     for model in mirrored_models():
-        if model.storage_alias == alias and node != node_of(model.storage()):
-            return Change(model, filename)
+        if model.storage_alias == alias:
+            return Change(model, filename, is_own=node == _node_here(model))
     return None
+
+
+def _node_here(model: type[MirroredModel]) -> str:
+    try:
+        return node_of(model.storage())
+    except OSError:
+        return ""  # the directory is missing: whatever is followed, fails, and is tried again
 
 
 def _connect() -> psycopg.Connection[Any]:
@@ -122,3 +256,7 @@ def _connect() -> psycopg.Connection[Any]:
     params = connection.get_connection_params()
     params.pop("pool", None)
     return psycopg.connect(**params, autocommit=True)
+
+
+def _wait() -> None:
+    threading.Event().wait(RETRY_SECONDS)

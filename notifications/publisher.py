@@ -60,6 +60,11 @@ class Publisher:
     def is_on(self) -> bool:
         return self._parts is not None
 
+    @property
+    def name(self) -> str:
+        """The name under which this process claims announcements; empty while off."""
+        return self._parts.ledger.owner if self._parts is not None else ""
+
     def claimant(self, topic: str) -> str:
         """The name under which this process claims what it is about to save; empty where it cannot send now."""
         parts = self._parts

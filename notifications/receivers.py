@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -47,12 +47,12 @@ def pay_what_is_owed(**kwargs: Any) -> None:
 
 @receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
 def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe(CONFIGS_TOPIC, filename, DEFAULT_DB_ALIAS)
+    return _owe_followed(CONFIGS_TOPIC, filename)
 
 
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
 def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe(ASSETS_TOPIC, filename, DEFAULT_DB_ALIAS)
+    return _owe_followed(ASSETS_TOPIC, filename)
 
 
 def _announce_on_commit(topic: str, filename: str, using: str) -> None:
@@ -71,3 +71,19 @@ def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
         topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=publisher.trouble(topic)
     )
     return lambda: publisher.announce(announcement, is_claimed=bool(claimed_by))
+
+
+def _owe_followed(topic: str, filename: str) -> Callable[[], None]:
+    """As :func:`_owe`, but nobody else announces it before this node has the file: the others have it already."""
+    if not publisher.is_on:
+        return lambda: None
+    is_bulk, name = is_bulk_change(), publisher.name
+    announcement = Debt.objects.owe(topic, filename, is_bulk=is_bulk, claimed_by=name, trouble=publisher.trouble(topic))
+
+    def announce() -> None:
+        is_claimed = not is_bulk and bool(publisher.claimant(topic))
+        if not is_claimed:
+            Debt.objects.release(name, [announcement])
+        publisher.announce(announcement, is_claimed=is_claimed)
+
+    return announce

@@ -1,0 +1,503 @@
+"""Several servers on one PostgreSQL, each with a mirror of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import pytest
+import requests
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.databases import PostgreSQLDatabase
+from iotsupport.tests.disk import Disk, may_mount
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.owed.fleet import OWED
+from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, poll, sha256
+
+pytestmark = pytest.mark.postgresql
+
+MAC = "aa-bb-cc-dd-ee-ff"
+PATH = f"/configs/{MAC}.json"
+END = b"the end"
+
+only_with_disks = pytest.mark.skipif(
+    not may_mount(), reason="Only root may mount a small disk, where mounting is allowed."
+)
+
+
+class SharedDatabase(PostgreSQLDatabase):
+    """One for all nodes; it goes with its server."""
+
+    def copy(self, data_dir: Path) -> Self:
+        return self
+
+    def drop(self) -> None:
+        pass
+
+
+class Nodes(NamedTuple):
+    a: Server
+    b: Server
+    postgresql: PostgreSQL
+    broker: Mosquitto
+
+    def save(self, content: bytes, *, on: int = 0, mac_address: str = MAC) -> None:
+        with self[on].client() as client:
+            response = client.save_config(mac_address, content)
+            assert response.status_code == 200, response.text
+
+    def upload(self, filename: str, content: bytes, *, on: int = 0) -> None:
+        with self[on].client() as client:
+            response = client.upload(filename, content)
+            assert response.status_code == 200, response.text
+
+    def download(self, path: str) -> list[bytes | None]:
+        """What both give for it now; None for nothing."""
+        answers = [self.get(node, path) for node in self[:2]]
+        return [answer.content if answer.status_code == 200 else None for answer in answers]
+
+    def get(self, node: Server, path: str) -> requests.Response:
+        return requests.get(f"{node.url}{path}", timeout=LIMIT)
+
+    def wait_for(self, path: str, content: bytes | None) -> None:
+        """Wait until both give it, and all that is owed is announced."""
+        poll(lambda: self.download(path), lambda downloaded: downloaded == [content, content])
+        poll(lambda: self.a.query(OWED), lambda owed: not owed)
+
+    @contextmanager
+    def devices(self, path: str) -> Iterator[Subscriber]:
+        """Hears, and downloads from both nodes in the moment of each message."""
+        with Subscriber(self.broker.port, look=lambda message: self.download(path)) as subscriber:
+            yield subscriber
+
+    def heard(self, subscriber: Subscriber) -> list[list[bytes | None]]:
+        """What was downloaded with each message until now."""
+        subscriber.publish("iotsupport/end", END)
+        return [message.seen for message in subscriber.before(END)]
+
+    def follower(self, node: Server) -> int:
+        """The process that listens."""
+        inode = (node.data_dir / "follower.lock").stat().st_ino
+        return poll(lambda: [pid for pid, waits in lockers(inode) if not waits], bool)[0]
+
+    def cut_off(self) -> None:
+        """End the connections that listen."""
+        self.postgresql.query(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'iotsupport'"
+            " AND query IN ('SELECT 1', 'LISTEN iotsupport_mirror')"
+        )
+
+    def restart(self) -> None:
+        """Whatever a test left."""
+        self.postgresql.start() if self.postgresql._process is None else None
+        for node in self[:2]:
+            if node._process is None:
+                node.start()
+
+
+def lockers(inode: int) -> list[tuple[int, bool]]:
+    """Who has a file locked with flock(2), or waits for it."""
+    lines = [line.split() for line in Path("/proc/locks").read_text().splitlines() if f":{inode} " in line]
+    return [(int(line[5]), True) if line[1] == "->" else (int(line[4]), False) for line in lines]
+
+
+@contextmanager
+def held(directory: Path) -> Iterator[Callable[[], list[int]]]:
+    """Let nobody put a file into a mirror; call it for the processes that wait for that."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    inode = directory.stat().st_ino
+    try:
+        yield lambda: [pid for pid, waits in lockers(inode) if waits]
+    finally:
+        os.close(descriptor)
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk | None]:
+    """Where the second node's mirrors are, if this user may mount one."""
+    if not may_mount():
+        yield None
+        return
+    with Disk(tmp_path_factory.mktemp("disk"), size_kib=16 * 1024) as disk:
+        yield disk
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterator[Nodes]:
+    postgresql = PostgreSQL().start()
+    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
+    data_dir = tmp_path_factory.mktemp("installed")
+    made = Installation.make(data_dir, PostgreSQLDatabase(create_database(postgresql.url)))
+    installed = Installation(data_dir, SharedDatabase(made.database.url), made.token)
+    of_b = {"ESP32_CONFIGS_DIR": str(disk.path / "configs"), "ASSETS_DIR": str(disk.path / "assets")} if disk else {}
+    a, b = (
+        Server(installed, tmp_path_factory.mktemp("node"), MQTT_URL=broker.url, **environ) for environ in ({}, of_b)
+    )
+    nodes = Nodes(a, b, postgresql, broker)
+    try:
+        with ThreadPoolExecutor(2) as starting:
+            list(starting.map(Server.start, [a, b]))
+        yield nodes
+    finally:
+        a.kill()
+        b.kill()
+        broker.stop()
+        postgresql.close()
+
+
+@pytest.fixture
+def nodes(pair: Nodes) -> Iterator[Nodes]:
+    """Both are there, and listen; at the end of each test, they are equal, and owe nothing."""
+    pair.restart()
+    for node in pair[:2]:
+        node.wait_until_connected(pair.broker)
+        pair.follower(node)
+    yield pair
+    pair.restart()
+    poll(lambda: [node.files("configs") for node in pair[:2]], lambda files: files == [pair.a.configs()] * 2)
+    poll(lambda: digests(pair), lambda found: found == [pair.a.assets()] * 2)
+    poll(lambda: pair.a.query(OWED), lambda owed: not owed)
+    assert "was interrupted" not in pair.a.log + pair.b.log
+
+
+def digests(nodes: Nodes) -> list[dict[str, str]]:
+    return [{name: sha256(content) for name, content in node.files("assets").items()} for node in nodes[:2]]
+
+
+# --- Following ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_a_save_on_one_is_downloaded_from_both_with_the_same_etag(nodes: Nodes, on: int) -> None:
+    content = b'{"saved on": %d}' % on
+
+    nodes.save(content, on=on)
+
+    nodes.wait_for(PATH, content)
+    first, second = (nodes.get(node, PATH).headers["ETag"] for node in nodes[:2])
+    assert first == second
+
+
+def test_the_last_message_comes_when_both_have_the_new_bytes(nodes: Nodes) -> None:
+    with nodes.devices(PATH) as devices:
+        for number in range(40):
+            nodes.save(b'{"number": %d}' % number, on=number % 3 % 2)
+            if number % 10 == 9:
+                last = b'{"number": %d}' % number
+                nodes.wait_for(PATH, last)
+                assert nodes.heard(devices)[-1] == [last, last]
+
+
+def test_each_message_finds_the_new_bytes_on_one_node_at_least(nodes: Nodes) -> None:
+    with nodes.devices(PATH) as devices:
+        nodes.save(b'{"version": "one"}')
+        nodes.wait_for(PATH, b'{"version": "one"}')
+        seen = nodes.heard(devices)
+
+    assert len(seen) == 2
+    assert all(b'{"version": "one"}' in downloaded for downloaded in seen)
+
+
+@pytest.mark.parametrize("on", [0, 1])
+def test_assets_that_are_uploaded_replaced_reverted_and_deleted(nodes: Nodes, on: int) -> None:
+    filename, path = f"on-{on}.bin", f"/assets/on-{on}.bin"
+    first, second = os.urandom(3_000_000), os.urandom(1024 * 1024)
+    with nodes.devices(path) as devices:
+        nodes.upload(filename, first, on=on)
+        nodes.wait_for(path, first)
+        nodes.upload(filename, second, on=on)
+        nodes.wait_for(path, second)
+        revert(nodes[1 - on], filename)
+        nodes.wait_for(path, first)
+        assert nodes.heard(devices)[-1] == [first, first]
+    with nodes[on].client() as client:
+        assert client.delete(path).status_code == 204
+    nodes.wait_for(path, None)
+
+
+def revert(node: Server, filename: str) -> None:
+    """Bring back an asset's first version in the admin."""
+    [(asset, version)] = node.query(
+        f"SELECT id, min(history_id) FROM assets_historicalasset WHERE filename = '{filename}' GROUP BY id"  # noqa: S608
+    )
+    with administrator(node) as browser:
+        page = f"{node.url}/admin/assets/asset/{asset}/history/{version}/"
+        assert browser.get(page, timeout=LIMIT).status_code == 200
+        fields = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        answer = browser.post(page, data=fields, timeout=LIMIT)
+        assert answer.history, answer.text
+
+
+@contextmanager
+def administrator(node: Server) -> Iterator[requests.Session]:
+    """A browser of somebody who is signed in."""
+    with requests.Session() as browser:
+        browser.trust_env = False
+        login = f"{node.url}/admin/login/"
+        browser.get(login, timeout=LIMIT)
+        fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        assert browser.post(login, data=fields, timeout=LIMIT).history
+        yield browser
+
+
+def test_an_empty_asset(nodes: Nodes) -> None:
+    nodes.upload("empty.bin", b"")
+
+    nodes.wait_for("/assets/empty.bin", b"")
+
+
+def test_both_are_sent_the_same_bytes_at_the_same_moment(nodes: Nodes) -> None:
+    content = os.urandom(2_500_000)
+
+    with ThreadPoolExecutor(2) as people:
+        list(people.map(lambda on: nodes.upload(f"same-{on}.bin", content, on=on), [0, 1]))
+
+    for on in [0, 1]:
+        nodes.wait_for(f"/assets/same-{on}.bin", content)
+    statement = f"SELECT number FROM assets_sharedchunk WHERE sha256 = '{sha256(content)}' ORDER BY number"  # noqa: S608
+    assert nodes.a.query(statement) == [(0,), (1,), (2,)]
+
+
+def test_what_the_admin_saves_and_deletes_on_one(nodes: Nodes) -> None:
+    mac_address = "00-00-00-00-00-0a"
+    with administrator(nodes.a) as browser:
+        form = f"{nodes.a.url}/admin/devices/deviceconfig/add/"
+        browser.get(form, timeout=LIMIT)
+        token = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        browser.post(form, data={"mac_address": mac_address, "content": '{"by": "admin"}', **token}, timeout=LIMIT)
+        nodes.wait_for(f"/configs/{mac_address}.json", b'{"by": "admin"}')
+        [(pk,)] = nodes.a.query(f"SELECT id FROM devices_deviceconfig WHERE mac_address = '{mac_address}'")  # noqa: S608
+        page = f"{nodes.a.url}/admin/devices/deviceconfig/"
+        chosen = {"action": "delete_selected", "_selected_action": str(pk), "post": "yes", **token}
+        browser.post(page, data=chosen, timeout=LIMIT)
+
+    nodes.wait_for(f"/configs/{mac_address}.json", None)
+
+
+def test_what_a_command_imports_on_one_is_announced_by_both(nodes: Nodes, tmp_path: Path) -> None:
+    filenames = [f"00-00-00-00-01-{number:02x}.json" for number in range(60)]
+    for filename in filenames:
+        (tmp_path / filename).write_text('{"imported": true}')
+
+    with Subscriber(nodes.broker.port, look=lambda message: nodes.download(f"/configs/{name_of(message)}")) as devices:
+        nodes.a.manage("import_configs", str(tmp_path))
+        poll(lambda: nodes.b.files("configs").keys() >= set(filenames), bool)
+        poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        devices.publish("iotsupport/end", END)
+        last = {message.payload: message.seen for message in devices.before(END)}
+
+    assert len(last) == len(filenames)
+    assert {tuple(seen) for seen in last.values()} == {(b'{"imported": true}',) * 2}
+
+
+def name_of(message: Any) -> str:
+    return str(message.payload.decode().rpartition(": ")[2].strip('"}'))
+
+
+def test_many_save_the_same_few_on_both(nodes: Nodes) -> None:
+    mac_addresses = [f"00-00-00-00-02-{number:02x}" for number in range(4)]
+
+    def save(person: int) -> None:
+        with nodes[person % 2].client() as client:
+            for number in range(50):
+                content = b'{"person": %d, "number": %d}' % (person, number)
+                assert client.save_config(mac_addresses[(person + number) % 4], content).status_code == 200
+
+    with nodes.devices(f"/configs/{mac_addresses[0]}.json") as devices:
+        with ThreadPoolExecutor(8) as people:
+            list(people.map(save, range(8)))
+        rows = nodes.a.configs()
+        for mac_address in mac_addresses:
+            nodes.wait_for(f"/configs/{mac_address}.json", rows[f"{mac_address}.json"])
+        assert nodes.heard(devices)[-1] == [rows[f"{mac_addresses[0]}.json"]] * 2
+
+
+# --- Trouble --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_saved_while_one_was_down_is_there_when_it_starts(nodes: Nodes) -> None:
+    nodes.upload("gone.bin", b"gone")
+    nodes.wait_for("/assets/gone.bin", b"gone")
+    nodes.b.stop()
+    nodes.save(b'{"while": "down"}')
+    nodes.upload("later.bin", b"later")
+    with nodes.a.client() as client:
+        assert client.delete("/assets/gone.bin").status_code == 204
+
+    nodes.b.start()
+
+    assert nodes.get(nodes.b, PATH).content == b'{"while": "down"}'
+    assert nodes.get(nodes.b, "/assets/later.bin").content == b"later"
+    assert nodes.get(nodes.b, "/assets/gone.bin").status_code == 404
+
+
+def test_one_that_is_cut_off_catches_up_and_announces(nodes: Nodes) -> None:
+    with nodes.devices(PATH) as devices:
+        nodes.cut_off()
+        nodes.save(b'{"while": "cut off"}')
+
+        nodes.wait_for(PATH, b'{"while": "cut off"}')
+        assert nodes.heard(devices)[-1] == [b'{"while": "cut off"}'] * 2
+
+
+def test_while_postgresql_is_away_both_go_on_and_follow_when_it_is_back(nodes: Nodes) -> None:
+    nodes.save(b'{"before": true}')
+    nodes.wait_for(PATH, b'{"before": true}')
+    nodes.postgresql.stop()
+
+    assert nodes.download(PATH) == [b'{"before": true}'] * 2
+
+    nodes.postgresql.start()
+    poll(lambda: nodes.get(nodes.a, "/health").status_code, lambda status: status == 200)
+    nodes.save(b'{"after": true}')
+    nodes.wait_for(PATH, b'{"after": true}')
+
+
+def test_one_that_was_started_without_postgresql_follows_when_it_is_back(nodes: Nodes) -> None:
+    nodes.b.stop()
+    nodes.save(b'{"version": "unseen"}')
+    nodes.postgresql.stop()
+    nodes.b.start()
+
+    nodes.postgresql.start()
+
+    nodes.wait_for(PATH, b'{"version": "unseen"}')
+
+
+def test_another_worker_takes_over_when_the_one_that_listens_is_killed(nodes: Nodes) -> None:
+    listening = nodes.follower(nodes.b)
+
+    os.kill(listening, signal.SIGKILL)
+
+    nodes.save(b'{"after": "the kill"}')
+    nodes.wait_for(PATH, b'{"after": "the kill"}')
+    assert nodes.follower(nodes.b) != listening
+
+
+def test_one_that_cannot_lock_listens_when_it_can(nodes: Nodes) -> None:
+    nodes.b.stop()
+    lock = nodes.b.data_dir / "follower.lock"
+    lock.unlink()
+    lock.mkdir()
+    first_line = len(nodes.b.lines)
+    nodes.b.start()
+    nodes.b.wait_for_log("is not followed here until that is repaired", after=first_line)
+    nodes.save(b'{"while": "locked out"}')
+
+    lock.rmdir()
+
+    nodes.wait_for(PATH, b'{"while": "locked out"}')
+
+
+def test_one_that_is_killed_before_it_writes_follows_when_it_starts_and_is_announced(nodes: Nodes) -> None:
+    nodes.save(b'{"version": "old"}')
+    nodes.wait_for(PATH, b'{"version": "old"}')
+    with nodes.devices(PATH) as devices:
+        with held(nodes.b.directory("configs")) as waiting:
+            nodes.save(b'{"version": "new"}')
+            poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+            assert nodes.download(PATH) == [b'{"version": "new"}', b'{"version": "old"}']
+            nodes.b.kill()
+        nodes.b.start()
+        nodes.wait_for(PATH, b'{"version": "new"}')
+        assert nodes.heard(devices)[-1] == [b'{"version": "new"}'] * 2
+
+
+def test_nobody_announces_what_is_noted_before_the_file_is_there(nodes: Nodes) -> None:
+    nodes.save(b'{"version": "old"}')
+    nodes.wait_for(PATH, b'{"version": "old"}')
+    with nodes.devices(PATH) as devices:
+        with held(nodes.b.directory("configs")) as waiting:
+            nodes.save(b'{"version": "new"}')
+            poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+            owed = nodes.a.query("SELECT claimed_by FROM notifications_debt WHERE owed_since IS NOT NULL")
+        nodes.wait_for(PATH, b'{"version": "new"}')
+        assert nodes.heard(devices)[-1] == [b'{"version": "new"}'] * 2
+
+    assert [bool(claimed_by) for (claimed_by,) in owed] == [True]
+
+
+def test_a_file_whose_process_died_after_the_commit_is_written_although_others_announced_it(nodes: Nodes) -> None:
+    nodes.save(b'{"version": "old"}')
+    nodes.wait_for(PATH, b'{"version": "old"}')
+    code = f"""
+from devices.models import DeviceConfig
+DeviceConfig.objects.put({MAC!r}, '{{"version": "of the dead"}}')
+"""
+    with nodes.devices(PATH) as devices:
+        with held(nodes.a.directory("configs")) as waiting:
+            dying = subprocess.Popen(
+                [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
+                cwd=BASE_DIR,
+                env=clean_environ(nodes.a.environ),
+            )
+            poll(lambda: dying.pid in waiting(), bool)
+            poll(lambda: nodes.get(nodes.b, PATH).content, lambda content: content == b'{"version": "of the dead"}')
+            dying.kill()
+            dying.wait()
+        nodes.wait_for(PATH, b'{"version": "of the dead"}')
+        assert nodes.heard(devices)[-1] == [b'{"version": "of the dead"}'] * 2
+
+
+@only_with_disks
+@pytest.mark.parametrize(("how", "repair"), [("fill", "free"), ("make_read_only", "make_writable")])
+def test_one_whose_disk_is_in_trouble_follows_and_announces_when_it_is_repaired(
+    nodes: Nodes, disk: Disk, how: str, repair: str
+) -> None:
+    nodes.save(b'{"version": "old"}')
+    nodes.wait_for(PATH, b'{"version": "old"}')
+    with nodes.devices(PATH) as devices:
+        getattr(disk, how)()
+        first_line = len(nodes.b.lines)
+        nodes.save(b'{"version": "new"}')
+        nodes.b.wait_for_log(f"{MAC}.json was saved, but cannot be followed here yet", after=first_line)
+        poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        assert nodes.download(PATH) == [b'{"version": "new"}', b'{"version": "old"}']
+
+        getattr(disk, repair)()
+
+        nodes.wait_for(PATH, b'{"version": "new"}')
+        assert nodes.heard(devices)[-1] == [b'{"version": "new"}'] * 2
+
+
+@only_with_disks
+def test_one_that_is_started_again_after_its_disk_was_repaired_announces_what_it_gave_out_old(
+    nodes: Nodes, disk: Disk
+) -> None:
+    nodes.save(b'{"version": "old"}')
+    nodes.wait_for(PATH, b'{"version": "old"}')
+    with nodes.devices(PATH) as devices:
+        disk.make_read_only()
+        first_line = len(nodes.b.lines)
+        nodes.save(b'{"version": "new"}')
+        nodes.b.wait_for_log(f"{MAC}.json was saved, but cannot be followed here yet", after=first_line)
+        poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        nodes.b.kill()
+        disk.make_writable()
+
+        nodes.b.start()
+
+        nodes.wait_for(PATH, b'{"version": "new"}')
+        # The start cannot download from a server that is not there yet.
+        assert len(nodes.heard(devices)) == 2
+
+
+def test_alone_each_save_is_one_message(nodes: Nodes) -> None:
+    nodes.b.stop()
+    with Subscriber(nodes.broker.port) as devices:
+        for number in range(20):
+            nodes.save(b'{"alone": %d}' % number)
+            poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        devices.publish("iotsupport/end", END)
+        assert len(devices.before(END)) == 20
