@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -67,10 +67,17 @@ def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
         return lambda: None
     is_bulk = is_bulk_change()
     claimed_by = "" if is_bulk else publisher.claimant(topic)
-    announcement = Debt.objects.db_manager(using).owe(
-        topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=publisher.trouble(topic)
-    )
-    return lambda: publisher.announce(announcement, is_claimed=bool(claimed_by))
+    debts, trouble = Debt.objects.db_manager(using), publisher.trouble(topic)
+    announcement = debts.owe(topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=trouble)
+
+    def announce() -> None:
+        # What nobody claims, another node may have announced between the commit and the file.
+        is_shared = not claimed_by and connections[using].vendor == "postgresql"
+        if is_shared and not debts.is_untouched(announcement):
+            debts.owe(topic, filename, is_bulk=is_bulk, trouble=trouble)
+        publisher.announce(announcement, is_claimed=bool(claimed_by))
+
+    return announce
 
 
 def _owe_followed(topic: str, filename: str) -> Callable[[], None]:

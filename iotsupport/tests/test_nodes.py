@@ -51,19 +51,23 @@ class Nodes(NamedTuple):
     postgresql: PostgreSQL
     broker: Mosquitto
 
+    @property
+    def both(self) -> tuple[Server, Server]:
+        return self.a, self.b
+
     def save(self, content: bytes, *, on: int = 0, mac_address: str = MAC) -> None:
-        with self[on].client() as client:
+        with self.both[on].client() as client:
             response = client.save_config(mac_address, content)
             assert response.status_code == 200, response.text
 
     def upload(self, filename: str, content: bytes, *, on: int = 0) -> None:
-        with self[on].client() as client:
+        with self.both[on].client() as client:
             response = client.upload(filename, content)
             assert response.status_code == 200, response.text
 
     def download(self, path: str) -> list[bytes | None]:
         """What both give for it now; None for nothing, or while a node is down."""
-        return [self._content(node, path) for node in self[:2]]
+        return [self._content(node, path) for node in self.both]
 
     def _content(self, node: Server, path: str) -> bytes | None:
         try:
@@ -105,8 +109,9 @@ class Nodes(NamedTuple):
 
     def restart(self) -> None:
         """Whatever a test left."""
-        self.postgresql.start() if self.postgresql._process is None else None
-        for node in self[:2]:
+        if self.postgresql._process is None:
+            self.postgresql.start()
+        for node in self.both:
             if node._process is None:
                 node.start()
 
@@ -166,19 +171,19 @@ def pair(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterato
 def nodes(pair: Nodes) -> Iterator[Nodes]:
     """Both are there, and listen; at the end of each test, they are equal, and owe nothing."""
     pair.restart()
-    for node in pair[:2]:
+    for node in pair.both:
         node.wait_until_connected(pair.broker)
         pair.follower(node)
     yield pair
     pair.restart()
-    poll(lambda: [public(node, "configs") for node in pair[:2]], lambda files: files == [pair.a.configs()] * 2)
+    poll(lambda: [public(node, "configs") for node in pair.both], lambda files: files == [pair.a.configs()] * 2)
     poll(lambda: digests(pair), lambda found: found == [pair.a.assets()] * 2)
     poll(lambda: pair.a.query(OWED), lambda owed: not owed)
     assert "was interrupted" not in pair.a.log + pair.b.log
 
 
 def digests(nodes: Nodes) -> list[dict[str, str]]:
-    return [{name: sha256(content) for name, content in public(node, "assets").items()} for node in nodes[:2]]
+    return [{name: sha256(content) for name, content in public(node, "assets").items()} for node in nodes.both]
 
 
 def public(node: Server, directory: str) -> dict[str, bytes]:
@@ -196,7 +201,7 @@ def test_a_save_on_one_is_downloaded_from_both_with_the_same_etag(nodes: Nodes, 
     nodes.save(content, on=on)
 
     nodes.wait_for(PATH, content)
-    first, second = (nodes.get(node, PATH).headers["ETag"] for node in nodes[:2])
+    first, second = (nodes.get(node, PATH).headers["ETag"] for node in nodes.both)
     assert first == second
 
 
@@ -229,10 +234,10 @@ def test_assets_that_are_uploaded_replaced_reverted_and_deleted(nodes: Nodes, on
         nodes.wait_for(path, first)
         nodes.upload(filename, second, on=on)
         nodes.wait_for(path, second)
-        revert(nodes[1 - on], filename)
+        revert(nodes.both[1 - on], filename)
         nodes.wait_for(path, first)
         assert nodes.heard(devices)[-1] == [first, first]
-    with nodes[on].client() as client:
+    with nodes.both[on].client() as client:
         assert client.delete(path).status_code == 204
     nodes.wait_for(path, None)
 
@@ -320,7 +325,7 @@ def test_many_save_the_same_few_on_both(nodes: Nodes) -> None:
     mac_addresses = [f"00-00-00-00-02-{number:02x}" for number in range(4)]
 
     def save(person: int) -> None:
-        with nodes[person % 2].client() as client:
+        with nodes.both[person % 2].client() as client:
             for number in range(50):
                 content = b'{"person": %d, "number": %d}' % (person, number)
                 assert client.save_config(mac_addresses[(person + number) % 4], content).status_code == 200
