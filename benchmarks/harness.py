@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from math import inf
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -135,3 +136,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
         print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")
         if number == 0:
             print("| " + " | ".join("-" * width for width in widths) + " |")
+
+
+def print_claim(claim: str, value: float, *, at_most: float = inf, at_least: float = -inf) -> None:
+    """Say whether a measured value keeps to its limit."""
+    verdict = "holds" if at_least <= value <= at_most else "DOES NOT HOLD"
+    limit = f"at most {at_most:,.2f}" if at_most < inf else f"at least {at_least:,.2f}"
+    print(f"- {verdict}: {claim}: {value:,.2f} ({limit})")

@@ -1,0 +1,156 @@
+"""A data directory with many configurations: rows, their history, nothing owed, and the files that mirror them.
+
+Made quickly: without the signals and the disk's syncs of a save, but with all that saves would have left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.harness import ROOT, environ
+
+CONFIG_BYTES = 1000
+
+
+class Fleet(NamedTuple):
+    """Its administrator has a token and a session."""
+
+    data_dir: Path
+    size: int
+    token: str
+    session: str
+
+
+@contextmanager
+def fleet(size: int) -> Iterator[Fleet]:
+    """So many configurations, in a directory that is gone afterwards.
+
+    Where ``BENCHMARK_FLEETS`` names a directory, it is kept there for the next benchmark.
+    """
+    if kept := os.environ.get("BENCHMARK_FLEETS"):
+        yield _fleet(Path(kept) / str(size), size)
+        return
+    with tempfile.TemporaryDirectory(prefix="iotsupport-benchmark-") as directory:
+        yield _fleet(Path(directory) / str(size), size)
+
+
+def _fleet(data_dir: Path, size: int) -> Fleet:
+    keys = data_dir / "keys"
+    if not keys.exists():
+        data_dir.mkdir(parents=True)
+        for directory in [data_dir, data_dir.parent]:
+            directory.chmod(0o755)  # for nginx, which changes its user
+        command = [sys.executable, "-m", "benchmarks.fleet", str(size)]
+        done = subprocess.run(command, cwd=ROOT, env=environ(data_dir), check=True, stdout=subprocess.PIPE, text=True)
+        keys.write_text(done.stdout)
+    return Fleet(data_dir, size, *keys.read_text().split()[-2:])
+
+
+def mac_address(number: int) -> str:
+    return "02-00-00-" + number.to_bytes(3, "big").hex("-")
+
+
+def filename(number: int) -> str:
+    return f"{mac_address(number)}.json"
+
+
+def content(number: int, version: int = 0) -> str:
+    """A configuration of 1,000 bytes."""
+    config = {
+        "deviceName": f"Device {number:06}",
+        "deviceEntityId": f"device_{number:06}",
+        "enableOTA": number % 2 == 0,
+        "version": version,
+    }
+    padding = CONFIG_BYTES - len(json.dumps({**config, "padding": ""}))
+    return json.dumps({**config, "padding": "x" * padding})
+
+
+def _make(size: int) -> None:
+    from django.conf import settings
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+    token, session = _make_administrator()
+    _save_first()
+    with closing(sqlite3.connect(settings.DATABASES["default"]["NAME"])) as database, database:
+        for table, row in [
+            ("devices_deviceconfig", _row),
+            ("devices_historicaldeviceconfig", lambda number: {**_row(number), "history_id": number + 1}),
+            ("notifications_debt", _debt),
+        ]:
+            _multiply(database, table, (row(number) for number in range(1, size)))
+    for number in range(size):
+        (settings.ESP32_CONFIGS_DIR / filename(number)).write_text(content(number))
+    print(token, session)
+
+
+def _save_first() -> None:
+    from django.utils import timezone
+
+    from devices.models import DeviceConfig
+    from notifications.announcements import CONFIGS_TOPIC
+    from notifications.models import Debt
+
+    DeviceConfig.objects.put(mac_address(0), content(0))
+    Debt.objects.create(topic=CONFIGS_TOPIC, filename=filename(0), announced_at=timezone.now())
+
+
+def _multiply(database: sqlite3.Connection, table: str, changes: Iterator[dict[str, Any]]) -> None:
+    """Add rows that are like the first but for these columns. Through Django, 100,000 take minutes."""
+    database.row_factory = sqlite3.Row
+    first = dict(database.execute(f"SELECT * FROM {table}").fetchone())  # noqa: S608 - a name of ours
+    places = ", ".join(f":{name}" for name in first)
+    database.executemany(f"INSERT INTO {table} VALUES ({places})", (first | change for change in changes))  # noqa: S608
+
+
+def _row(number: int) -> dict[str, Any]:
+    text = content(number)
+    config = json.loads(text)
+    return {
+        "id": number + 1,
+        "mac_address": mac_address(number),
+        "content": text,
+        "device_name": config["deviceName"],
+        "device_entity_id": config["deviceEntityId"],
+        "enable_ota": config["enableOTA"],
+    }
+
+
+def _debt(number: int) -> dict[str, Any]:
+    return {"id": number + 1, "filename": filename(number), "revision": number}
+
+
+def _make_administrator() -> tuple[str, str]:
+    """Return a token and the key of a session."""
+    from django.conf import settings
+    from django.contrib.auth.models import User
+    from django.test import Client
+
+    from iotsupport.models import ApiToken
+
+    user = User.objects.create_superuser("admin")
+    token = ApiToken(user=user)
+    secret = token.generate()
+    token.save()
+    client = Client()
+    client.force_login(user, "django.contrib.auth.backends.ModelBackend")
+    return secret, client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+if __name__ == "__main__":
+    import django
+
+    os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
+    os.umask(0o022)  # the files are for everybody to read
+    django.setup()
+    _make(int(sys.argv[1]))
