@@ -1,7 +1,7 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test install lock lint check-system trial-broker
+.PHONY: help run demo test bench install lock lint check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -12,6 +12,7 @@ help:
 	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
 	@echo "make demo     the same with sample data of its own and simulated devices"
 	@echo "make test     lint, types and all tests"
+	@echo "make bench    measure it here, in some ten minutes (needs Mosquitto, wrk and, to compare, nginx)"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
 
@@ -70,6 +71,10 @@ lint: check-system .venv/.installed-dev
 
 check-system:
 	@sh .ci/install-system-packages
+
+# Writes benchmarks/results.md.
+bench: install
+	$(BIN)/python -m benchmarks
 
 lock:
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
