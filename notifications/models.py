@@ -222,7 +222,7 @@ class Debt(models.Model):
         constraints = [models.UniqueConstraint(fields=["topic", "filename"], name="one_debt_for_each_file")]
         indexes = [
             # Small however many files there are: it holds what is owed.
-            models.Index("is_bulk", "owed_since", condition=Q(owed_since__isnull=False), name="debt_owed")
+            models.Index("topic", "is_bulk", "owed_since", condition=Q(owed_since__isnull=False), name="debt_owed")
         ]
 
     def __str__(self) -> str:

@@ -34,6 +34,7 @@ class Migration(migrations.Migration):
                 "verbose_name": "announcement",
                 "indexes": [
                     models.Index(
+                        models.F("topic"),
                         models.F("is_bulk"),
                         models.F("owed_since"),
                         condition=models.Q(("owed_since__isnull", False)),
