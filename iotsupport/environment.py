@@ -10,9 +10,7 @@ import ipaddress
 import os
 import re
 import secrets
-import stat
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -139,22 +137,6 @@ class Environment(environ.Env):
         except OSError as error:
             self.problems.setdefault(name, f"{name} '{path}' cannot be made: {error.strerror}.")
         return path
-
-    @staticmethod
-    def keep_private(path: str) -> None:
-        """Keep a SQLite database from other users: it holds what passwords and sessions are checked against.
-
-        A missing one is made, empty, with mode 0600, which SQLite gives to the files that it puts beside it.
-        """
-        if path == ":memory:" or path.startswith("file:"):
-            return
-        with suppress(OSError):  # which the first query tells
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-        for name in [path, f"{path}-wal", f"{path}-shm"]:
-            with suppress(OSError):
-                mode = stat.S_IMODE(os.stat(name).st_mode)
-                if mode & 0o007:
-                    os.chmod(name, mode & ~0o007)
 
     def secret(self, name: str, path: Path) -> str:
         """Return a secret that is made once and kept in ``path`` with mode 0600.

@@ -9,6 +9,7 @@ from csp.constants import SELF
 
 from iotsupport import pool
 from iotsupport.environment import Environment, is_allowed_host, is_origin
+from iotsupport.sqlite import PrivateConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -162,11 +163,11 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 
 DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    env.keep_private(DATABASES["default"]["NAME"])
     # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",
+        "factory": PrivateConnection,
         "init_command": (
             "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;"
             " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"

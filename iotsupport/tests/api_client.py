@@ -16,6 +16,7 @@ from django.db.models import Model
 from django.test import Client
 from prometheus_client import REGISTRY
 
+from assets.models import SharedChunk
 from iotsupport.mirror import MirroredModel, mirror_storage, mirrored_models
 from iotsupport.models import ApiToken
 from notifications.models import Debt
@@ -41,7 +42,7 @@ def committing_database(blocker: Any) -> Iterator[None]:
         try:
             yield
         finally:
-            models: list[type[Model]] = [*mirrored_models(), *history_models(), ApiToken, Session, Debt]
+            models: list[type[Model]] = [*mirrored_models(), *history_models(), ApiToken, Session, Debt, SharedChunk]
             for model in models:
                 rows = model._base_manager.all()
                 rows._raw_delete(rows.db)  # without the signals that change files

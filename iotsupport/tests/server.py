@@ -177,6 +177,11 @@ class Server(LoggedProcess):
         workers = self.workers()
         for pid in workers:
             broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{pid}-", after=after)
+        # They hear of it a moment later; what is saved before is announced by whoever comes first.
+        poll(
+            lambda: requests.get(f"{self.url}/metrics", timeout=LIMIT).text,
+            lambda metrics: "\nmqtt_connection_state 1.0" in metrics,
+        )
         return workers
 
     def manage(self, *arguments: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, expect
 
 from iotsupport.tests.browser import Visitor, chromium
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.server import Server, poll
 
 MAC = "02-aa-00-00-00-01"
@@ -62,11 +60,11 @@ def start(broker: Mosquitto, server: Server) -> None:
 
 def set_back(server: Server, minutes: int) -> None:
     """Let everything be owed for some minutes longer."""
-    with closing(sqlite3.connect(server.data_dir / "db.sqlite3", timeout=LIMIT)) as database, database:
-        database.execute(
-            "UPDATE notifications_debt SET owed_since = strftime('%Y-%m-%d %H:%M:%f', owed_since, ?)",
-            [f"-{minutes} minutes"],
-        )
+    code = (
+        "from datetime import timedelta; from django.db.models import F; from notifications.models import Debt;"
+        f"Debt.objects.owed().update(owed_since=F('owed_since') - timedelta(minutes={minutes}))"
+    )
+    server.manage("shell", "--verbosity=0", "-c", code, MQTT_URL="")
 
 
 def choose(visitor: Visitor, *texts: str, action: str) -> None:

@@ -12,7 +12,7 @@ import requests
 
 from iotsupport.tests.disk import Disk, may_mount
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
-from iotsupport.tests.server import Server, sha256
+from iotsupport.tests.server import Server, poll, sha256
 
 MAC = "aa-bb-cc-dd-ee-ff"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'
@@ -43,6 +43,9 @@ def fill(server: Server) -> Server:
     with server.client() as client:
         assert client.save_config(MAC, OLD_CONFIG).status_code == 200
         assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
+    # What is not struck off is announced again by the next server.
+    owed = "SELECT filename FROM notifications_debt WHERE owed_since IS NOT NULL"
+    poll(lambda: server.query(owed), lambda owed: owed == [])
     return server
 
 

@@ -73,7 +73,7 @@ def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
         assert client.get("/metrics").status_code == 200
         assert client.get("/configs").status_code == 503
 
-    assert health(server) == (503, {"status": "unhealthy", "reason": REASON, "broker": "off"})
+    assert health(server) == (503, {"status": "unhealthy", "reason": REASON, "broker": "off", "owed": None})
     assert refused.status_code == 503
     assert refused.json()["code"] == "DATABASE_UNAVAILABLE"
     assert refused.json()["error"] == "The database is not available just now. Try again in a moment."

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from iotsupport.environment import Environment
+from iotsupport.sqlite import keep_private
 from iotsupport.tests.server import manage
 
 
@@ -38,6 +39,12 @@ def test_a_new_database_is_its_user_s_alone(tmp_path: Path):
     assert seen == str([("db.sqlite3", "600"), ("db.sqlite3-shm", "600"), ("db.sqlite3-wal", "600")])
 
 
+def test_a_command_that_asks_nothing_of_the_database_makes_none(tmp_path: Path):
+    manage({"DATA_DIR": str(tmp_path)}, "help")
+
+    assert not (tmp_path / "db.sqlite3").exists()
+
+
 def test_the_secret_key_is_its_user_s_alone(tmp_path: Path):
     Environment().secret("NO_SUCH_VARIABLE", tmp_path / "secret_key")
 
@@ -50,7 +57,7 @@ def test_a_database_that_everybody_could_read_is_closed_to_others(tmp_path: Path
         path.write_bytes(b"x")
         path.chmod(0o644)
 
-    Environment.keep_private(str(database))
+    keep_private(str(database))
 
     # A group is somebody's choice, such as for backups.
     assert (mode(database), mode(log)) == (0o640, 0o640)
@@ -61,12 +68,12 @@ def test_a_database_that_everybody_could_read_is_closed_to_others(tmp_path: Path
 def test_a_database_in_memory_makes_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
     monkeypatch.chdir(tmp_path)
 
-    Environment.keep_private(name)
+    keep_private(name)
 
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_database_that_cannot_be_made_stops_nothing(tmp_path: Path):
-    Environment.keep_private(str(tmp_path / "missing" / "db.sqlite3"))
+    keep_private(str(tmp_path / "missing" / "db.sqlite3"))
 
     assert list(tmp_path.iterdir()) == []
