@@ -111,11 +111,6 @@ class DebtManager(models.Manager["Debt"]):
                     ignore_conflicts=True,  # saved meanwhile, which owes it, too
                 )
 
-    def is_untouched(self, announcement: Announcement) -> bool:
-        """Whether nobody has claimed, announced or replaced it since it was noted unclaimed."""
-        noted = self.owed().filter(topic=announcement.topic, filename=announcement.filename)
-        return noted.filter(revision=announcement.revision, claimed_by="").exists()
-
     def cancel(self, topic: str, filename: str) -> None:
         """Forget a file that is deleted."""
         self.filter(topic=topic, filename=filename).delete()

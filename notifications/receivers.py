@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -47,18 +47,21 @@ def pay_what_is_owed(**kwargs: Any) -> None:
 
 @receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
 def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe_followed(CONFIGS_TOPIC, filename)
+    return _owe_until_in_place(CONFIGS_TOPIC, filename)
 
 
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
 def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe_followed(ASSETS_TOPIC, filename)
+    return _owe_until_in_place(ASSETS_TOPIC, filename)
 
 
 def _announce_on_commit(topic: str, filename: str, using: str) -> None:
+    # On PostgreSQL, another node must not announce it between the commit and this node's file.
+    is_shared = connections[using].vendor == "postgresql"
+    announce = _owe_until_in_place(topic, filename, using) if is_shared else _owe(topic, filename, using)
     # The mirror's callback comes first: its app is listed first. Where it raises, Django drops this one.
     # robust: a failing publisher must not turn a saved file into an error page.
-    transaction.on_commit(_owe(topic, filename, using), using=using, robust=True)
+    transaction.on_commit(announce, using=using, robust=True)
 
 
 def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
@@ -67,30 +70,23 @@ def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
         return lambda: None
     is_bulk = is_bulk_change()
     claimed_by = "" if is_bulk else publisher.claimant(topic)
-    debts, trouble = Debt.objects.db_manager(using), publisher.trouble(topic)
-    announcement = debts.owe(topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=trouble)
-
-    def announce() -> None:
-        # What nobody claims, another node may have announced between the commit and the file.
-        is_shared = not claimed_by and connections[using].vendor == "postgresql"
-        if is_shared and not debts.is_untouched(announcement):
-            debts.owe(topic, filename, is_bulk=is_bulk, trouble=trouble)
-        publisher.announce(announcement, is_claimed=bool(claimed_by))
-
-    return announce
+    announcement = Debt.objects.db_manager(using).owe(
+        topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=publisher.trouble(topic)
+    )
+    return lambda: publisher.announce(announcement, is_claimed=bool(claimed_by))
 
 
-def _owe_followed(topic: str, filename: str) -> Callable[[], None]:
-    """As :func:`_owe`, but nobody else announces it before this node has the file: the others have it already."""
+def _owe_until_in_place(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
+    """As :func:`_owe`, but nobody else announces it before this node has the file, or this process is dead."""
     if not publisher.is_on:
         return lambda: None
-    is_bulk, name = is_bulk_change(), publisher.name
-    announcement = Debt.objects.owe(topic, filename, is_bulk=is_bulk, claimed_by=name, trouble=publisher.trouble(topic))
+    is_bulk, name, debts = is_bulk_change(), publisher.name, Debt.objects.db_manager(using)
+    announcement = debts.owe(topic, filename, is_bulk=is_bulk, claimed_by=name, trouble=publisher.trouble(topic))
 
     def announce() -> None:
         is_claimed = not is_bulk and bool(publisher.claimant(topic))
         if not is_claimed:
-            Debt.objects.release(name, [announcement])
+            debts.release(name, [announcement])
         publisher.announce(announcement, is_claimed=is_claimed)
 
     return announce
