@@ -152,11 +152,13 @@ class DebtManager(models.Manager["Debt"]):
                     claimed_until=None,
                 )
 
-    def release(self, claimed_by: str, announcements: Iterable[Announcement]) -> None:
-        """Leave these to whichever process comes first."""
+    def release(self, claimed_by: str, announcements: Iterable[Announcement]) -> int:
+        """Leave these to whichever process comes first. Returns how many were still this one's."""
         with self._transaction():
-            for debts in self.get_queryset().of(announcements):
+            return sum(
                 debts.filter(claimed_by=claimed_by).update(claimed_by="", claimed_until=None)
+                for debts in self.get_queryset().of(announcements)
+            )
 
     def release_all(self, claimed_by: str) -> None:
         """A process ends: leave all that it claimed."""

@@ -85,8 +85,9 @@ def _owe_until_in_place(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS
 
     def announce() -> None:
         is_claimed = not is_bulk and bool(publisher.claimant(topic))
-        if not is_claimed:
-            debts.release(name, [announcement])
+        if not is_claimed and not debts.release(name, [announcement]):
+            # A node that follows took it over, and may have announced it before the file was in place here.
+            debts.owe(topic, filename, is_bulk=is_bulk, trouble=publisher.trouble(topic))
         publisher.announce(announcement, is_claimed=is_claimed)
 
     return announce

@@ -60,6 +60,8 @@ BROWSERS = {
     "x-frame-options",
 }
 
+pytestmark = pytest.mark.sqlite("Downloads ask no database.")
+
 
 class Got(NamedTuple):
     status: int
