@@ -1,6 +1,7 @@
 """Run all benchmarks, and write what they print to ``benchmarks/results.md``, with the machine's description.
 
-``make bench``, or ``python -m benchmarks``. Each also runs alone: ``python -m benchmarks.saves``.
+``make bench``, or ``python -m benchmarks``; of some, ``python -m benchmarks saves messages``. Each also runs alone, and
+writes nothing: ``python -m benchmarks.saves``.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ def main() -> None:
     sections, claims = [], []
     # The large fleets are made once, for all.
     with tempfile.TemporaryDirectory(prefix="iotsupport-benchmark-") as fleets:
-        for name, options in BENCHMARKS.items():
-            output = _run(name, options, fleets)
+        for name in sys.argv[1:] or BENCHMARKS:
+            output = _run(name, BENCHMARKS[name], fleets)
             sections.append(f"## {name}\n\n{_docstring(name)}\n\n{output.strip()}")
             claims += re.findall(r"^- (?:holds|DOES NOT HOLD): .*", output, re.MULTILINE)
     head = ["# Benchmarks", "Written by `make bench`. Contenders run in turn, on the same files; all on one machine."]
