@@ -21,8 +21,11 @@ def keep_private(path: str) -> None:
     """Make a missing database, empty, with mode 0600, which SQLite gives to the files that it puts beside it."""
     if path == ":memory:" or path.startswith("file:"):
         return
+    # One that is there must not be opened here: closing it again would drop the locks that SQLite holds for other
+    # threads of this process, as POSIX has it.
     with suppress(OSError):  # which the first query tells
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        if not os.path.exists(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     for name in [path, f"{path}-wal", f"{path}-shm"]:
         with suppress(OSError):
             mode = stat.S_IMODE(os.stat(name).st_mode)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from iotsupport.environment import Environment
-from iotsupport.sqlite import keep_private
+from iotsupport.sqlite import PrivateConnection, keep_private
 from iotsupport.tests.server import manage
 
 
@@ -37,6 +41,18 @@ def test_a_new_database_is_its_user_s_alone(tmp_path: Path):
     seen = manage({"DATA_DIR": str(tmp_path)}, "shell", "--verbosity=0", "-c", write).stdout.strip()
 
     assert seen == str([("db.sqlite3", "600"), ("db.sqlite3-shm", "600"), ("db.sqlite3-wal", "600")])
+
+
+def test_another_connection_drops_no_lock(tmp_path: Path):
+    path = str(tmp_path / "db.sqlite3")
+    with closing(sqlite3.connect(path, factory=PrivateConnection, isolation_level=None)) as first:
+        first.execute("BEGIN IMMEDIATE")
+        sqlite3.connect(path, factory=PrivateConnection).close()
+
+        write = f"import sqlite3; sqlite3.connect({path!r}, timeout=0).execute('BEGIN IMMEDIATE')"
+        done = subprocess.run([sys.executable, "-c", write], capture_output=True, text=True, timeout=60)
+
+    assert "database is locked" in done.stderr
 
 
 def test_a_command_that_asks_nothing_of_the_database_makes_none(tmp_path: Path):
