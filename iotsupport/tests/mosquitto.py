@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,11 @@ class Subscriber:
         return messages
 
     def publish(self, topic: str, payload: bytes) -> None:
+        """Speak itself, once it is connected again where the broker was away."""
+        deadline = time.monotonic() + LIMIT
+        while not self._client.is_connected():
+            assert time.monotonic() < deadline, "The subscriber is not connected."
+            threading.Event().wait(0.01)
         self._client.publish(topic, payload, qos=1).wait_for_publish(LIMIT)
 
     def _collect(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
