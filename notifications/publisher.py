@@ -65,10 +65,9 @@ class Publisher:
         """The name under which this process claims announcements; empty while off."""
         return self._parts.ledger.owner if self._parts is not None else ""
 
-    def claimant(self, topic: str) -> str:
-        """The name under which this process claims what it is about to save; empty where it cannot send now."""
-        parts = self._parts
-        return parts.ledger.owner if parts is not None and parts.messenger.can_send(topic) else ""
+    def can_send(self, topic: str) -> bool:
+        """Whether what is saved now may go out at once."""
+        return self._parts is not None and self._parts.messenger.can_send(topic)
 
     def trouble(self, topic: str) -> str:
         """Why nothing is sent on a topic now, where the broker said so; else empty."""

@@ -47,47 +47,36 @@ def pay_what_is_owed(**kwargs: Any) -> None:
 
 @receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
 def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe_until_in_place(CONFIGS_TOPIC, filename)
+    return _owe(CONFIGS_TOPIC, filename)
 
 
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
 def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return _owe_until_in_place(ASSETS_TOPIC, filename)
+    return _owe(ASSETS_TOPIC, filename)
 
 
 def _announce_on_commit(topic: str, filename: str, using: str) -> None:
-    # On PostgreSQL, another node must not announce it between the commit and this node's file.
-    is_shared = connections[using].vendor == "postgresql"
-    announce = _owe_until_in_place(topic, filename, using) if is_shared else _owe(topic, filename, using)
     # The mirror's callback comes first: its app is listed first. Where it raises, Django drops this one.
     # robust: a failing publisher must not turn a saved file into an error page.
-    transaction.on_commit(announce, using=using, robust=True)
+    transaction.on_commit(_owe(topic, filename, using), using=using, robust=True)
 
 
-def _owe(topic: str, filename: str, using: str) -> Callable[[], None]:
-    """Note that a file must be announced. Returns what to call when it can be downloaded."""
-    if not publisher.is_on:
-        return lambda: None
-    is_bulk = is_bulk_change()
-    claimed_by = "" if is_bulk else publisher.claimant(topic)
-    announcement = Debt.objects.db_manager(using).owe(
-        topic, filename, is_bulk=is_bulk, claimed_by=claimed_by, trouble=publisher.trouble(topic)
-    )
-    return lambda: publisher.announce(announcement, is_claimed=bool(claimed_by))
-
-
-def _owe_until_in_place(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
-    """As :func:`_owe`, but nobody else announces it before this node has the file, or this process is dead."""
+def _owe(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
+    """Note that a file must be announced. Returns what to call when it can be downloaded from this node."""
     if not publisher.is_on:
         return lambda: None
     is_bulk, name, debts = is_bulk_change(), publisher.name, Debt.objects.db_manager(using)
-    announcement = debts.owe(topic, filename, is_bulk=is_bulk, claimed_by=name, trouble=publisher.trouble(topic))
+    will_send = not is_bulk and publisher.can_send(topic)
+    # On PostgreSQL, another node must not announce it between the commit and this node's file.
+    is_claimed = will_send or connections[using].vendor == "postgresql"
+    announcement = debts.owe(
+        topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", trouble=publisher.trouble(topic)
+    )
 
     def announce() -> None:
-        is_claimed = not is_bulk and bool(publisher.claimant(topic))
-        if not is_claimed and not debts.release(name, [announcement]):
+        if is_claimed and not will_send and not debts.release(name, [announcement]):
             # A node that follows took it over, and may have announced it before the file was in place here.
             debts.owe(topic, filename, is_bulk=is_bulk, trouble=publisher.trouble(topic))
-        publisher.announce(announcement, is_claimed=is_claimed)
+        publisher.announce(announcement, is_claimed=will_send)
 
     return announce
