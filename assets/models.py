@@ -15,6 +15,7 @@ from simple_history.models import HistoricalRecords
 from assets import blobs
 from assets.names import validate_filename
 from assets.shared import SharedChunk
+from iotsupport.history import HistoryManager
 from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
@@ -86,7 +87,7 @@ class Asset(MirroredModel):
     )
 
     objects = AssetManager()
-    history = HistoricalRecords()
+    history = HistoricalRecords(history_manager=HistoryManager)
 
     class Meta:
         ordering = ["filename"]

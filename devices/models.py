@@ -10,11 +10,12 @@ from typing import Any, Self
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
-from django.db import connection, models
+from django.db import connection, connections, models
 from simple_history.models import HistoricalRecords
 
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
+from iotsupport.history import HistoryManager
 from iotsupport.mirror import MirroredManager, MirroredModel, StagedFile
 
 
@@ -84,7 +85,7 @@ class DeviceConfig(MirroredModel):
     )
 
     objects = DeviceConfigManager()
-    history = HistoricalRecords()
+    history = HistoricalRecords(history_manager=HistoryManager)
 
     class Meta:
         ordering = ["mac_address"]
@@ -144,6 +145,14 @@ class DeviceConfig(MirroredModel):
             return None
         row = cls._base_manager.using(using).filter(mac_address=mac_address).first()
         return row if row is not None and row.filename == filename else None
+
+    @classmethod
+    def saved_sha256(cls, filename: str, using: str) -> str | None:
+        mac_address = filename.removesuffix(".json")
+        with connections[using].cursor() as cursor:
+            cursor.execute(f"SELECT content FROM {cls._meta.db_table} WHERE mac_address = %s", [mac_address])  # noqa: S608
+            found = cursor.fetchone()
+        return hashlib.sha256(found[0].encode()).hexdigest() if found is not None else None
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:

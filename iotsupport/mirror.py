@@ -336,6 +336,15 @@ class MirroredModel(models.Model):
         raise NotImplementedError
 
     @classmethod
+    def saved_sha256(cls, filename: str, using: str) -> str | None:
+        """SHA-256 of what the database has now for one of this model's file names; None where it has nothing.
+
+        Every save asks this once, after its commit.
+        """
+        row = cls.with_filename(filename, using)
+        return row.content_sha256 if row is not None else None
+
+    @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:
         """Whether these bytes were once mirrored under this name, and the history keeps them."""
         raise NotImplementedError
@@ -414,11 +423,12 @@ def settle(model: type[MirroredModel], filename: str, using: str, staged: Staged
     storage = model.storage()
     try:
         with storage.explained(), storage.lock():
+            if staged is not None and staged.sha256 == model.saved_sha256(filename, using):
+                storage.put(staged, filename)
+                return
             row = model.with_filename(filename, using)
             if row is None:
                 storage.delete(filename)
-            elif staged is not None and staged.sha256 == row.content_sha256:
-                storage.put(staged, filename)
             elif not row.is_mirrored():
                 storage.put(row.stage(), filename)
     except (MirrorError, DatabaseError) as error:

@@ -25,8 +25,9 @@ MODELS: dict[str, type[MirroredModel]] = {CONFIGS_TOPIC: DeviceConfig, ASSETS_TO
 
 # How often a process looks for debts that others left.
 REGULAR_SECONDS = 2.0
-# Outcomes that come within this time are noted in one transaction.
+# Outcomes that come within this time are noted in one transaction; where one follows another, fewer transactions do.
 BATCH_SECONDS = 0.05
+BUSY_BATCH_SECONDS = 0.25
 
 # A lost connection says little about each message that was in flight: only what is lost again and again has to pause.
 FREE_TRIES = 3
@@ -41,6 +42,7 @@ class Ledger:
     def __init__(self, messenger: Messenger) -> None:
         self._messenger = messenger
         self._outcomes: list[Outcome] = []
+        self._noted_at = 0.0
         self._is_begun = False
         self._asked = self._found_clear = 0
         self._is_in_trouble = False
@@ -90,10 +92,17 @@ class Ledger:
         """Wait for an outcome, or until it is time to look around; then a moment for what comes along with it."""
         outcomes = self._messenger.outcomes
         try:
-            self._note(outcomes.get(timeout=REGULAR_SECONDS))
-            deadline = time.monotonic() + BATCH_SECONDS
-            while not self._is_closing and (left := deadline - time.monotonic()) > 0:
-                self._note(outcomes.get(timeout=left))
+            outcome = outcomes.get(timeout=REGULAR_SECONDS)
+            begin = time.monotonic()
+            deadline = max(begin + BATCH_SECONDS, self._noted_at + BUSY_BATCH_SECONDS)
+            while True:
+                self._note(outcome)
+                if outcome is None:  # somebody waits for what is owed
+                    deadline = min(deadline, begin + BATCH_SECONDS)
+                left = deadline - time.monotonic()
+                if self._is_closing or left <= 0:
+                    break
+                outcome = outcomes.get(timeout=left)
         except queue.Empty:
             pass
 
@@ -114,6 +123,7 @@ class Ledger:
                 connection.close()  # a broken one would be broken for ever
             self._write_down()
             self._hand_out()
+            self._noted_at = time.monotonic()
             self._is_in_trouble = False
         except DATABASE_ERRORS as error:
             self._say_trouble(error)

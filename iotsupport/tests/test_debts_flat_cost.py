@@ -41,12 +41,6 @@ def owe() -> Announcement:
     return Debt.objects.owe(CONFIGS_TOPIC, "7.json", is_bulk=False, claimed_by="me")
 
 
-def test_owing_an_announcement_finds_its_row_by_index() -> None:
-    plans = plans_of(owe)
-
-    assert not [each for each in plans if "SCAN" in each]
-
-
 def test_settling_an_announcement_finds_its_row_by_index() -> None:
     announcement = owe()
 

@@ -260,13 +260,13 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     """Otherwise a process may look, wait, and then write what has been replaced meanwhile."""
     save()
     held: list[bool] = []
-    look = DeviceConfig.with_filename
+    look = DeviceConfig.saved_sha256
 
-    def spy(filename: str, using: str) -> DeviceConfig | None:
+    def spy(filename: str, using: str) -> str | None:
         held.append(is_locked_for_another_process(configs))
         return look(filename, using)
 
-    monkeypatch.setattr(DeviceConfig, "with_filename", spy)
+    monkeypatch.setattr(DeviceConfig, "saved_sha256", spy)
     late[0]()
 
     assert held == [True]

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -17,7 +18,9 @@ from iotsupport.tests.mosquitto import LIMIT
 from notifications import ledger as ledger_module
 from notifications import messenger as messenger_module
 from notifications import models
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
+from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS, Announcement
+from notifications.broker import Broker
+from notifications.messenger import Outcome
 from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.tests.conftest import debt_of, eventually, save_config, upload_asset, wait_until_paid
@@ -25,7 +28,7 @@ from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
 
-sqlite_only = pytest.mark.skipif("connection.vendor != 'sqlite'", reason="It is about SQLite's one lock.")
+sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +103,23 @@ def test_the_acknowledgement_of_an_earlier_version_strikes_nothing_off(broker):
     assert debt_of(config).owed_since is not None
     note(1, claimed_until=None)
     wait_until_paid()
+
+
+def test_outcomes_that_follow_others_are_noted_together_until_somebody_waits_for_what_is_owed(monkeypatch):
+    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(ledger_module, "BUSY_BATCH_SECONDS", 10 * LIMIT)
+    messenger = messenger_module.Messenger(Broker("127.0.0.1", 1883), rate=100)
+    ledger = ledger_module.Ledger(messenger)
+    ledger._work()
+    outcomes = [Outcome(Announcement(CONFIGS_TOPIC, name(number), number), "acknowledged") for number in range(3)]
+    for outcome in [*outcomes, None]:
+        messenger.outcomes.put(outcome)
+
+    began = time.monotonic()
+    ledger._collect()
+
+    assert ledger._outcomes == outcomes
+    assert time.monotonic() - began < LIMIT
 
 
 def test_a_version_saved_while_the_earlier_one_is_in_flight_is_announced_too(broker):
