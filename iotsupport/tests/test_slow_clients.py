@@ -245,6 +245,21 @@ def test_an_answer_under_way_when_the_worker_stops_comes_whole(server_to_stop, s
     server_to_stop.stop()
 
 
+def test_the_head_and_the_beginning_of_the_file_come_together(server, stack):
+    client = connect(server, b"", stack)
+    client.settimeout(LIMIT)
+
+    for _ in range(20):
+        client.sendall(request("/assets/firmware.bin", "Range: bytes=0-99999"))
+        head, _, body = client.recv(65536).partition(b"\r\n\r\n")
+
+        assert b" 206 " in head
+        assert body
+        while len(body) < 100_000:
+            body += client.recv(65536)
+
+
+
 @pytest.mark.parametrize("path", ["/assets/firmware.bin", "/assets/%66irmware.bin"])
 def test_an_asset_replaced_during_downloads_comes_whole_old_or_new(server, stack, path):
     """Ahead of Django, and by the view where the name is that of an unusual request."""
