@@ -12,7 +12,7 @@ help:
 	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
 	@echo "make demo     the same with sample data of its own and simulated devices"
 	@echo "make test     lint, types and all tests"
-	@echo "make bench    measure it here, in some ten minutes (needs Mosquitto, wrk and, to compare, nginx)"
+	@echo "make bench    measure it here, in some ten minutes"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
 
@@ -74,6 +74,7 @@ check-system:
 
 # Writes benchmarks/results.md.
 bench: install
+	@sh .ci/install-system-packages wrk
 	$(BIN)/python -m benchmarks
 
 lock:

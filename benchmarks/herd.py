@@ -124,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subscriber = stack.enter_context(Subscriber(broker.port, topic=CONFIGS_TOPIC))
         seconds: dict[tuple[str, bool], list[float]] = {(name, kept): [] for kept in [True, False] for name in ports}
         errors: list[str] = []
+        at_rest = ours.memory_bytes()
         for _ in range(options.rounds):
             for (name, is_kept), results in seconds.items():
                 administrator.save(1)
@@ -131,12 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 herd = Herd(ports[name], devices.data_dir / "configs", options.fetches, is_kept=is_kept)
                 results.append(herd.run())
                 errors += [f"{name}: {error}" for error in herd.errors]
+        afterwards = ours.memory_bytes()
     rows = [["", "connections", f"seconds for {options.fetches:,} fetches", "fetches/s"]]
     for (name, is_kept), results in seconds.items():
         rates = spread(options.fetches / each for each in results)
         rows.append([name, "kept" if is_kept else "one for each", spread(results, 2), rates])
     print_table(rows)
-    print()
+    print(f"\nOur server's memory (PSS): {at_rest / 1e6:.0f} MB before, {afterwards / 1e6:.0f} MB afterwards.\n")
     print_claim(f"errors in {options.fetches * options.rounds * len(seconds):,} fetches", len(errors), at_most=0)
     for error in errors[:3]:
         print(f"  - {error}")

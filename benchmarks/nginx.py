@@ -21,7 +21,7 @@ BARE = """
 worker_processes 2; pid {directory}/pid;
 events {{}}
 http {{
-    access_log off; sendfile on; keepalive_requests 1000000;
+    access_log off; sendfile on; tcp_nopush on; keepalive_requests 1000000;
     server {{ listen 127.0.0.1:{port}; root {root}; }}
 }}
 """

@@ -259,7 +259,6 @@ def test_the_head_and_the_beginning_of_the_file_come_together(server, stack):
             body += client.recv(65536)
 
 
-
 @pytest.mark.parametrize("path", ["/assets/firmware.bin", "/assets/%66irmware.bin"])
 def test_an_asset_replaced_during_downloads_comes_whole_old_or_new(server, stack, path):
     """Ahead of Django, and by the view where the name is that of an unusual request."""
