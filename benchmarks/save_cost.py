@@ -23,7 +23,7 @@ from statistics import median
 from typing import Protocol, Self
 
 from benchmarks.harness import ROOT, data_directory, environ, free_port, gunicorn, manage, print_table, spread
-from iotsupport.tests.mosquitto import Mosquitto
+from benchmarks.savers import live_broker
 
 FILES = 20
 CONDITIONS = ["off", "answers", "frozen", "away"]
@@ -176,7 +176,7 @@ Medians = dict[str, dict[str, list[float]]]
 def take_turns(run: Callable[[Path, str], AbstractContextManager[Saver]], rounds: int, times: int) -> Medians:
     medians: Medians = defaultdict(lambda: defaultdict(list))
     with ExitStack() as stack:
-        brokers = {condition: stack.enter_context(_broker()) for condition in ["answers", "frozen"]}
+        brokers = {condition: stack.enter_context(live_broker()) for condition in ["answers", "frozen"]}
         urls = {condition: broker.url for condition, broker in brokers.items()}
         urls |= {"off": "", "away": f"mqtt://127.0.0.1:{free_port()}"}
         migrated = stack.enter_context(data_directory())
@@ -199,16 +199,6 @@ def take_turns(run: Callable[[Path, str], AbstractContextManager[Saver]], rounds
                 if condition == "frozen":
                     brokers[condition].thaw()
     return medians
-
-
-@contextmanager
-def _broker() -> Iterator[Mosquitto]:
-    with tempfile.TemporaryDirectory(prefix="iotsupport-broker-") as directory:
-        broker = Mosquitto(Path(directory)).start()
-        try:
-            yield broker
-        finally:
-            broker.stop()
 
 
 def rows(medians: Medians) -> Iterator[Sequence[str]]:
