@@ -191,17 +191,27 @@ def test_what_waits_on_a_topic_is_given_back_when_it_is_suspended(messenger, scr
     assert messenger.suspensions == {ASSETS_TOPIC: "Not authorized"}
 
 
-def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(make_messenger, scripted_broker, constants):
+@pytest.fixture
+def suspended_messenger(make_messenger, scripted_broker, constants):
+    """It was refused three assets, and soon tries again."""
     constants(LONGEST_SUSPENSION=0.2, RENEW_SECONDS=0.05)
     messenger = make_messenger(scripted_broker.url)
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     for number in range(3):
         send(messenger, asset(f"{number}.bin"))
         outcomes(messenger, 1)
+    return messenger
+
+
+def send_when_tried_again(messenger):
     eventually(lambda: messenger.can_send(ASSETS_TOPIC))
     send(messenger, *[asset(f"again-{number}.bin") for number in range(3)])
 
-    assert outcomes(messenger, 3) == [
+
+def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(suspended_messenger, scripted_broker):
+    send_when_tried_again(suspended_messenger)
+
+    assert outcomes(suspended_messenger, 3) == [
         ("again-0.bin", "refused", "Not authorized"),
         ("again-1.bin", "returned", "Not authorized"),
         ("again-2.bin", "returned", "Not authorized"),
@@ -209,19 +219,12 @@ def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(make_me
     assert len(scripted_broker.heard) == 4
 
 
-def test_a_topic_that_is_allowed_again_goes_out(make_messenger, scripted_broker, constants):
-    constants(LONGEST_SUSPENSION=0.2, RENEW_SECONDS=0.05)
-    messenger = make_messenger(scripted_broker.url)
-    scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
-    for number in range(3):
-        send(messenger, asset(f"{number}.bin"))
-        outcomes(messenger, 1)
+def test_a_topic_that_is_allowed_again_goes_out(suspended_messenger, scripted_broker):
     scripted_broker.refused.clear()
-    eventually(lambda: messenger.can_send(ASSETS_TOPIC))
-    send(messenger, *[asset(f"again-{number}.bin") for number in range(3)])
+    send_when_tried_again(suspended_messenger)
 
-    assert {verdict for _, verdict, _ in outcomes(messenger, 3)} == {"acknowledged"}
-    assert messenger.open_topics == [CONFIGS_TOPIC, ASSETS_TOPIC]
+    assert {verdict for _, verdict, _ in outcomes(suspended_messenger, 3)} == {"acknowledged"}
+    assert suspended_messenger.open_topics == [CONFIGS_TOPIC, ASSETS_TOPIC]
 
 
 def test_a_late_success_resumes_a_suspended_topic(messenger, scripted_broker):
