@@ -141,6 +141,12 @@ class Server(LoggedProcess):
         requests.get(f"{self.url}/health", timeout=LIMIT)
         return self
 
+    def start_connected(self, broker: Mosquitto, *options: str) -> list[int]:
+        """As :meth:`start`, but return the workers, once the broker has let in all of them."""
+        after = len(broker.lines)
+        self.start(*options)
+        return self.wait_until_connected(broker, after=after)
+
     def stop(self) -> None:
         """End it as systemd does, and wait for all of its processes. Idempotent."""
         if self._process is not None:

@@ -26,11 +26,12 @@ def filename_of(message: Received) -> str:
     return str(json.loads(message.payload)["filename"])
 
 
-def hear_all(subscriber: Subscriber) -> Counter[str]:
-    """Wait until every device has heard. Return how often."""
+def hear_all(server: Server, subscriber: Subscriber) -> Counter[str]:
+    """Wait until every device has heard, and nothing is owed any more. Return how often each heard."""
     heard: Counter[str] = Counter()
     while heard.keys() != FILENAMES:
         heard[filename_of(subscriber.next())] += 1
+    wait_until_settled(server)
     return heard
 
 

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.owed.fleet import hear_all, heard_until_the_end, save_all, wait_until_settled
+from iotsupport.tests.owed.fleet import FILENAMES, hear_all, heard_until_the_end, save_all
 from iotsupport.tests.server import Server
 from iotsupport.tests.wiretap import Missed
 
@@ -19,6 +19,7 @@ WORKERS = 4
 
 
 class Outage(NamedTuple):
+    seconds: float
     heard: Counter[str]
     """How often each file was announced."""
     seconds_to_last: int
@@ -26,12 +27,19 @@ class Outage(NamedTuple):
     attempts: Counter[int]
     """How often each worker tried to connect, while it lasted and after the saves."""
 
+    def assert_made_good(self) -> None:
+        """All of it was announced soon, not again and again, and every worker had tried often enough for that."""
+        assert self.heard.keys() == FILENAMES, self
+        assert max(self.heard.values()) <= 2, self
+        assert self.seconds_to_last < BOUND_SECONDS, self
+        assert len(self.attempts) == WORKERS, self
+        assert min(self.attempts.values()) >= self.seconds / BOUND_SECONDS, self
+
 
 def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float) -> Outage:
     """Save each of 20 files three times without a broker, which comes back so many seconds later."""
     server.environ["WEB_CONCURRENCY"] = str(WORKERS)
-    server.start()
-    server.wait_until_connected(broker)
+    server.start_connected(broker)
     broker.stop()
     save_all(server, times=3)
     with Missed(broker.port) as missed:
@@ -40,10 +48,8 @@ def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscrib
 
     broker.start()
 
-    heard = hear_all(subscriber)
-    wait_until_settled(server)
-    heard += heard_until_the_end(server, subscriber)
-    return Outage(heard, _seconds_from_return_to_last(broker, after), attempts)
+    heard = hear_all(server, subscriber) + heard_until_the_end(server, subscriber)
+    return Outage(seconds, heard, _seconds_from_return_to_last(broker, after), attempts)
 
 
 def _seconds_from_return_to_last(broker: Mosquitto, after: int) -> int:

@@ -25,49 +25,44 @@ from iotsupport.tests.server import Server, poll
 from iotsupport.tests.wiretap import Wiretap
 
 
+def save_all_while_frozen(server: Server, broker: Mosquitto) -> None:
+    """Save when the broker has let in every worker, but answers no more."""
+    server.start_connected(broker)
+    broker.freeze()
+    save_all(server)
+
+
 def test_saves_and_downloads_go_on_while_the_broker_is_frozen(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
-    server.start()
-    server.wait_until_connected(broker)
-    broker.freeze()
+    save_all_while_frozen(server, broker)
 
-    save_all(server)
     contents = [requests.get(f"{server.url}/configs/{name}", timeout=LIMIT).content for name in FILENAMES]
     assert contents == [b'{"number": 0}'] * len(FILENAMES)
     assert len(server.query(OWED)) == len(FILENAMES)
 
     broker.thaw()
-    assert hear_all(subscriber).keys() == FILENAMES
-    wait_until_settled(server)
+    assert hear_all(server, subscriber).keys() == FILENAMES
 
 
 def test_a_broker_that_is_frozen_for_longer_than_the_server_waits_hears_each_save_at_most_twice(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
-    server.start()
-    server.wait_until_connected(broker)
-    broker.freeze()
-    save_all(server)
+    save_all_while_frozen(server, broker)
     # Both workers gave up what they sent, and did not get in again.
     server.wait_for_log("does not acknowledge|lost the connection", count=2)
     server.wait_for_log("does not answer", count=2)
 
     broker.thaw()
 
-    heard = hear_all(subscriber)
-    wait_until_settled(server)
-    heard += heard_until_the_end(server, subscriber)
+    heard = hear_all(server, subscriber) + heard_until_the_end(server, subscriber)
     assert max(heard.values()) <= 2
 
 
 def test_what_a_broker_was_sent_and_did_not_read_before_it_was_killed_is_announced_again(
     server: Server, broker: Mosquitto, tap: Wiretap
 ) -> None:
-    server.start()
-    server.wait_until_connected(broker)
-    broker.freeze()
-    save_all(server)
+    save_all_while_frozen(server, broker)
     tap.wait_for(lambda: {announced.filename for announced in tap.passed} == FILENAMES)
     assert not tap.acknowledged
 
@@ -81,10 +76,7 @@ def test_what_a_broker_was_sent_and_did_not_read_before_it_was_killed_is_announc
 def test_a_server_ends_in_time_while_the_broker_is_frozen_and_the_next_one_announces_what_it_left(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
-    server.start()
-    server.wait_until_connected(broker)
-    broker.freeze()
-    save_all(server)
+    save_all_while_frozen(server, broker)
     began, after = time.monotonic(), len(server.lines)
 
     server.stop()
@@ -94,8 +86,7 @@ def test_a_server_ends_in_time_while_the_broker_is_frozen_and_the_next_one_annou
     server.wait_for_log(r"\d+ files are still to be announced", after=after, count=2)
     server.start()
     broker.thaw()
-    assert hear_all(subscriber).keys() == FILENAMES
-    wait_until_settled(server)
+    assert hear_all(server, subscriber).keys() == FILENAMES
 
 
 def graceful_timeout() -> int:
@@ -110,8 +101,8 @@ def test_what_the_broker_refuses_stays_owed_with_its_reason_and_holds_nothing_up
     acl = "topic read iotsupport/#\ntopic write iotsupport/updates/assets\n"
     broker = Mosquitto(tmp_path, acl=acl).start()
     try:
-        server = make_server(MQTT_URL=broker.url).start()
-        server.wait_until_connected(broker)
+        server = make_server(MQTT_URL=broker.url)
+        server.start_connected(broker)
 
         with Subscriber(broker.port) as subscriber, server.client() as client:
             for number, mac_address in enumerate(DEVICES):

@@ -50,8 +50,7 @@ def test_3000_imported_files_are_announced_at_the_set_pace_in_small_memory_and_b
     server: Server, broker: Mosquitto, tap: Wiretap, tmp_path: Path
 ) -> None:
     server.environ["MQTT_PUBLISH_RATE"] = str(RATE)
-    server.start()
-    workers = server.wait_until_connected(broker)
+    workers = server.start_connected(broker)
     before = {pid: memory(pid, "VmRSS") for pid in workers}
     broker.stop()
     for directory in make_directories(tmp_path):

@@ -65,8 +65,7 @@ def test_what_was_answered_before_the_server_was_ended_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
     for _ in range(3):
-        server.start()
-        server.wait_until_connected(broker)
+        server.start_connected(broker)
         with saving(server, people) as answers:
             answers.wait_for(40)
             server.stop()
@@ -79,8 +78,7 @@ def test_what_was_answered_before_the_server_was_ended_is_announced(
 def test_what_was_answered_while_the_server_reloaded_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
-    server.start()
-    server.wait_until_connected(broker)
+    server.start_connected(broker)
 
     with saving(server, people) as answers:
         for reloads in range(3):
@@ -94,8 +92,7 @@ def test_what_was_answered_while_the_server_reloaded_is_announced(
 def test_what_was_answered_while_workers_took_turns_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
-    server.start("--max-requests", "20", "--max-requests-jitter", "10")
-    server.wait_until_connected(broker)
+    server.start_connected(broker, "--max-requests", "20", "--max-requests-jitter", "10")
 
     with saving(server, people) as answers:
         answers.wait_for(200)
