@@ -198,6 +198,16 @@ class Server(LoggedProcess):
         with Client(self.url, self.token) as client:
             yield client
 
+    @contextmanager
+    def administrator(self) -> Iterator[requests.Session]:
+        """A browser of somebody who is signed in."""
+        with requests.Session() as browser:
+            browser.trust_env = False  # no proxies
+            answer = sign_in(browser, self.url, "admin", PASSWORD)
+            assert answer.history, answer.text
+            assert "sessionid" in answer.history[0].cookies
+            yield browser
+
     def directory(self, name: str) -> Path:
         """``configs``, ``assets`` or ``blobs``."""
         variable = {"configs": "ESP32_CONFIGS_DIR", "assets": "ASSETS_DIR"}.get(name, "")
@@ -226,6 +236,15 @@ class Server(LoggedProcess):
         self._reader.join(LIMIT)
         assert not self._reader.is_alive(), "Some of the server's processes do not end:\n" + self.log
         self._process = None
+
+
+def sign_in(browser: requests.Session, url: str, username: str, password: str) -> requests.Response:
+    """Fill in the form of the admin's login page, and return where that leads."""
+    login = f"{url}/admin/login/"
+    browser.get(login, timeout=LIMIT)
+    token = browser.cookies["csrftoken"]
+    fields = {"username": username, "password": password, "next": "/admin/", "csrfmiddlewaretoken": token}
+    return browser.post(login, data=fields, timeout=LIMIT)
 
 
 def poll(look: Callable[[], T], is_there: Callable[[T], bool]) -> T:

@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.nginx import Nginx
-from iotsupport.tests.server import Client, Installation, Server, poll, sha256
+from iotsupport.tests.server import Client, Installation, Server, poll, sha256, sign_in
 
 # A Monday long ago.
 MODIFIED = 1_000_000_000
@@ -543,9 +543,7 @@ def test_failed_sign_ins_are_counted_for_the_client_whatever_it_says(server: Ser
     with requests.Session() as browser:
         browser.headers.update({"Referer": f"{nginx.url}/admin/", "X-Forwarded-For": "192.0.2.7"})
         browser.mount("http://", FromAddress("127.0.0.2"))
-        browser.get(f"{nginx.url}/admin/login/", timeout=LIMIT)
-        fields = {"csrfmiddlewaretoken": browser.cookies["csrftoken"], "username": "nobody", "password": "guessed"}
-        assert browser.post(f"{nginx.url}/admin/login/", data=fields, timeout=LIMIT).ok
+        assert sign_in(browser, nginx.url, "nobody", "guessed").ok
 
     [[address]] = server.query("SELECT ip_address FROM axes_accessattempt WHERE username = 'nobody'")
     assert str(address) == "127.0.0.2"

@@ -22,7 +22,7 @@ from iotsupport.tests.disk import Disk, may_mount
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.postgresql import PostgreSQL, create_database
-from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, poll, sha256
+from iotsupport.tests.server import Installation, Server, clean_environ, poll, sha256
 
 pytestmark = pytest.mark.postgresql
 
@@ -83,6 +83,11 @@ class Nodes(NamedTuple):
         """Wait until both give it, and all that is owed is announced."""
         poll(lambda: self.download(path), lambda downloaded: downloaded == [content, content])
         poll(lambda: self.a.query(OWED), lambda owed: not owed)
+
+    def save_and_wait(self, content: bytes) -> None:
+        """Save it on one; wait until both give it, and all that is owed is announced."""
+        self.save(content)
+        self.wait_for(PATH, content)
 
     @contextmanager
     def devices(self, path: str) -> Iterator[Subscriber]:
@@ -217,8 +222,7 @@ def test_the_last_message_comes_when_both_have_the_new_bytes(nodes: Nodes) -> No
 
 def test_each_message_finds_the_new_bytes_on_one_node_at_least(nodes: Nodes) -> None:
     with nodes.devices(PATH) as devices:
-        nodes.save(b'{"version": "one"}')
-        nodes.wait_for(PATH, b'{"version": "one"}')
+        nodes.save_and_wait(b'{"version": "one"}')
         seen = nodes.heard(devices)
 
     assert len(seen) == 2
@@ -247,24 +251,12 @@ def revert(node: Server, filename: str) -> None:
     [(asset, version)] = node.query(
         f"SELECT id, min(history_id) FROM assets_historicalasset WHERE filename = '{filename}' GROUP BY id"  # noqa: S608
     )
-    with administrator(node) as browser:
+    with node.administrator() as browser:
         page = f"{node.url}/admin/assets/asset/{asset}/history/{version}/"
         assert browser.get(page, timeout=LIMIT).status_code == 200
         fields = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
         answer = browser.post(page, data=fields, timeout=LIMIT)
         assert answer.history, answer.text
-
-
-@contextmanager
-def administrator(node: Server) -> Iterator[requests.Session]:
-    """A browser of somebody who is signed in."""
-    with requests.Session() as browser:
-        browser.trust_env = False
-        login = f"{node.url}/admin/login/"
-        browser.get(login, timeout=LIMIT)
-        fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-        assert browser.post(login, data=fields, timeout=LIMIT).history
-        yield browser
 
 
 def test_an_empty_asset(nodes: Nodes) -> None:
@@ -287,7 +279,7 @@ def test_both_are_sent_the_same_bytes_at_the_same_moment(nodes: Nodes) -> None:
 
 def test_what_the_admin_saves_and_deletes_on_one(nodes: Nodes) -> None:
     mac_address = "00-00-00-00-00-0a"
-    with administrator(nodes.a) as browser:
+    with nodes.a.administrator() as browser:
         form = f"{nodes.a.url}/admin/devices/deviceconfig/add/"
         browser.get(form, timeout=LIMIT)
         token = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
@@ -368,16 +360,14 @@ def test_one_that_is_cut_off_catches_up_and_announces(nodes: Nodes) -> None:
 
 
 def test_while_postgresql_is_away_both_go_on_and_follow_when_it_is_back(nodes: Nodes) -> None:
-    nodes.save(b'{"before": true}')
-    nodes.wait_for(PATH, b'{"before": true}')
+    nodes.save_and_wait(b'{"before": true}')
     nodes.postgresql.stop()
 
     assert nodes.download(PATH) == [b'{"before": true}'] * 2
 
     nodes.postgresql.start()
     poll(lambda: nodes.get(nodes.a, "/health").status_code, lambda status: status == 200)
-    nodes.save(b'{"after": true}')
-    nodes.wait_for(PATH, b'{"after": true}')
+    nodes.save_and_wait(b'{"after": true}')
 
 
 def test_one_that_was_started_without_postgresql_follows_when_it_is_back(nodes: Nodes) -> None:
@@ -396,8 +386,7 @@ def test_another_worker_takes_over_when_the_one_that_listens_is_killed(nodes: No
 
     os.kill(listening, signal.SIGKILL)
 
-    nodes.save(b'{"after": "the kill"}')
-    nodes.wait_for(PATH, b'{"after": "the kill"}')
+    nodes.save_and_wait(b'{"after": "the kill"}')
     assert nodes.follower(nodes.b) != listening
 
 
@@ -416,13 +405,19 @@ def test_one_that_cannot_lock_listens_when_it_can(nodes: Nodes) -> None:
     nodes.wait_for(PATH, b'{"while": "locked out"}')
 
 
+@contextmanager
+def saved_before_b_writes(nodes: Nodes, content: bytes) -> Iterator[None]:
+    """Saved on the first; the second has heard of it, and waits to write it."""
+    with held(nodes.b.directory("configs")) as waiting:
+        nodes.save(content)
+        poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+        yield
+
+
 def test_one_that_is_killed_before_it_writes_follows_when_it_starts_and_is_announced(nodes: Nodes) -> None:
-    nodes.save(b'{"version": "old"}')
-    nodes.wait_for(PATH, b'{"version": "old"}')
+    nodes.save_and_wait(b'{"version": "old"}')
     with nodes.devices(PATH) as devices:
-        with held(nodes.b.directory("configs")) as waiting:
-            nodes.save(b'{"version": "new"}')
-            poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+        with saved_before_b_writes(nodes, b'{"version": "new"}'):
             assert nodes.download(PATH) == [b'{"version": "new"}', b'{"version": "old"}']
             nodes.b.kill()
         nodes.b.start()
@@ -432,12 +427,9 @@ def test_one_that_is_killed_before_it_writes_follows_when_it_starts_and_is_annou
 
 
 def test_nobody_announces_what_is_noted_before_the_file_is_there(nodes: Nodes) -> None:
-    nodes.save(b'{"version": "old"}')
-    nodes.wait_for(PATH, b'{"version": "old"}')
+    nodes.save_and_wait(b'{"version": "old"}')
     with nodes.devices(PATH) as devices:
-        with held(nodes.b.directory("configs")) as waiting:
-            nodes.save(b'{"version": "new"}')
-            poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+        with saved_before_b_writes(nodes, b'{"version": "new"}'):
             owed = nodes.a.query("SELECT claimed_by FROM notifications_debt WHERE owed_since IS NOT NULL")
         nodes.wait_for(PATH, b'{"version": "new"}')
         assert nodes.heard(devices)[-1] == [b'{"version": "new"}'] * 2
@@ -446,8 +438,7 @@ def test_nobody_announces_what_is_noted_before_the_file_is_there(nodes: Nodes) -
 
 
 def test_a_file_whose_process_died_after_the_commit_is_written_although_others_announced_it(nodes: Nodes) -> None:
-    nodes.save(b'{"version": "old"}')
-    nodes.wait_for(PATH, b'{"version": "old"}')
+    nodes.save_and_wait(b'{"version": "old"}')
     code = f"""
 from devices.models import DeviceConfig
 DeviceConfig.objects.put({MAC!r}, '{{"version": "of the dead"}}')
@@ -467,19 +458,23 @@ DeviceConfig.objects.put({MAC!r}, '{{"version": "of the dead"}}')
         assert nodes.heard(devices)[-1] == [b'{"version": "of the dead"}'] * 2
 
 
+def save_while_b_cannot_write(nodes: Nodes, content: bytes) -> None:
+    """Save on the first; return when the second has said so, and the first announced it all the same."""
+    first_line = len(nodes.b.lines)
+    nodes.save(content)
+    nodes.b.wait_for_log(f"{MAC}.json was saved, but cannot be followed here yet", after=first_line)
+    poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+
+
 @only_with_disks
 @pytest.mark.parametrize(("how", "repair"), [("fill", "free"), ("make_read_only", "make_writable")])
 def test_one_whose_disk_is_in_trouble_follows_and_announces_when_it_is_repaired(
     nodes: Nodes, disk: Disk, how: str, repair: str
 ) -> None:
-    nodes.save(b'{"version": "old"}')
-    nodes.wait_for(PATH, b'{"version": "old"}')
+    nodes.save_and_wait(b'{"version": "old"}')
     with nodes.devices(PATH) as devices:
         getattr(disk, how)()
-        first_line = len(nodes.b.lines)
-        nodes.save(b'{"version": "new"}')
-        nodes.b.wait_for_log(f"{MAC}.json was saved, but cannot be followed here yet", after=first_line)
-        poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        save_while_b_cannot_write(nodes, b'{"version": "new"}')
         assert nodes.download(PATH) == [b'{"version": "new"}', b'{"version": "old"}']
 
         getattr(disk, repair)()
@@ -492,14 +487,10 @@ def test_one_whose_disk_is_in_trouble_follows_and_announces_when_it_is_repaired(
 def test_one_that_is_started_again_after_its_disk_was_repaired_announces_what_it_gave_out_old(
     nodes: Nodes, disk: Disk
 ) -> None:
-    nodes.save(b'{"version": "old"}')
-    nodes.wait_for(PATH, b'{"version": "old"}')
+    nodes.save_and_wait(b'{"version": "old"}')
     with nodes.devices(PATH) as devices:
         disk.make_read_only()
-        first_line = len(nodes.b.lines)
-        nodes.save(b'{"version": "new"}')
-        nodes.b.wait_for_log(f"{MAC}.json was saved, but cannot be followed here yet", after=first_line)
-        poll(lambda: nodes.a.query(OWED), lambda owed: not owed)
+        save_while_b_cannot_write(nodes, b'{"version": "new"}')
         nodes.b.kill()
         disk.make_writable()
 

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
 from iotsupport.tests.mosquitto import LIMIT, free_port
 from iotsupport.tests.postgresql import PostgreSQL, create_database, query
-from iotsupport.tests.server import PASSWORD, Installation, Server, clean_environ, manage, poll
+from iotsupport.tests.server import Installation, Server, clean_environ, manage, poll
 
 pytestmark = pytest.mark.postgresql
 
@@ -83,7 +82,7 @@ def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
 
 
 def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, postgresql: PostgreSQL) -> None:
-    with administrator(server) as browser:
+    with server.administrator() as browser:
         form = f"{server.url}/admin/devices/deviceconfig/1/change/"
         assert browser.get(form, timeout=LIMIT).status_code == 200
         postgresql.stop()
@@ -95,18 +94,6 @@ def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, 
     assert [(answer.status_code, answer.text) for answer in answers] == [(503, sentence)] * 2
     postgresql.start()
     assert server.files("configs") == server.configs() == {f"{MAC}.json": b"{}"}
-
-
-@contextmanager
-def administrator(server: Server) -> Iterator[requests.Session]:
-    """A browser of somebody who is signed in."""
-    with requests.Session() as browser:
-        browser.trust_env = False
-        login = f"{server.url}/admin/login/"
-        browser.get(login, timeout=LIMIT)
-        fields = {"username": "admin", "password": PASSWORD, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
-        assert "sessionid" in browser.post(login, data=fields, timeout=LIMIT).history[0].cookies
-        yield browser
 
 
 def test_when_it_is_back_everything_works(server: Server, postgresql: PostgreSQL) -> None:

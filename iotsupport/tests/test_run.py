@@ -20,7 +20,7 @@ from iotsupport import run
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
 from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Subscriber, free_port
-from iotsupport.tests.server import Installation, clean_environ, manage
+from iotsupport.tests.server import Installation, clean_environ, manage, sign_in
 
 READY = "IoT Support is ready"
 
@@ -127,18 +127,7 @@ def test_serves_a_new_data_directory_to_a_first_administrator(start):
 
     with requests.Session() as browser:
         browser.trust_env = False
-        login = f"http://127.0.0.1:{runner.port}/admin/login/"
-        browser.get(login, timeout=LIMIT)
-        answer = browser.post(
-            login,
-            data={
-                "username": name.split()[-1],
-                "password": password.split()[-1],
-                "csrfmiddlewaretoken": browser.cookies["csrftoken"],
-                "next": "/admin/",
-            },
-            timeout=LIMIT,
-        )
+        answer = sign_in(browser, f"http://127.0.0.1:{runner.port}", name.split()[-1], password.split()[-1])
 
     assert f"http://127.0.0.1:{runner.port}/admin/" in runner.log
     assert answer.url.endswith("/admin/")
