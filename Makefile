@@ -55,8 +55,8 @@ trial-broker: .venv/.installed-run
 
 # Twice: all of it on SQLite, then whatever uses a database on PostgreSQL (see conftest.py).
 test: lint
-	$(BIN)/pytest -n 4 --dist loadscope
-	TEST_DATABASE=postgresql $(BIN)/pytest -n 4 --dist loadscope
+	$(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
+	TEST_DATABASE=postgresql $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
 
 lint: check-system .venv/.installed-dev
 	$(BIN)/ruff check .

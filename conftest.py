@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
+from pathlib import Path
 
 import django
 import pytest
@@ -54,11 +55,16 @@ if DATABASE == "sqlite":
 DATABASE_FIXTURES = {"db", "transactional_db", "new_database"}
 
 
+# They come first: at the end, one of them would go on alone.
+TESTS = Path(__file__).parent / "iotsupport" / "tests"
+LONG_TESTS = [TESTS / "test_crash.py", TESTS / "owed", TESTS / "test_concurrency.py", TESTS / "test_checks.py"]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is about the other database and, on PostgreSQL, what uses none: the run on SQLite has it."""
     here = [item for item in items if _belongs_here(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(here)])
-    items[:] = here
+    items[:] = sorted(here, key=lambda item: not any(item.path.is_relative_to(path) for path in LONG_TESTS))
 
 
 def _belongs_here(item: pytest.Item) -> bool:
