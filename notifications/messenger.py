@@ -25,12 +25,12 @@ from notifications import metrics
 from notifications.announcements import TOPICS, Announcement
 from notifications.broker import Broker
 from notifications.models import pause
-from notifications.pace import Pace
+from notifications.pace import Pace, ReconnectPauses
 
 logger = logging.getLogger(__name__)
 
 # All in seconds. What an outage left owed must be out within 5 s of the broker's return.
-RECONNECT_DELAYS = (0.25, 1.0)
+RECONNECT_DELAYS = (0.25, 1.0)  # the shortest and the longest pause
 CONNECT_TIMEOUT = 3.0
 KEEPALIVE = 15
 # A broker that does not acknowledge within this time is connected to anew: paho forgets what it holds, we do not.
@@ -165,17 +165,17 @@ class Messenger:
     # --- The thread ----------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        delay = RECONNECT_DELAYS[0]
+        pauses = ReconnectPauses(*RECONNECT_DELAYS)
         while not self._closing.is_set():
             try:
                 if self._hold_connection():
-                    delay = RECONNECT_DELAYS[0]
-                self._handle_until(time.monotonic() + delay, self._closing.is_set)
+                    pauses.connected()
+                self._handle_until(time.monotonic() + pauses.seconds, self._closing.is_set)
             except Exception:
                 # Whatever it was: without this thread, nothing would be announced until the next start.
                 logger.exception("Announcing was interrupted; it goes on")
-                self._closing.wait(delay)
-            delay = min(2 * delay, RECONNECT_DELAYS[1])
+                self._closing.wait(pauses.seconds)
+            pauses.paused()
         if not self._says_goodbye:
             self._closed.set()
 

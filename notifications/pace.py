@@ -1,4 +1,4 @@
-"""At most so many a second: the generic cell rate algorithm, a leaky bucket that needs one number."""
+"""How fast: at most so many announcements a second, and how long to pause between two tries to connect."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ BURST_SECONDS = 0.1
 
 
 class Pace:
-    """``rate`` a second over time, evenly, after a short burst. Times are monotonic seconds."""
+    """``rate`` a second over time, evenly, after a short burst. Times are monotonic seconds.
+
+    The generic cell rate algorithm: a leaky bucket that needs one number.
+    """
 
     def __init__(self, rate: int) -> None:
         self._interval = 1 / rate
@@ -21,3 +24,21 @@ class Pace:
     def spend(self, now: float) -> None:
         """One goes now."""
         self._next = max(self._next, now) + self._interval
+
+
+class ReconnectPauses:
+    """Between two tries to connect: short after a connection, then twice as long each time, up to the longest."""
+
+    def __init__(self, shortest: float, longest: float) -> None:
+        self._shortest, self._longest = shortest, longest
+
+        self.seconds = shortest
+        """How long the next one is."""
+
+    def connected(self) -> None:
+        """There was a connection: begin again."""
+        self.seconds = self._shortest
+
+    def paused(self) -> None:
+        """One is over, and another try is made."""
+        self.seconds = min(2 * self.seconds, self._longest)

@@ -2,7 +2,12 @@
 
 import pytest
 
-from notifications.pace import Pace
+from iotsupport.tests.owed.outage import BOUND_SECONDS
+from notifications.messenger import CONNECT_TIMEOUT, RECONNECT_DELAYS
+from notifications.pace import Pace, ReconnectPauses
+
+SHORTEST, LONGEST = RECONNECT_DELAYS
+DAY = 24 * 60 * 60
 
 
 def sent_within(pace, seconds, *, start=1000.0):
@@ -60,3 +65,49 @@ def test_a_pause_saves_up_no_more_than_the_burst():
 
     assert times.count(5000.0) == pytest.approx(20, abs=1)
     assert len(times) <= 220
+
+
+# --- Between two tries to connect ---------------------------------------------------------------------------------
+
+
+def pauses_within(pauses, outage_seconds, try_seconds=0.0):
+    """How long each pause is in an outage of so many seconds, where each try fails after so many."""
+    now, lengths = try_seconds, []
+    while now < outage_seconds:
+        lengths.append(pauses.seconds)
+        now += pauses.seconds + try_seconds
+        pauses.paused()
+    return lengths
+
+
+def test_pauses_twice_as_long_each_time_up_to_the_longest():
+    pauses = ReconnectPauses(0.25, 3.0)
+
+    assert pauses_within(pauses, 15) == [0.25, 0.5, 1.0, 2.0, 3.0, 3.0, 3.0, 3.0]
+
+
+@pytest.mark.parametrize("try_seconds", [0.0, CONNECT_TIMEOUT], ids=["refused at once", "no answer"])
+@pytest.mark.parametrize("outage_seconds", [5, 90, DAY])
+def test_tries_often_enough_for_the_bound_however_long_the_outage(outage_seconds, try_seconds):
+    lengths = pauses_within(ReconnectPauses(*RECONNECT_DELAYS), outage_seconds, try_seconds)
+
+    assert len(lengths) >= outage_seconds / BOUND_SECONDS
+    assert max(lengths) <= LONGEST
+
+
+@pytest.mark.parametrize("outage_seconds", [0, 5, 90, DAY])
+def test_begins_with_the_shortest_after_a_connection_however_long_the_outage_before(outage_seconds):
+    pauses = ReconnectPauses(*RECONNECT_DELAYS)
+    first = pauses_within(pauses, 5)
+
+    pauses_within(pauses, outage_seconds)
+    pauses.connected()
+
+    assert first[0] == SHORTEST
+    assert pauses_within(pauses, 5) == first
+
+
+def test_the_longest_pause_and_a_try_without_an_answer_leave_a_second_of_the_bound():
+    """Whenever the broker comes back, what is owed has that second to go out."""
+    assert LONGEST + CONNECT_TIMEOUT <= BOUND_SECONDS - 1
+    assert SHORTEST < 1
