@@ -77,22 +77,29 @@ class Follower:
         self._looks: dict[File, Look] = {}
         self._compare_at = float("inf")
         self._is_in_trouble = False
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
-        threading.Thread(target=self._run, name="follower", daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Finish what is under way, then listen no more. A server needs no such thing: the thread ends with it."""
+        self._is_stopping.set()
+        self._thread.join()
 
     def _run(self) -> None:
-        while True:
+        while not self._is_stopping.is_set():
             try:
                 with (settings.DATA_DIR / "follower.lock").open("ab") as lock:
                     # Held until the process ends; then another process of this node gets it.
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     self._is_in_trouble = False
-                    while True:
+                    while not self._is_stopping.is_set():
                         self._follow_until_lost()
             except OSError as error:
                 self._say_trouble("What other servers save is not followed here until that is repaired: %s", error)
-                _wait()
+                self._is_stopping.wait(RETRY_SECONDS)
 
     def _follow_until_lost(self) -> None:
         try:
@@ -100,7 +107,7 @@ class Follower:
                 listening.execute(f"LISTEN {CHANNEL}")
                 self._catch_up()
                 self._is_in_trouble = False
-                while True:
+                while not self._is_stopping.is_set():
                     self._hear(listening)
         except (psycopg.Error, *DATABASE_ERRORS) as error:
             self._say_trouble("Other servers cannot be followed until the database answers: %s", error)
@@ -108,7 +115,7 @@ class Follower:
             # Whatever it was: without this thread, nothing would be followed until the next start.
             logger.exception("Following other servers was interrupted; it goes on")
         connection.close()  # a broken one would be broken for ever
-        _wait()
+        self._is_stopping.wait(RETRY_SECONDS)
 
     def _say_trouble(self, sentence: str, error: Exception) -> None:
         if not self._is_in_trouble:
@@ -256,7 +263,3 @@ def _connect() -> psycopg.Connection[Any]:
     params = connection.get_connection_params()
     params.pop("pool", None)
     return psycopg.connect(**params, autocommit=True)
-
-
-def _wait() -> None:
-    threading.Event().wait(RETRY_SECONDS)

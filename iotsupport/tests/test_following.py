@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +16,43 @@ import pytest
 from django.db import connection, transaction
 
 from devices.models import DeviceConfig
-from iotsupport import mirror
+from iotsupport import mirror, nodes
 from iotsupport.mirror import CHANNEL, MirrorError, StagedFile
-from iotsupport.nodes import Change, File, Follower, _connect, follow, read_change
+from iotsupport.nodes import FAILURES_AT_ONCE, Change, Follower, follow, read_change
 from iotsupport.signals import following
+from iotsupport.tests.mosquitto import LIMIT
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("transactional_db")]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 FILENAME = f"{MAC}.json"
-FILE = File(DeviceConfig, FILENAME)
 
 
 @pytest.fixture
 def listening() -> Iterator[psycopg.Connection[Any]]:
-    with _connect() as listening:
+    params = connection.get_connection_params()
+    params.pop("pool", None)
+    with psycopg.connect(**params, autocommit=True) as listening:
         listening.execute(f"LISTEN {CHANNEL}")
         yield listening
+
+
+@pytest.fixture
+def follower(monkeypatch: pytest.MonkeyPatch) -> Iterator[Follower]:
+    """It tries again soon, and is to be started."""
+    monkeypatch.setattr(nodes, "RETRY_SECONDS", 0.05)
+    follower = Follower()
+    yield follower
+    follower.stop()
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What is logged; the app's loggers do not propagate."""
+    logger = logging.getLogger("iotsupport")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture
@@ -53,11 +77,41 @@ def path(directories: Path) -> Path:
     return path
 
 
-def save_elsewhere(content: str) -> None:
-    """Only the row changes."""
-    if not DeviceConfig.objects.exists():
-        DeviceConfig.objects.put(MAC, '{"version": "old"}')
-    DeviceConfig.objects.update(content=content)
+def save_elsewhere(content: str, mac_address: str = MAC) -> str:
+    """Only the row changes. Returns the file's name."""
+    rows = DeviceConfig.objects.filter(mac_address=mac_address)
+    if not rows.exists():
+        DeviceConfig.objects.put(mac_address, '{"version": "old"}')
+    rows.update(content=content)
+    return f"{mac_address}.json"
+
+
+def tell(*filenames: str) -> None:
+    """As the node does on which they were saved."""
+    for filename in filenames:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"elsewhere configs {filename}"])
+
+
+def wait_until(is_so: Callable[[], bool], otherwise: Callable[[], object]) -> None:
+    deadline, pause = time.monotonic() + LIMIT, threading.Event()
+    while not is_so():
+        assert time.monotonic() < deadline, otherwise()
+        pause.wait(0.005)
+
+
+def wait_for_log(log: pytest.LogCaptureFixture, text: str) -> None:
+    wait_until(lambda: text in log.text, lambda: log.text)
+
+
+def wait_for_content(path: Path, content: str) -> None:
+    wait_until(lambda: path.is_file() and path.read_text() == content, lambda: os.listdir(path.parent))
+
+
+def replace_by_directory(path: Path) -> None:
+    """Nobody can make a file there."""
+    path.unlink()
+    path.mkdir()
 
 
 def test_only_what_is_committed_is_told(listening: psycopg.Connection[Any]) -> None:
@@ -67,7 +121,7 @@ def test_only_what_is_committed_is_told(listening: psycopg.Connection[Any]) -> N
 
     DeviceConfig.objects.put(MAC, "{}")
 
-    heard = [read_change(notification.payload) for notification in listening.notifies(timeout=5, stop_after=1)]
+    heard = [read_change(notification.payload) for notification in listening.notifies(timeout=LIMIT, stop_after=1)]
     assert heard == [Change(DeviceConfig, FILENAME, is_own=True)]
 
 
@@ -83,7 +137,7 @@ def test_a_machine_without_a_boot_id_saves_as_well(
 
     DeviceConfig.objects.put(MAC, "{}")
 
-    assert len(list(listening.notifies(timeout=5, stop_after=1))) == 1
+    assert len(list(listening.notifies(timeout=LIMIT, stop_after=1))) == 1
 
 
 def test_it_is_noted_before_the_file_changes_and_announced_after(path: Path, followed: list[str]) -> None:
@@ -134,37 +188,71 @@ def test_newer_bytes_are_noted_again_before_they_are_put_in_place(path: Path) ->
     assert path.read_text() == '{"version": "newest"}'
 
 
-def test_what_could_not_be_compared_is_compared_again(path: Path, directories: Path) -> None:
-    follower = Follower()
-    path.parent.rename(directories / "away")
-    follower._catch_up()
-    assert follower._compare_at < float("inf")
-    (directories / "away").rename(path.parent)
-
-    follower._catch_up()
-
-    assert path.read_text() == "{}"
-    assert follower._compare_at == float("inf")
+# --- A thread that listens ---------------------------------------------------------------------------------------
 
 
-def test_what_cannot_be_followed_does_not_hold_up_the_rest(path: Path, followed: list[str]) -> None:
-    follower = Follower()
-    path.parent.rename(path.parent.with_name("away"))
-    others = [File(DeviceConfig, f"00-00-00-00-00-0{number}.json") for number in range(3)]
-    for file in [*others, FILE]:
-        assert not follower._follow(file)
-    follower._try_again()
-    path.parent.with_name("away").rename(path.parent)
+def test_what_could_not_be_compared_is_compared_again(
+    path: Path, follower: Follower, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "COMPARE_SECONDS", 0.1)
+    monkeypatch.setattr(nodes, "COMPARE_FACTOR", 0)
+    away = path.parent.with_name("away")
+    path.parent.rename(away)
+    follower.start()
+    wait_for_log(log, "Could not follow the other servers: The configs directory is missing")
 
-    assert next(iter(follower._retries)) == FILE
-    follower._try_again()
-    assert follower._retries == {}
-    assert path.read_text() == "{}"
+    away.rename(path.parent)
+
+    wait_for_content(path, "{}")
 
 
-def test_a_connection_goes_back_to_the_pool_while_nothing_is_heard(listening: psycopg.Connection[Any]) -> None:
-    DeviceConfig.objects.put(MAC, "{}")
+def test_what_could_be_compared_is_not_compared_again(
+    path: Path, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs a reading of every file."""
+    monkeypatch.setattr(nodes, "COMPARE_SECONDS", 0.0)
+    monkeypatch.setattr(nodes, "COMPARE_FACTOR", 0)
+    follower.start()
+    wait_for_content(path, "{}")
 
-    Follower()._hear(listening)
+    path.write_text("what only a comparison finds")
+    for number in range(3):
+        other = save_elsewhere(f'{{"number": {number}}}', "00-00-00-00-00-00")
+        tell(other)
+        wait_for_content(path.with_name(other), f'{{"number": {number}}}')
+    follower.stop()  # at the end of a round that began later
 
-    assert connection.connection is None
+    assert path.read_text() == "what only a comparison finds"
+
+
+def test_what_cannot_be_followed_does_not_hold_up_the_rest(
+    path: Path, follower: Follower, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nodes, "COMPARE_SECONDS", 10 * LIMIT)  # so that only what was heard is tried again
+    others = [save_elsewhere("{}", f"00-00-00-00-00-0{number}") for number in range(FAILURES_AT_ONCE)]
+    paths = [path.with_name(name) for name in [*others, FILENAME]]
+    for obstructed in paths:
+        replace_by_directory(obstructed)
+    follower.start()
+    wait_for_log(log, "Could not follow the other servers")
+    tell(*others, FILENAME)
+    for name in [*others, FILENAME]:
+        wait_for_log(log, f"{name} was saved, but cannot be followed here yet")
+
+    path.rmdir()
+
+    wait_for_content(path, "{}")
+    for obstructed in paths[:-1]:
+        obstructed.rmdir()
+        wait_for_content(obstructed, "{}")
+
+
+def test_requests_may_take_every_connection_of_the_pool_while_nothing_is_heard(path: Path, follower: Follower) -> None:
+    follower.start()
+    wait_for_content(path, "{}")
+    connection.close()  # the test's own goes back as well
+    pool = connection.pool  # type: ignore[attr-defined]
+
+    with ExitStack() as requests:
+        for _ in range(pool.max_size):
+            requests.enter_context(pool.connection(timeout=LIMIT / 2))
