@@ -19,6 +19,7 @@ from iotsupport.mirror import MirrorError
 from iotsupport.tests.api_client import (
     Download,
     counted,
+    failing_statements,
     make_administrator,
     make_user,
     metric,
@@ -380,8 +381,7 @@ class TestTrouble:
         ("method", "path"), [("GET", "/assets"), ("POST", "/assets"), ("DELETE", "/assets/firmware.bin")]
     )
     def test_with_the_database_is_503(self, script, saved, method, path):
-        away = OperationalError("away")
-        with nothing_changed(), mock.patch("django.db.models.query.QuerySet._fetch_all", side_effect=away):
+        with nothing_changed(), failing_statements(OperationalError("away")):
             response = script.generic(method, path, body(part(b"new")), content_type=CONTENT_TYPE)
 
         assert refusal(response) == (503, "DATABASE_UNAVAILABLE")

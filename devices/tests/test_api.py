@@ -17,6 +17,7 @@ from devices.models import DeviceConfig
 from iotsupport.tests.api_client import (
     Download,
     counted,
+    failing_statements,
     make_administrator,
     make_user,
     metric,
@@ -597,13 +598,13 @@ class TestTrouble:
         ("method", "path"), [("GET", "/configs"), ("PUT", f"/configs/{MAC}.json"), ("DELETE", f"/configs/{MAC}")]
     )
     def test_with_the_database_is_503(self, script, saved, error, method, path):
-        with nothing_changed(), mock.patch("django.db.models.query.QuerySet._fetch_all", side_effect=error):
+        with nothing_changed(), failing_statements(error):
             response = script.generic(method, path, "{}", content_type="application/json")
 
         assert refusal(response) == (503, "DATABASE_UNAVAILABLE")
 
     def test_with_the_database_does_not_reach_downloads(self, saved):
-        with mock.patch("django.db.backends.utils.CursorWrapper.execute", side_effect=OperationalError("away")):
+        with failing_statements(OperationalError("away")):
             assert downloaded() == CONTENT.encode()
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
+from django.db import connection
 from django.db.models import Model
 from django.test import Client
 from prometheus_client import REGISTRY
@@ -103,6 +104,17 @@ def read(response: Any) -> Download:
     body = response.getvalue()
     response.close()
     return Download(response, body)
+
+
+@contextmanager
+def failing_statements(error: Exception) -> Iterator[None]:
+    """Every statement of this thread raises this instead of reaching the database."""
+
+    def fail(*statement: Any) -> None:
+        raise error
+
+    with connection.execute_wrapper(fail):
+        yield
 
 
 @contextmanager

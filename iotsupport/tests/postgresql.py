@@ -83,6 +83,11 @@ class PostgreSQL(LoggedProcess):
         """End it without a word to its clients; the next start recovers. Idempotent."""
         self._end(signal.SIGQUIT)
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._process is not None
+
     def restart(self) -> None:
         self.stop()
         self.start()

@@ -159,6 +159,11 @@ class Server(LoggedProcess):
             os.killpg(self._process.pid, signal.SIGKILL)
             self._wait()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._process is not None
+
     def remove(self) -> None:
         """End it, and let its database go."""
         self.kill()

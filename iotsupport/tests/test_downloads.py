@@ -188,7 +188,7 @@ class TestNoFile:
         def fail(path: str, flags: int) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        monkeypatch.setattr(downloads, "_open_descriptor", fail)
+        monkeypatch.setattr(downloads.os, "open", fail)
 
         with pytest.raises(OSError, match="Too many open files"):
             fetch(mirror)

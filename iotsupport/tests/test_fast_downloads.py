@@ -272,7 +272,7 @@ def test_trouble_with_opening_a_file_is_told_by_the_view(both, monkeypatch):
     def fail(path: str, flags: int) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(downloads, "_open_descriptor", fail)
+    monkeypatch.setattr(downloads.os, "open", fail)
 
     view, fast = both.ask("/assets/firmware.bin")
 

@@ -114,10 +114,10 @@ class Nodes(NamedTuple):
 
     def restart(self) -> None:
         """Whatever a test left."""
-        if self.postgresql._process is None:
+        if not self.postgresql.is_running:
             self.postgresql.start()
         for node in self.both:
-            if node._process is None:
+            if not node.is_running:
                 node.start()
 
 

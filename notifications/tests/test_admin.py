@@ -19,12 +19,13 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.api_client import make_user, session_client
 from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, free_port
+from iotsupport.tests.mosquitto import Mosquitto, free_port
 from iotsupport.tests.server import poll
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.templatetags import notifications as trouble
+from notifications.tests.conftest import eventually
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -49,10 +50,7 @@ def connected(settings: LazySettings, tmp_path: Any) -> Iterator[None]:
     broker = Mosquitto(tmp_path).start()
     settings.MQTT_URL = broker.url
     publisher.start()
-    parts = publisher._parts
-    assert parts is not None
-    with parts.messenger.changed:
-        assert parts.messenger.changed.wait_for(lambda: parts.messenger.is_connected, LIMIT)
+    eventually(lambda: publisher.state() == "connected")
     yield
     publisher.stop()
     broker.stop()
