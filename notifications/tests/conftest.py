@@ -1,8 +1,5 @@
 import json
 import logging
-import os
-import subprocess
-import sys
 import threading
 import time
 
@@ -11,7 +8,6 @@ from prometheus_client import REGISTRY
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.settings import BASE_DIR
 from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
 from iotsupport.tests.mosquitto import LIMIT, Certificates, Mosquitto, Subscriber
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
@@ -135,16 +131,10 @@ def attempts():
 
 @pytest.fixture
 def installation(template, tmp_path):
-    """The environment of a migrated installation, for processes of their own."""
+    """A migrated installation, for processes of their own."""
     copy = template.copy(tmp_path / "installation")
-    yield {**os.environ, **copy.environ, "MQTT_URL": ""}
+    yield copy
     copy.database.drop()
-
-
-def run(environment, *arguments):
-    """Run a management command; it fails the test when it fails or does not end."""
-    command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
-    return subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
 
 
 def eventually(is_so, look=lambda: None):
