@@ -34,7 +34,8 @@ class Disk:
                 assert error.errno == errno.ENOSPC
 
     def free(self) -> None:
-        (self.path / "filler").unlink()
+        """Make room again. Idempotent."""
+        (self.path / "filler").unlink(missing_ok=True)
 
     def make_read_only(self) -> None:
         _run("mount", "-o", "remount,ro", str(self.path))
