@@ -1,5 +1,6 @@
 import json
 import logging
+import socket
 import threading
 import time
 
@@ -49,6 +50,14 @@ def scripted_broker():
 
 
 @pytest.fixture
+def nobody():
+    """The URL of a port that refuses connections: it is taken, so that no other broker gets it meanwhile."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"mqtt://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.fixture
 def start(settings):
     """Start the publisher with these settings; it is stopped after the test."""
 
@@ -64,7 +73,14 @@ def start(settings):
         return publisher
 
     yield start
-    publisher.stop()
+    stop_publisher()
+
+
+@pytest.fixture
+def no_hurry(monkeypatch):
+    """Stopping the publisher waits as long as tests do, where a busy machine may need more than users should wait."""
+    for name in ["STOP_SECONDS", "NOTE_SECONDS"]:
+        monkeypatch.setattr(f"notifications.publisher.{name}", LIMIT)
 
 
 @pytest.fixture
@@ -73,6 +89,15 @@ def subscriber(shared_broker, start):
     start(shared_broker.url)
     with Subscriber(shared_broker.port) as subscriber:
         yield subscriber
+
+
+def stop_publisher():
+    """Stop it, and wait for the threads that it leaves behind when time is up: they would go on in the next test."""
+    publisher.stop()
+    for thread in threading.enumerate():
+        if thread.name in {"messenger", "ledger"}:
+            thread.join(LIMIT)
+            assert not thread.is_alive(), thread.name
 
 
 def heard(subscriber):
