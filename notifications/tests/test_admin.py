@@ -19,7 +19,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.api_client import make_user, session_client
 from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto, free_port
+from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.server import poll
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
