@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import http.client
+import json
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from django.core.management import CommandError, call_command
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto
-from iotsupport.tests.server import Client, Installation, Server, clean_environ
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.server import Client, Installation, Server, clean_environ, poll
+from notifications.announcements import CONFIGS_TOPIC
 from notifications.simulator import read_asset, read_filename
 
 LAMP = "02-00-00-00-00-0a"
 CLOCK = "02-00-00-00-00-0b"
+MADE_UP = "02-00-00-00-00-00"
 
 
 class Simulation(LoggedProcess):
-    def __init__(self, environ: dict[str, str], *options: str) -> None:
+    def __init__(self, broker: Mosquitto, environ: dict[str, str], *options: str) -> None:
         super().__init__()
+        self._broker, self._first_line = broker, len(broker.lines)
         command = [sys.executable, str(BASE_DIR / "manage.py"), "simulate_devices", *options]
         self.process = self._start(*command, env=clean_environ(environ))
 
@@ -31,6 +35,19 @@ class Simulation(LoggedProcess):
         """Return the last line, after an end without an error."""
         self.process.send_signal(number)
         return self.wait()
+
+    def wait_until_subscribed(self, *mac_addresses: str) -> None:
+        """Return when all of its devices listen, and have nothing left to do.
+
+        Each is told once of its own file for that: what it does then is the last of its errands, whereas that for
+        having subscribed is one with that for having started, if the latter waits so long.
+        """
+        self._broker.wait_for_log("Sending SUBACK to auto-", after=self._first_line, count=len(mac_addresses))
+        with Subscriber(self._broker.port) as somebody:
+            for mac_address in mac_addresses:
+                somebody.publish(CONFIGS_TOPIC, json.dumps({"filename": f"{mac_address}.json"}).encode())
+        for mac_address in mac_addresses:
+            self.wait_for_log(f"{mac_address} .* after the announcement")
 
     def wait(self) -> str:
         assert self.process.wait(LIMIT) == 0, self.log
@@ -47,10 +64,13 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
 
 @pytest.fixture(scope="module")
 def server(broker: Mosquitto, template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("simulated"), MQTT_URL=broker.url).start()
+    server = Server(template, tmp_path_factory.mktemp("simulated"), MQTT_URL=broker.url)
+    server.start_connected(broker)
     with server.client() as client:
         client.save_config(LAMP, b'{"enableOTA": false}')
         client.save_config(CLOCK, b'{"enableOTA": true}')
+    # No device of a test is to hear of that.
+    poll(lambda: server.query("SELECT filename FROM notifications_debt WHERE owed_since IS NOT NULL"), lambda o: not o)
     yield server
     server.remove()
 
@@ -62,11 +82,11 @@ def client(server: Server) -> Iterator[Client]:
 
 
 @pytest.fixture
-def simulate(server: Server) -> Iterator[Callable[..., Simulation]]:
+def simulate(server: Server, broker: Mosquitto) -> Iterator[Callable[..., Simulation]]:
     simulations: list[Simulation] = []
 
     def simulate(*options: str, **environ: str) -> Simulation:
-        simulations.append(Simulation(server.environ | environ, *options))
+        simulations.append(Simulation(broker, server.environ | environ, *options))
         return simulations[-1]
 
     yield simulate
@@ -75,55 +95,59 @@ def simulate(server: Server) -> Iterator[Callable[..., Simulation]]:
         simulation.process.wait()
 
 
-def wait_until_subscribed(simulation: Simulation, *mac_addresses: str) -> None:
-    for mac_address in mac_addresses:
-        simulation.wait_for_log(f"{mac_address} .* after subscribing")
-
-
-def test_known_devices_fetch_their_configuration_and_made_up_ones_find_none(simulate):
+def test_known_devices_fetch_their_configuration_and_made_up_ones_find_none(simulate, client):
     simulation = simulate("--count", "3")
 
-    simulation.wait_for_log(f"{LAMP} 200 20 bytes, at start")
-    simulation.wait_for_log(f"{CLOCK} 200 19 bytes, at start")
-    simulation.wait_for_log("02-00-00-00-00-00 404 .* at start")
+    for known in [LAMP, CLOCK]:
+        size = len(client.get(f"/configs/{known}.json").content)
+        simulation.wait_for_log(f"{known} 200 {size} bytes, at start")
+    simulation.wait_for_log(f"{MADE_UP} 404 .* at start")
     assert simulation.end().startswith("3 devices, ")
 
 
 def test_a_device_fetches_when_its_own_file_is_announced(simulate, client):
     simulation = simulate("--count", "2")
-    wait_until_subscribed(simulation, LAMP, CLOCK)
+    simulation.wait_until_subscribed(LAMP, CLOCK)
 
     client.save_config(LAMP, b'{"enableOTA": false, "deviceName": "lamp"}')
 
     simulation.wait_for_log(rf"{LAMP} 200 42 bytes, \d+ ms after the announcement")
     summary = simulation.end(signal.SIGINT)
     assert f"{CLOCK} 200 42" not in simulation.log
-    assert summary.endswith("1 announcements heard for them, 1 acted on; 0 failures")
+    # One to each of them, as soon as they had subscribed, and this one.
+    assert summary.endswith("3 announcements heard for them, 3 acted on; 0 failures")
 
 
 def test_a_device_has_no_need_of_bytes_that_it_has(simulate, client):
     content = client.get(f"/configs/{LAMP}.json").content
     simulation = simulate("--count", "1")
-    wait_until_subscribed(simulation, LAMP)
+    simulation.wait_until_subscribed(LAMP)
+    before = len(simulation.lines)
 
     client.save_config(LAMP, content)
 
-    simulation.wait_for_log(f"{LAMP} 304 0 bytes, .* after the announcement")
+    simulation.wait_for_log(f"{LAMP} 304 0 bytes, .* after the announcement", after=before)
 
 
-def test_a_made_up_device_gets_the_configuration_that_is_made_for_it(simulate, client):
+@pytest.fixture
+def made_up(client: Client) -> Iterator[str]:
+    """A device whose configuration, where a test makes it one, goes with the test."""
+    yield MADE_UP
+    client.delete(f"/configs/{MADE_UP}")
+
+
+def test_a_made_up_device_gets_the_configuration_that_is_made_for_it(simulate, client, made_up):
     simulation = simulate("--count", "3")
-    wait_until_subscribed(simulation, "02-00-00-00-00-00")
+    simulation.wait_until_subscribed(LAMP, CLOCK, made_up)
 
-    client.save_config("02-00-00-00-00-00", b"{}")
+    client.save_config(made_up, b"{}")
 
-    simulation.wait_for_log("02-00-00-00-00-00 200 2 bytes, .* after the announcement")
-    client.delete("/configs/02-00-00-00-00-00")
+    simulation.wait_for_log(f"{made_up} 200 2 bytes, .* after the announcement")
 
 
 def test_devices_with_ota_updates_download_and_check_an_announced_asset(simulate, client):
     simulation = simulate("--count", "2")
-    wait_until_subscribed(simulation, LAMP, CLOCK)
+    simulation.wait_until_subscribed(LAMP, CLOCK)
 
     client.upload("firmware 2.bin", b"\xe9" * 100_000)
 
@@ -132,15 +156,16 @@ def test_devices_with_ota_updates_download_and_check_an_announced_asset(simulate
     assert f"{LAMP} /assets/" not in simulation.log
 
 
-def test_devices_fetch_again_when_the_broker_is_back(simulate, broker):
+def test_devices_fetch_again_when_the_broker_is_back(simulate, broker, server):
     simulation = simulate("--count", "1")
-    wait_until_subscribed(simulation, LAMP)
-    before = len(simulation.lines)
+    simulation.wait_until_subscribed(LAMP)
+    before, stopped_at = len(simulation.lines), len(broker.lines)
 
     broker.restart()
 
     simulation.wait_for_log(f"{LAMP} lost the broker", after=before)
     simulation.wait_for_log(f"{LAMP} 304 0 bytes, after subscribing", after=before)
+    server.wait_until_connected(broker, after=stopped_at)  # as the next test expects it
 
 
 def test_a_server_that_is_away_is_a_failure_and_no_end(simulate, broker):
@@ -202,8 +227,8 @@ def test_damaged_bytes_are_found(headers, sentence):
         def log_message(self, *arguments):
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.handle_request).start()
+    with HTTPServer(("127.0.0.1", 0), Handler) as server, ThreadPoolExecutor(1) as threads:
+        threads.submit(server.handle_request)
         connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=LIMIT)
         connection.request("GET", "/")
         with connection.getresponse() as response, pytest.raises(ValueError, match=sentence):
