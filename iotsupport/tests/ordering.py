@@ -1,0 +1,31 @@
+"""The tests in an order that nobody chose, to find those that need what another one left."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Hashable
+
+import pytest
+
+
+def shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
+    """The same tests in an order that the seed alone decides: all of pytest-xdist's workers must find the same one.
+
+    Those of a module that share what is made once for it stay together: else it would be made again and again.
+    """
+    order = random.Random(seed)  # noqa: S311 - to be repeatable; and the tests' own ``random`` is left alone
+    groups: dict[Hashable, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(item.path if _shares_with_its_module(item) else item, []).append(item)
+    together = list(groups.values())
+    order.shuffle(together)
+    for group in together:
+        order.shuffle(group)
+    return [item for group in together for item in group]
+
+
+def _shares_with_its_module(item: pytest.Item) -> bool:
+    # pytest has no public way to ask for a fixture's scope.
+    info = getattr(item, "_fixtureinfo", None)
+    fixtures = info.name2fixturedefs.values() if info is not None else []
+    return any(fixture.scope == "module" for definitions in fixtures for fixture in definitions)
