@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 from django.core.exceptions import ValidationError
 from django.test import Client
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assets.models import Asset
@@ -16,6 +16,7 @@ from assets.names import FILENAME_MAX_BYTES, filename_problem, validate_filename
 from assets.tests.multipart import upload
 from iotsupport.mirror import mirror_storage
 from iotsupport.tests.api_client import make_administrator, nothing_changed, read, refusal, token_client
+from iotsupport.tests.properties import PATIENT, PATIENT_WITH_FIXTURES
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=30),
@@ -83,6 +84,7 @@ def test_an_unusable_name_is_refused_with_the_reason(filename, problem):
     assert caught.value.code == "INVALID_FILENAME"
 
 
+@PATIENT
 @given(NAMES)
 def test_what_is_taken_has_nothing_of_what_is_not(filename):
     taken = filename_problem(filename) is None
@@ -99,7 +101,7 @@ def script(transactional_db) -> Client:
     return token_client(make_administrator())
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(PATIENT_WITH_FIXTURES, max_examples=60)
 @given(NAMES)
 def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
     """In the command's way in, as a URL, in the list, on the disk; so it can be downloaded and deleted, too."""
@@ -122,7 +124,7 @@ def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
     assert mirror_storage("assets").names() == []
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(PATIENT_WITH_FIXTURES, max_examples=60)
 @given(NAMES)
 def test_an_uploaded_name_comes_back_as_it_is_answered_or_is_refused(script, filename):
     """The parser of multipart bodies reduces a name first; what is left is answered, and works."""

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devices.parsing import InvalidConfig, decode_config, member_sources, parse_config
+from iotsupport.tests.properties import PATIENT
 
 
 def refusal(text: str) -> InvalidConfig:
@@ -312,6 +313,7 @@ def as_floats(value: Any) -> Any:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+@PATIENT
 @given(objects, layouts)
 def test_any_object_that_json_writes_is_read_back(config: dict[str, Any], layout: dict[str, Any]):
     text = json.dumps(config, **layout)
@@ -320,6 +322,7 @@ def test_any_object_that_json_writes_is_read_back(config: dict[str, Any], layout
     assert decode_config(text.encode()) == text
 
 
+@PATIENT
 @given(objects, objects, layouts)
 def test_any_member_comes_out_as_it_went_in(content: dict[str, Any], other: dict[str, Any], layout: dict[str, Any]):
     source = json.dumps(content, **layout)
@@ -329,6 +332,7 @@ def test_any_member_comes_out_as_it_went_in(content: dict[str, Any], other: dict
     assert sources == {"other": json.dumps(other), "content": source}
 
 
+@PATIENT
 @given(garbage)
 def test_any_text_is_an_object_or_refused(text: str):
     try:
@@ -341,6 +345,7 @@ def test_any_text_is_an_object_or_refused(text: str):
         json.dumps(config, allow_nan=False, ensure_ascii=False).encode()
 
 
+@PATIENT
 @given(st.binary() | garbage.map(lambda text: text.encode("utf-8", "surrogatepass")))
 def test_any_bytes_are_text_or_refused(data: bytes):
     try:
@@ -351,6 +356,7 @@ def test_any_bytes_are_text_or_refused(data: bytes):
         assert text.encode() == data
 
 
+@PATIENT
 @given(garbage)
 def test_any_text_has_member_sources_or_is_refused(text: str):
     try:

@@ -30,6 +30,7 @@ from hypothesis import strategies as st
 from iotsupport import downloads
 from iotsupport.downloads import Content, asked_range, matches_any, mirror_response
 from iotsupport.mirror import MirrorStorage
+from iotsupport.tests.properties import PATIENT
 
 CONTENT = b"0123456789"
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
@@ -406,6 +407,7 @@ class TestRange:
         assert fetch(mirror, {"Range": asked, "If-Range": if_range}).status == expected
 
 
+@PATIENT
 @given(st.binary(max_size=20), st.integers(0, 25), st.none() | st.integers(0, 25))
 def test_a_range_from_its_first_byte_is_a_slice(content: bytes, first: int, last: int | None):
     part = asked_range(f"bytes={first}-{'' if last is None else last}", len(content))
@@ -418,6 +420,7 @@ def test_a_range_from_its_first_byte_is_a_slice(content: bytes, first: int, last
         assert bool(part) == (first < len(content))
 
 
+@PATIENT
 @given(st.binary(max_size=20), st.integers(0, 25))
 def test_a_range_of_the_last_bytes_is_a_slice(content: bytes, count: int):
     part = asked_range(f"bytes=-{count}", len(content))
@@ -426,6 +429,7 @@ def test_a_range_of_the_last_bytes_is_a_slice(content: bytes, count: int):
     assert content[part.start : part.stop] == (content[-count:] if count else b"")
 
 
+@PATIENT
 @given(st.text(st.characters(max_codepoint=255)) | st.from_regex(r"bytes=[0-9]*-[0-9]*", fullmatch=True))
 def test_any_range_header_is_within_the_file_or_ignored(header: str):
     part = asked_range(header, 10)

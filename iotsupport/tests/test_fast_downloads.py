@@ -14,13 +14,14 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from iotsupport import downloads
 from iotsupport.fast_downloads import FastDownloadsMiddleware
 from iotsupport.mirror import MirrorStorage, mirror_storage
+from iotsupport.tests.properties import PATIENT_WITH_FIXTURES
 from iotsupport.worker import parse_quick_request
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -331,7 +332,7 @@ PARTS = [
 ]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(PATIENT_WITH_FIXTURES, max_examples=150)
 @given(path=st.lists(st.sampled_from(PARTS) | st.characters(max_codepoint=255), max_size=8).map("".join))
 def test_any_path_gets_the_answer_of_the_view(both, path):
     view, fast = both.ask("/" + path)
@@ -345,7 +346,7 @@ VALUES = st.sampled_from([ETAG, ASSET_ETAG, "*", NOW, LONG_AGO, "bytes=1-2", "by
 CONDITIONS = ["IF_MATCH", "IF_NONE_MATCH", "IF_MODIFIED_SINCE", "IF_UNMODIFIED_SINCE", "IF_RANGE", "RANGE"]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(PATIENT_WITH_FIXTURES, max_examples=150)
 @given(
     path=st.sampled_from(ANSWERED_FAST),
     method=st.sampled_from(["GET", "HEAD"]),
