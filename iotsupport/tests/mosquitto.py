@@ -20,6 +20,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from iotsupport.tests.ports import free_port
+
 # Seconds that a test waits before it fails; never for something that should not happen.
 LIMIT = 60
 
@@ -234,13 +236,6 @@ class Subscriber:
     def _collect(self, client: Client, userdata: Any, message: MQTTMessage) -> None:
         seen = self._look(message)
         self._messages.put(Received(message.topic, bytes(message.payload), message.qos, message.retain, seen))
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _write_passwords(path: Path, users: dict[str, str]) -> Path:

@@ -12,7 +12,8 @@ from typing import Self
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, free_port
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess
+from iotsupport.tests.ports import free_port
 from iotsupport.tests.server import Server, poll
 
 # Debian keeps it where only root's PATH looks.

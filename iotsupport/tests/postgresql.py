@@ -19,7 +19,8 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, free_port
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess
+from iotsupport.tests.ports import free_port
 
 # Owns its databases and nothing else: what needs more rights than an installation has, fails.
 ROLE = "iotsupport"

@@ -19,7 +19,8 @@ from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, free_port
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto
+from iotsupport.tests.ports import free_port
 
 T = TypeVar("T")
 

@@ -21,7 +21,8 @@ from django.test import Client
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
-from iotsupport.tests.mosquitto import LIMIT, free_port
+from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.ports import free_port
 from iotsupport.tests.postgresql import PostgreSQL, create_database, query
 from iotsupport.tests.server import Installation, Server, clean_environ, manage, poll
 
