@@ -8,7 +8,16 @@ from contextlib import contextmanager
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Server
@@ -26,13 +35,16 @@ ARGUMENTS = [
 
 EDITOR = ".django-ace-widget"
 
+# It waits for five seconds otherwise.
+expect.set_options(timeout=LIMIT * 1000)
+
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """The system's own; nothing is downloaded."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS, timeout=LIMIT * 1000)
         yield browser
         browser.close()
 

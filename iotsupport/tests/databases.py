@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from iotsupport.tests import postgresql
+from iotsupport.tests.mosquitto import LIMIT
 
 # Set by the root conftest.py for all processes of a run on PostgreSQL: where its server is, with the role's password.
 SERVER_VARIABLE = "TEST_POSTGRESQL_URL"
@@ -44,7 +45,7 @@ class SQLiteDatabase:
         return type(self)(data_dir)
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
-        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=LIMIT)) as connection:
             return connection.execute(statement).fetchall()
 
     def drop(self) -> None:

@@ -85,7 +85,7 @@ class Installation(NamedTuple):
 def manage(environ: dict[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a management command in a process of its own; unless told otherwise, it must succeed."""
     command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
-    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 
+from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Client, Server, sha256
 
 ROUNDS = 20
@@ -67,7 +68,7 @@ class Person:
             self.attempted = None
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_20_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
     server = make_server().start()
     people = [Person(number) for number in range(CLIENTS)]
@@ -90,7 +91,7 @@ def kill_while_they_work(server: Server, people: list[Person], moments: random.R
     with ThreadPoolExecutor(CLIENTS) as threads:
         working = [threads.submit(person.work, server, begun) for person in people]
         for _ in range(moments.randrange(CLIENTS, 40)):
-            begun.acquire(timeout=20)
+            assert begun.acquire(timeout=LIMIT)
         threading.Event().wait(moments.uniform(0, 0.03))  # at any moment of the requests
         server.kill()
     for future in working:

@@ -32,6 +32,7 @@ from iotsupport.downloads import Content, asked_range, matches_any, mirror_respo
 from iotsupport.mirror import MirrorStorage
 from iotsupport.tests.properties import PATIENT
 
+from iotsupport.tests.mosquitto import LIMIT
 CONTENT = b"0123456789"
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
 
@@ -442,11 +443,11 @@ class Server(NamedTuple):
     port: int
 
     def connect(self, receive_bytes: int | None = None) -> http.client.HTTPConnection:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=LIMIT)
         connection.sock = socket.socket()
         if receive_bytes:
             connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        connection.sock.settimeout(30)
+        connection.sock.settimeout(LIMIT)
         connection.sock.connect(("127.0.0.1", self.port))
         return connection
 
@@ -475,7 +476,7 @@ def server(request: pytest.FixtureRequest, mirror: MirrorStorage, tmp_path: Path
     # From here on the server alone holds the port: connections wait for it, or are refused where it did not start.
     yield Server(mirror, port)
     process.terminate()
-    process.wait(timeout=10)
+    process.wait(LIMIT)
 
 
 class TestOverASocket:

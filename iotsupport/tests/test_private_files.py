@@ -15,6 +15,7 @@ import pytest
 
 from iotsupport.environment import Environment
 from iotsupport.sqlite import PrivateConnection, keep_private
+from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import manage
 
 
@@ -50,7 +51,7 @@ def test_another_connection_drops_no_lock(tmp_path: Path):
         sqlite3.connect(path, factory=PrivateConnection).close()
 
         write = f"import sqlite3; sqlite3.connect({path!r}, timeout=0).execute('BEGIN IMMEDIATE')"
-        done = subprocess.run([sys.executable, "-c", write], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([sys.executable, "-c", write], capture_output=True, text=True, timeout=LIMIT)
 
     assert "database is locked" in done.stderr
 

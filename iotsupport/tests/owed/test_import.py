@@ -45,7 +45,7 @@ def rates(announced: list[Announced]) -> list[float]:
     return rates
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_3000_imported_files_are_announced_at_the_set_pace_in_small_memory_and_behind_a_save(
     server: Server, broker: Mosquitto, tap: Wiretap, tmp_path: Path
 ) -> None:

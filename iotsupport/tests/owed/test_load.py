@@ -16,7 +16,7 @@ from iotsupport.tests.server import Server
 from iotsupport.tests.wiretap import Wiretap
 
 # Servers are started and ended many times.
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1200)
 
 PEOPLE = 4
 

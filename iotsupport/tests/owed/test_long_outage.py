@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
-
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.outage import go_through_an_outage
 from iotsupport.tests.server import Server
 
 
-@pytest.mark.timeout(240)
 def test_60_saves_of_20_files_in_an_outage_of_90_seconds_are_announced_in_less_than_5(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
