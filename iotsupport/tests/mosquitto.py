@@ -33,6 +33,7 @@ class LoggedProcess:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._logged = threading.Condition()
+        self._outputs = 0  # that have not ended
 
     @property
     def log(self) -> str:
@@ -42,17 +43,23 @@ class LoggedProcess:
     def wait_for_log(self, pattern: str, *, after: int = 0, count: int = 1) -> list[str]:
         """Return the log's lines that match, from line number ``after`` on, as soon as there are so many."""
         found: list[str] = []
+        looked_at = after
 
         def is_logged() -> bool:
-            found[:] = [line for line in self.lines[after:] if re.search(pattern, line)]
+            nonlocal looked_at
+            found.extend(line for line in self.lines[looked_at:] if re.search(pattern, line))
+            looked_at = max(looked_at, len(self.lines))
             return len(found) >= count
 
         with self._logged:
-            assert self._logged.wait_for(is_logged, LIMIT), f"{pattern!r} is not in the log:\n" + "\n".join(self.lines)
+            self._logged.wait_for(lambda: is_logged() or not self._outputs, LIMIT)
+            assert len(found) >= count, f"{pattern!r} is not in the log:\n" + "\n".join(self.lines)
         return found
 
     def _start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+        with self._logged:
+            self._outputs += 1
         self._reader = threading.Thread(target=self._read_log, args=[process.stdout], daemon=True)
         self._reader.start()
         return process
@@ -63,6 +70,16 @@ class LoggedProcess:
                 with self._logged:
                     self.lines.append(line.rstrip("\n"))
                     self._logged.notify_all()
+        with self._logged:
+            self._outputs -= 1
+            self._logged.notify_all()
+
+    def _wait_for_end(self, process: subprocess.Popen[str]) -> None:
+        """Wait for a process that ends, and read what it still said: else it could be taken for its successor's."""
+        process.wait(LIMIT)
+        # Its output ends when the last of its children does.
+        self._reader.join(LIMIT)
+        assert not self._reader.is_alive(), "Some of its processes do not end:\n" + self.log
 
 
 class Mosquitto(LoggedProcess):
@@ -120,14 +137,14 @@ class Mosquitto(LoggedProcess):
         if self._process is not None:
             self.thaw()
             self._process.terminate()
-            self._process.wait(LIMIT)
+            self._wait_for_end(self._process)
             self._process = None
 
     def kill(self) -> None:
         """End it as a crash would: without a word to its clients, and forgetting its subscribers."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait()
+        self._wait_for_end(self._process)
         self._process = None
 
     def restart(self) -> None:

@@ -66,7 +66,7 @@ class Nginx(LoggedProcess):
         """End it with its workers, and whatever they are sending. Idempotent."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(LIMIT)
+            self._wait_for_end(self._process)
             self._process = None
 
     def _answers(self) -> bool:

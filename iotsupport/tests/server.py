@@ -165,13 +165,15 @@ class Server(LoggedProcess):
         """End it as systemd does, and wait for all of its processes. Idempotent."""
         if self._process is not None:
             self.signal(signal.SIGTERM)
-            self._wait()
+            self._wait_for_end(self._process)
+            self._process = None
 
     def kill(self) -> None:
         """End all of its processes at once, as a power cut does. Idempotent."""
         if self._process is not None:
             os.killpg(self._process.pid, signal.SIGKILL)
-            self._wait()
+            self._wait_for_end(self._process)
+            self._process = None
 
     @property
     def is_running(self) -> bool:
@@ -247,14 +249,6 @@ class Server(LoggedProcess):
     def assets(self) -> dict[str, str]:
         """What the rows say: file names to SHA-256."""
         return dict(self.query("SELECT filename, sha256 FROM assets_asset"))
-
-    def _wait(self) -> None:
-        assert self._process is not None
-        self._process.wait(LIMIT)
-        # Its output ends when the last of its processes does.
-        self._reader.join(LIMIT)
-        assert not self._reader.is_alive(), "Some of the server's processes do not end:\n" + self.log
-        self._process = None
 
 
 def sign_in(browser: requests.Session, url: str, username: str, password: str) -> requests.Response:
