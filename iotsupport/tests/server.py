@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -262,9 +263,11 @@ def sign_in(browser: requests.Session, url: str, username: str, password: str) -
 
 def poll(look: Callable[[], T], is_there: Callable[[T], bool]) -> T:
     """Return what is seen once it is there. For what only a request can show."""
-    deadline = time.monotonic() + LIMIT
+    deadline, pause = time.monotonic() + LIMIT, threading.Event()
     while not is_there(seen := look()):
         assert time.monotonic() < deadline, seen
+        # What is waited for needs the processor, too.
+        pause.wait(0.01)
     return seen
 
 
