@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -276,5 +276,9 @@ def sha256(content: bytes) -> str:
 
 
 def files(directory: Path) -> dict[str, bytes]:
-    """Everything in a directory, temporary files included."""
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
+    """Everything in a directory, temporary files included; what goes while this looks is not there."""
+    contents = {}
+    for path in directory.iterdir():
+        with suppress(FileNotFoundError):
+            contents[path.name] = path.read_bytes()
+    return contents
