@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,10 +142,13 @@ class Server(LoggedProcess):
         self.url = f"http://127.0.0.1:{self.port}"
         self.environ = {**copy.environ, "PORT": str(self.port), **environ}
         self._process: subprocess.Popen[str] | None = None
+        self._worker_count = 0
 
     def start(self, *options: str) -> Self:
-        """Return when it answers. ``options`` are gunicorn's."""
+        """Return when it answers, and has begun all of its workers. ``options`` are gunicorn's."""
         first_line = len(self.lines)
+        said = re.search(r"--workers[= ](\d+)", " ".join(options))
+        self._worker_count = int(said[1] if said else self.environ.get("WEB_CONCURRENCY", NEUTRAL["WEB_CONCURRENCY"]))
         self._process = self._start(
             *[sys.executable, "-m", "gunicorn", *options, "iotsupport.wsgi"],
             cwd=BASE_DIR,
@@ -153,6 +157,8 @@ class Server(LoggedProcess):
         )
         # From here on connections are taken, and answered when the first worker is there.
         self.wait_for_log("Listening at", after=first_line)
+        # The first may answer before the others are begun.
+        self.wait_for_log("Booting worker with pid", after=first_line, count=self._worker_count)
         requests.get(f"{self.url}/health", timeout=LIMIT)
         return self
 
@@ -202,7 +208,7 @@ class Server(LoggedProcess):
 
     def wait_until_connected(self, broker: Mosquitto, *, after: int = 0) -> list[int]:
         """Return the workers, once the broker has let in all of them, in its log's lines from number ``after`` on."""
-        workers = self.workers()
+        workers = poll(self.workers, lambda found: len(found) == self._worker_count)
         for pid in workers:
             broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{pid}-", after=after)
         # They hear of it a moment later; what is saved before is announced by whoever comes first.
