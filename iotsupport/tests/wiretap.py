@@ -47,6 +47,7 @@ class Wiretap:
         self._flying: dict[tuple[int, int], Announced] = {}  # by connection and packet identifier
         self._connections = 0
         self._publishers: set[socket.socket] = set()
+        self._is_over = False
         self._server = _serve(self._handle)
         self.port = self._server.server_address[1]
         self.url = f"mqtt://127.0.0.1:{self.port}"
@@ -57,6 +58,7 @@ class Wiretap:
     def __exit__(self, *exception: object) -> None:
         self._server.shutdown()
         with self._changed:
+            self._is_over = True
             for publisher in self._publishers:
                 _end(publisher)
         self._server.server_close()
@@ -81,6 +83,8 @@ class Wiretap:
             self._connections += 1
             number = self._connections
             self._publishers.add(publisher)
+            if self._is_over:  # it came as the last one: nobody else would end it
+                _end(publisher)
         with broker:
             answers = threading.Thread(target=_pass_on, args=[broker, publisher, lambda p: self._answered(number, p)])
             answers.start()
