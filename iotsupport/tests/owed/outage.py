@@ -14,6 +14,9 @@ from iotsupport.tests.wiretap import Missed
 # All of what an outage left owed is out before so many seconds after the broker's return have passed.
 BOUND_SECONDS = 5
 
+# A machine that is busy with something else may be late once. What waits for longer than it should is late each time.
+TRIES = 3
+
 # More than the messages that a file may have, so that it shows if each worker sends one of its own.
 WORKERS = 4
 
@@ -27,13 +30,29 @@ class Outage(NamedTuple):
     attempts: Counter[int]
     """How often each worker tried to connect, while it lasted and after the saves."""
 
-    def assert_made_good(self) -> None:
-        """All of it was announced soon, not again and again, and every worker had tried often enough for that."""
+    def assert_announced(self) -> None:
+        """All of it, and not again and again."""
         assert self.heard.keys() == FILENAMES, self
         assert max(self.heard.values()) <= 2, self
-        assert self.seconds_to_last < BOUND_SECONDS, self
-        assert len(self.attempts) == WORKERS, self
-        assert min(self.attempts.values()) >= self.seconds / BOUND_SECONDS, self
+
+    @property
+    def is_made_good_soon(self) -> bool:
+        """Whether it was announced in time, and every worker had tried often enough for that."""
+        return (
+            self.seconds_to_last < BOUND_SECONDS
+            and len(self.attempts) == WORKERS
+            and min(self.attempts.values()) >= self.seconds / BOUND_SECONDS
+        )
+
+
+def assert_that_an_outage_is_made_good(
+    server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float
+) -> None:
+    outages: list[Outage] = []
+    while not outages or not outages[-1].is_made_good_soon:
+        assert len(outages) < TRIES, outages
+        outages.append(go_through_an_outage(server, broker, subscriber, seconds))
+        outages[-1].assert_announced()
 
 
 def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float) -> Outage:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.owed.outage import go_through_an_outage
+from iotsupport.tests.owed.outage import assert_that_an_outage_is_made_good
 from iotsupport.tests.server import Server
 
 
 def test_60_saves_of_20_files_in_an_outage_of_90_seconds_are_announced_in_less_than_5(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
-    outage = go_through_an_outage(server, broker, subscriber, seconds=90)
-
-    outage.assert_made_good()
+    assert_that_an_outage_is_made_good(server, broker, subscriber, seconds=90)
