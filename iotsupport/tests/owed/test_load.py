@@ -96,8 +96,8 @@ def test_what_was_answered_while_workers_took_turns_is_announced(
 
     with saving(server, people) as answers:
         answers.wait_for(200)
+        server.wait_for_log("Autorestarting worker", count=5)
 
-    server.wait_for_log("Autorestarting worker", count=5)
     assert find_lost(server, tap, people) == []
 
 
