@@ -157,8 +157,7 @@ class Chaos:
 
     def _kill(self, kill: Kill) -> None:
         if kill.victim == "worker":
-            workers = poll(self._server.workers, bool)
-            os.kill(workers[kill.worker % len(workers)], signal.SIGKILL)
+            poll(lambda: self._kill_worker(kill.worker), bool)
             return
         if kill.victim == "broker":
             if kill.manner == "hung":
@@ -178,6 +177,16 @@ class Chaos:
             self._server.stop()  # waits for the workers, who notice that they are alone
         self._server.start()
         self._is_up.set()
+
+    def _kill_worker(self, number: int) -> bool:
+        """Return whether there was one."""
+        workers = self._server.workers()
+        # An earlier kill's may go in this moment.
+        with suppress(ProcessLookupError):
+            if workers:
+                os.kill(workers[number % len(workers)], signal.SIGKILL)
+                return True
+        return False
 
     def _outcomes(self) -> Counter[str]:
         return sum((person.outcomes for person in self.people), Counter())
