@@ -30,6 +30,9 @@ class Database(Protocol):
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the database itself."""
 
+    def wait_until_left(self) -> None:
+        """Wait until nobody changes it any more: a server of its own may finish what a killed process began."""
+
     def drop(self) -> None: ...
 
 
@@ -48,6 +51,9 @@ class SQLiteDatabase:
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=LIMIT)) as connection:
             return connection.execute(statement).fetchall()
 
+    def wait_until_left(self) -> None:
+        """Whoever was killed changes nothing here."""
+
     def drop(self) -> None:
         """It goes with its directory."""
 
@@ -63,6 +69,9 @@ class PostgreSQLDatabase:
 
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         return postgresql.query(self.url, statement)
+
+    def wait_until_left(self) -> None:
+        postgresql.wait_until_left(self.url)
 
     def drop(self) -> None:
         postgresql.drop_database(self.url)

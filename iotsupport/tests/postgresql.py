@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,6 +159,15 @@ def drop_database(url: str) -> None:
     server_url = url.rpartition("/")[0]
     with _connection(f"{server_url}/postgres") as server:
         server.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(_name_of(url))))
+
+
+def wait_until_left(url: str) -> None:
+    """Wait until nobody else is connected to a database."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    deadline, pause = time.monotonic() + LIMIT, threading.Event()
+    while query(url, others) != [(0,)]:
+        assert time.monotonic() < deadline, "Somebody stays connected."
+        pause.wait(0.01)
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

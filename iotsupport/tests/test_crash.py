@@ -94,6 +94,7 @@ def kill_while_they_work(server: Server, people: list[Person], moments: random.R
             assert begun.acquire(timeout=LIMIT)
         threading.Event().wait(moments.uniform(0, 0.03))  # at any moment of the requests
         server.kill()
+    server.database.wait_until_left()
     for future in working:
         future.result()
 
