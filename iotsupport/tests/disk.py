@@ -5,8 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import threading
+import time
 from pathlib import Path
 from typing import Self
+
+from iotsupport.tests.mosquitto import LIMIT
 
 
 class Disk:
@@ -38,7 +42,15 @@ class Disk:
         (self.path / "filler").unlink(missing_ok=True)
 
     def make_read_only(self) -> None:
-        _run("mount", "-o", "remount,ro", str(self.path))
+        # Refused while somebody writes: what was answered may have a temporary file that is about to go.
+        deadline, pause = time.monotonic() + LIMIT, threading.Event()
+        while True:
+            try:
+                return _run("mount", "-o", "remount,ro", str(self.path))
+            except subprocess.CalledProcessError:
+                if time.monotonic() > deadline:
+                    raise
+            pause.wait(0.01)
 
     def make_writable(self) -> None:
         _run("mount", "-o", "remount,rw", str(self.path))
