@@ -13,7 +13,8 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto
+from iotsupport.tests.owed.fleet import wait_until_settled
 from iotsupport.tests.server import Installation, Server, poll
 
 SAVED = 'iot_config_operations_total{operation="save",status="success"}'
@@ -47,8 +48,7 @@ def running_server(
 def server(running_server: Server) -> Server:
     """Four workers that are connected, as each test leaves them. What they counted before is other tests'."""
     # What is still owed would be counted, too.
-    owed = "SELECT filename FROM notifications_debt WHERE owed_since IS NOT NULL"
-    poll(lambda: running_server.query(owed), lambda filenames: filenames == [])
+    wait_until_settled(running_server)
     return running_server
 
 
@@ -66,7 +66,7 @@ def scrape(server: Server) -> dict[str, float]:
 
 def scrape_until(server: Server, name: str, value: float) -> dict[str, float]:
     """What takes the workers a moment to notice."""
-    return poll(lambda: scrape(server), lambda samples: samples[name] == value)
+    return poll(lambda: scrape(server), lambda samples: samples.get(name) == value)
 
 
 def start_connected(broker: Mosquitto, server: Server) -> None:
@@ -89,6 +89,7 @@ def is_counter(name: str) -> bool:
 def test_200_saves_of_4_clients_count_200_and_no_scrape_shows_less_than_the_one_before(
     server: Server, broker: Mosquitto
 ) -> None:
+    log_lines = len(broker.lines)
     first = scrape(server)
     scrapes = [first]
     saved = threading.Event()
@@ -97,16 +98,20 @@ def test_200_saves_of_4_clients_count_200_and_no_scrape_shows_less_than_the_one_
         while not saved.is_set() or len(scrapes) < SCRAPES:
             scrapes.append(scrape(server))
 
-    with Subscriber(broker.port) as subscriber, ThreadPoolExecutor(CLIENTS + 1) as threads:
+    with ThreadPoolExecutor(CLIENTS + 1) as threads:
         scraping = threads.submit(scrape_meanwhile)
         try:
             list(threads.map(lambda number: save_50_times(server, number), range(CLIENTS)))
         finally:
             saved.set()
         scraping.result()
-        subscriber.take(200)
+    wait_until_settled(server)
 
-    last = scrape_until(server, PUBLISHED, first[PUBLISHED] + 200)
+    def acknowledged() -> int:
+        """How many there are is open: saves of one file that wait for the pace together are one announcement."""
+        return len(broker.wait_for_log("Sending PUBACK to iotsupport-", after=log_lines, count=40))
+
+    last = poll(lambda: scrape(server), lambda samples: samples[PUBLISHED] - first[PUBLISHED] == acknowledged())
     scrapes.append(last)
     for before, after in zip(scrapes, scrapes[1:], strict=False):
         fallen = {name for name, value in before.items() if is_counter(name) and after.get(name, -1) < value}
