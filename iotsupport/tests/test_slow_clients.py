@@ -62,9 +62,14 @@ def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFact
 
 
 def fill(server: Server) -> None:
+    upload_firmware(server)
     with server.client() as client:
-        client.upload("firmware.bin", ASSET)
-        client.save_config(MAC, CONFIG)
+        assert client.save_config(MAC, CONFIG).status_code == 200
+
+
+def upload_firmware(server: Server) -> None:
+    with server.client() as client:
+        assert client.upload("firmware.bin", ASSET).status_code == 200
 
 
 @pytest.fixture
@@ -262,7 +267,7 @@ def test_the_head_and_the_beginning_of_the_file_come_together(server, stack):
 @pytest.mark.parametrize("path", ["/assets/firmware.bin", "/assets/%66irmware.bin"])
 def test_an_asset_replaced_during_downloads_comes_whole_old_or_new(server, stack, path):
     """Ahead of Django, and by the view where the name is that of an unusual request."""
-    fill(server)
+    upload_firmware(server)
     new = os.urandom(2_000_000)
     download = request(path, "Connection: close")
     old_ones = [connect(server, download, stack) for _ in range(8)]
@@ -289,4 +294,4 @@ def test_an_asset_replaced_during_downloads_comes_whole_old_or_new(server, stack
     rest = [beginning + read_to_end(client) for beginning, client in zip(beginnings, old_ones, strict=True)]
     assert {sha256(answer.partition(b"\r\n\r\n")[2]) for answer in rest} == {sha256(ASSET)}
     assert requests.get(f"{server.url}{path}", timeout=LIMIT).content == new
-    fill(server)
+    upload_firmware(server)
