@@ -167,8 +167,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterato
             list(starting.map(Server.start, [a, b]))
         yield nodes
     finally:
-        a.kill()
-        b.kill()
+        a.end()
+        b.end()
         broker.stop()
         postgresql.close()
 

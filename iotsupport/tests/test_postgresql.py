@@ -52,7 +52,7 @@ def server(installed: Installation, postgresql: PostgreSQL, tmp_path: Path) -> I
     with server.client() as client:
         assert client.save_config(MAC, b"{}").status_code == 200
     yield server
-    server.kill()
+    server.end()
     postgresql.restart()
     server.remove()
 
