@@ -1,7 +1,7 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test bench install lock lint check-system trial-broker
+.PHONY: help run demo test coverage bench install lock lint check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -12,6 +12,7 @@ help:
 	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
 	@echo "make demo     the same with sample data of its own and simulated devices"
 	@echo "make test     lint, types and all tests"
+	@echo "make coverage which lines and branches no test runs"
 	@echo "make bench    measure it here, in some ten minutes"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
@@ -57,6 +58,19 @@ trial-broker: .venv/.installed-run
 test: lint
 	$(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
 	TEST_DATABASE=postgresql $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
+
+# Writes docs/coverage.md, also where a test failed. What is measured is slow, so each test has more time.
+coverage: check-system .venv/.installed-dev
+	@set -e; data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; export COVERAGE_FILE="$$data/run"; failed=0; \
+	for database in sqlite postgresql; do \
+	  TEST_DATABASE=$$database $(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 600 \
+	  || failed=$$?; \
+	done; \
+	$(BIN)/coverage combine --quiet; \
+	$(BIN)/coverage report --show-missing --skip-covered; \
+	$(BIN)/coverage json --quiet -o "$$data/report.json"; \
+	$(BIN)/python -m iotsupport.tests.coverage_report "$$data/report.json"; \
+	exit $$failed
 
 lint: check-system .venv/.installed-dev
 	$(BIN)/ruff check .
