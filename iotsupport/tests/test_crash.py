@@ -8,13 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import pytest
 import requests
 
+from iotsupport.tests.marathons import CRASHES, marathon
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Client, Server, sha256
 
-ROUNDS = 20
 CLIENTS = 4
 
 
@@ -68,21 +67,21 @@ class Person:
             self.attempted = None
 
 
-@pytest.mark.timeout(1200)
-def test_20_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
+@marathon
+def test_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
     server = make_server().start()
     people = [Person(number) for number in range(CLIENTS)]
     moments = random.Random(20)  # noqa: S311
 
-    for _ in range(ROUNDS):
+    for _ in range(CRASHES):
         kill_while_they_work(server, people, moments)
         server.start()
         stored = check_that_files_equal_rows(server)
         for person in people:
             person.check(stored)
 
-    assert len(server.query("SELECT 1 FROM devices_historicaldeviceconfig")) > ROUNDS
-    assert len(server.query("SELECT 1 FROM assets_historicalasset")) > ROUNDS
+    assert len(server.query("SELECT 1 FROM devices_historicaldeviceconfig")) > CRASHES
+    assert len(server.query("SELECT 1 FROM assets_historicalasset")) > CRASHES
     assert server.manage("sync_mirror", "--check").stdout == "Files and database are equal.\n"
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import pytest
 
 from iotsupport.tests.chaos import Chaos, Person, find_lost
+from iotsupport.tests.marathons import KILL_ROUNDS, marathon
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto
 from iotsupport.tests.server import Server
 from iotsupport.tests.wiretap import Wiretap
@@ -61,6 +62,7 @@ def saving(server: Server, people: list[Person]) -> Iterator[Answers]:
         work.result()
 
 
+@pytest.mark.both_databases
 def test_what_was_answered_before_the_server_was_ended_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
@@ -75,6 +77,7 @@ def test_what_was_answered_before_the_server_was_ended_is_announced(
     assert find_lost(server, tap, people) == []
 
 
+@pytest.mark.both_databases
 def test_what_was_answered_while_the_server_reloaded_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
@@ -89,6 +92,7 @@ def test_what_was_answered_while_the_server_reloaded_is_announced(
     assert find_lost(server, tap, people) == []
 
 
+@pytest.mark.both_databases
 def test_what_was_answered_while_workers_took_turns_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
@@ -101,12 +105,12 @@ def test_what_was_answered_while_workers_took_turns_is_announced(
     assert find_lost(server, tap, people) == []
 
 
-# The whole of it, 300 saves in 30 rounds, is run by hand: docs/chaos.md.
-def test_no_change_is_lost_in_8_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
+@marathon
+def test_no_change_is_lost_in_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
     server.start()
     rounds = Chaos(server, broker, tap, seed=115)
 
-    for _ in range(8):
+    for _ in range(KILL_ROUNDS):
         rounds.play(saves=10)
 
     assert rounds.lost() == []

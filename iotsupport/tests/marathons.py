@@ -1,0 +1,34 @@
+"""How long the marathons are: short in ``make test``, whole in ``make marathon``. They assert the same in both."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+IS_WHOLE = bool(os.environ.get("WHOLE_MARATHONS"))
+
+
+def length(short: int, *, whole: int) -> int:
+    return whole if IS_WHOLE else short
+
+
+# Without a broker.
+OUTAGE_SECONDS = length(5, whole=90)
+
+# In which something is killed while ten saves are made.
+KILL_ROUNDS = length(8, whole=30)
+
+# While the broker is away: announced at a pace, in small memory.
+IMPORTED_FILES = length(600, whole=3000)
+
+# Of the whole server, while people save, upload and delete.
+CRASHES = length(6, whole=20)
+
+
+def marathon(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a test whose length is one of these: it runs on both databases."""
+    for mark in [pytest.mark.marathon, pytest.mark.both_databases, pytest.mark.timeout(3600 if IS_WHOLE else 600)]:
+        test = mark(test)
+    return test
