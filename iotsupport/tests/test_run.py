@@ -27,6 +27,10 @@ READY = "IoT Support is ready"
 WORKERS = 2
 
 
+# One after the other anyway: see ``alone``.
+pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("run")]
+
+
 class Runner(LoggedProcess):
     """A run with its children, as a terminal has it: in a process group of its own."""
 
@@ -40,6 +44,7 @@ class Runner(LoggedProcess):
             cwd=BASE_DIR,
             env=clean_environ(self.environ),
             start_new_session=True,
+            preexec_fn=_heed_all_signals,
         )
 
     def wait_until_ready(self) -> None:
@@ -98,6 +103,12 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def _heed_all_signals() -> None:
+    """Those that nohup(1), or a shell's background, has told a test run to ignore: its children would, too."""
+    for number in [signal.SIGHUP, signal.SIGINT]:
+        signal.signal(number, signal.SIG_DFL)
+
+
 def descendants(pid: int) -> list[int]:
     try:
         children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
@@ -153,6 +164,7 @@ def started_before(prepared: Installation, tmp_path: Path) -> Installation:
     return copy
 
 
+@pytest.mark.both_databases
 def test_serves_a_new_data_directory_to_a_first_administrator(start):
     runner = start()
     runner.wait_until_ready()
@@ -268,6 +280,7 @@ def test_a_broken_broker_url_is_said_and_the_server_starts(start):
     assert requests.get(f"http://127.0.0.1:{runner.port}/health", timeout=LIMIT).status_code == 200
 
 
+@pytest.mark.both_databases
 def test_a_database_that_cannot_be_used_is_named(start):
     runner = start(DATABASE_URL="mongodb://example.com/devices")
 
