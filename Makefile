@@ -1,7 +1,7 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test coverage bench install lock lint check-system trial-broker
+.PHONY: help run demo test quick marathon coverage bench install lock lint check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -11,7 +11,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 help:
 	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
 	@echo "make demo     the same with sample data of its own and simulated devices"
-	@echo "make test     lint, types and all tests"
+	@echo "make test     lint, types and all tests, on SQLite and PostgreSQL"
+	@echo "make quick    the tests that start no process, on SQLite"
+	@echo "make marathon the long tests at full length, on both databases"
+	@echo "make lint     lint and types"
 	@echo "make coverage which lines and branches no test runs"
 	@echo "make bench    measure it here, in some ten minutes"
 	@echo "make install  only .venv and the run-time dependencies"
@@ -54,18 +57,24 @@ trial-broker: .venv/.installed-run
 
 # --- Tests -----------------------------------------------------------------------------------------------------------
 
-# Twice: all of it on SQLite, then whatever uses a database on PostgreSQL (see conftest.py).
-test: lint
-	$(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
-	TEST_DATABASE=postgresql $(BIN)/pytest -n 4 --dist loadscope --no-loadscope-reorder
+# A test goes to whichever worker is free; those that share a server stay together. See iotsupport/tests/selection.py.
+SPREAD := --dist loadgroup --no-loadscope-reorder
+ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
 
-# Writes docs/coverage.md, also where a test failed. What is measured is slow, so each test has more time.
+# Most tests wait more than they work: three for each database keep two cores busy.
+test: lint
+	$(ON_BOTH) $(BIN)/pytest -n 3 $(SPREAD)
+
+quick: .venv/.installed-dev
+	$(BIN)/pytest -n 2 $(SPREAD) -m "not processes"
+
+marathon: check-system .venv/.installed-dev
+	WHOLE_MARATHONS=1 $(ON_BOTH) $(BIN)/pytest -n 2 $(SPREAD) -m marathon
+
+# Writes docs/coverage.md, also where a test failed.
 coverage: check-system .venv/.installed-dev
 	@set -e; data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; export COVERAGE_FILE="$$data/run"; failed=0; \
-	for database in sqlite postgresql; do \
-	  TEST_DATABASE=$$database $(BIN)/coverage run -m pytest -n 3 --dist loadscope --no-loadscope-reorder --timeout 600 \
-	  || failed=$$?; \
-	done; \
+	$(ON_BOTH) $(BIN)/coverage run -m pytest -n 3 $(SPREAD) || failed=$$?; \
 	$(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report --show-missing --skip-covered; \
 	$(BIN)/coverage json --quiet -o "$$data/report.json"; \

@@ -19,7 +19,11 @@ from assets.models import Asset, SharedChunk
 from iotsupport.mirror import MirrorStorage, StagedFile
 from iotsupport.tests.api_client import counted, make_user, nothing_changed, session_client
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = [
+    pytest.mark.both_databases,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("directories"),
+]
 
 LIST = "/admin/assets/asset/"
 ADD = f"{LIST}add/"

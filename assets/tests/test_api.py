@@ -30,7 +30,7 @@ from iotsupport.tests.api_client import (
     token_client,
 )
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 BYTES = bytes(range(256)) * 5
 

@@ -20,7 +20,7 @@ from assets.models import Asset
 from iotsupport.mirror import MirrorError
 from iotsupport.settings import BASE_DIR
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 BYTES = b"some bytes"
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -265,6 +265,7 @@ class TestCollectingGarbage:
         assert blobs.collect_garbage(is_named()) == [SHA256]
         assert kept() == []
 
+    @pytest.mark.processes
     def test_removes_what_killed_uploads_left(self, kept, directories):
         left = kill_an_upload(directories / "blobs")
         assert left in kept()

@@ -1,8 +1,10 @@
+import pytest
 from django.core.management import call_command
 
 from assets.models import Asset
 
 
+@pytest.mark.both_databases
 def test_makes_a_firmware_a_font_and_an_image(transactional_db):
     call_command("create_demo_assets")
 
@@ -12,6 +14,7 @@ def test_makes_a_firmware_a_font_and_an_image(transactional_db):
     assert Asset.objects.count() == 3
 
 
+@pytest.mark.both_databases
 def test_a_second_time_it_changes_nothing(transactional_db):
     call_command("create_demo_assets")
     before = list(Asset.objects.values())

@@ -30,7 +30,7 @@ REFUSED = {
     "\udcff.bin": "The file name holds a control character. Rename the file, then try again.",
 }
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -101,6 +101,7 @@ def script(transactional_db) -> Client:
     return token_client(make_administrator())
 
 
+@pytest.mark.both_databases
 @settings(PATIENT_WITH_FIXTURES, max_examples=60)
 @given(NAMES)
 def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
@@ -124,6 +125,7 @@ def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
     assert mirror_storage("assets").names() == []
 
 
+@pytest.mark.both_databases
 @settings(PATIENT_WITH_FIXTURES, max_examples=60)
 @given(NAMES)
 def test_an_uploaded_name_comes_back_as_it_is_answered_or_is_refused(script, filename):

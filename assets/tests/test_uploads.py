@@ -33,7 +33,7 @@ from iotsupport.tests.disk import Disk, may_mount
 
 MEGABYTE = 1024 * 1024
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture(autouse=True)
@@ -238,6 +238,7 @@ class TestTheHandler:
 
 
 @pytest.mark.skipif(not may_mount(), reason="Only root may mount a small disk, where mounting is allowed.")
+@pytest.mark.processes
 class TestDiskTrouble:
     OLD = b"old" * 1000
 

@@ -18,7 +18,11 @@ from devices.models import DeviceConfig
 from iotsupport.mirror import MirrorError, MirrorStorage, StagedFile
 from iotsupport.tests.api_client import counted, make_user, metric, nothing_changed, session_client
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = [
+    pytest.mark.both_databases,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("directories"),
+]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 LIST = "/admin/devices/deviceconfig/"

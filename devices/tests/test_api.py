@@ -28,7 +28,7 @@ from iotsupport.tests.api_client import (
     token_client,
 )
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 CONTENT = '{"deviceName": "Lamp", "deviceEntityId": "light.lamp", "enableOTA": true}'

@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from devices.models import DeviceConfig
 from iotsupport.mirror import settle
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 FEW, MANY = 3, 450
 LIST = "/admin/devices/deviceconfig/"

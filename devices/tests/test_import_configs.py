@@ -41,7 +41,7 @@ REFUSED = {
     "aa-bb-cc-dd-ee-08.txt": (b"{}", "It is not called <MAC address>.json"),
 }
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -12,6 +12,11 @@ from typing import Any, Protocol, Self
 from iotsupport.tests import postgresql
 from iotsupport.tests.mosquitto import LIMIT
 
+DATABASES = ["sqlite", "postgresql"]
+
+# Which of them the tests run on.
+DATABASE = os.environ.get("TEST_DATABASE") or "sqlite"
+
 # Set by the root conftest.py for all processes of a run on PostgreSQL: where its server is, with the role's password.
 SERVER_VARIABLE = "TEST_POSTGRESQL_URL"
 

@@ -16,7 +16,7 @@ def shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     order = random.Random(seed)  # noqa: S311 - to be repeatable; and the tests' own ``random`` is left alone
     groups: dict[Hashable, list[pytest.Item]] = {}
     for item in items:
-        groups.setdefault(item.path if _shares_with_its_module(item) else item, []).append(item)
+        groups.setdefault(item.path if shares_with_its_module(item) else item, []).append(item)
     together = list(groups.values())
     order.shuffle(together)
     for group in together:
@@ -24,7 +24,8 @@ def shuffled(items: list[pytest.Item], seed: str) -> list[pytest.Item]:
     return [item for group in together for item in group]
 
 
-def _shares_with_its_module(item: pytest.Item) -> bool:
+def shares_with_its_module(item: pytest.Item) -> bool:
+    """Whether it uses what is made once for its module."""
     # pytest has no public way to ask for a fixture's scope.
     info = getattr(item, "_fixtureinfo", None)
     fixtures = info.name2fixturedefs.values() if info is not None else []

@@ -11,7 +11,7 @@ from django.test import Client
 from iotsupport.models import ApiToken
 from iotsupport.tests.api_client import make_user, session_client
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 TOKENS = "/admin/iotsupport/apitoken/"
 ADD_TOKEN = f"{TOKENS}add/"

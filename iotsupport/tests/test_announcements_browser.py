@@ -160,6 +160,7 @@ def test_chosen_configurations_and_assets_are_announced_again(
         assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
 
 
+@pytest.mark.both_databases
 def test_chosen_announcements_are_made_again(visitor: Visitor, server: Server, broker: Mosquitto) -> None:
     with server.client() as script, Subscriber(broker.port) as subscriber:
         script.upload("firmware.bin", b"x")

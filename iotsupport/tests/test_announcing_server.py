@@ -81,6 +81,7 @@ def wait_for_goodbye(broker: Mosquitto, pid: int) -> None:
     broker.wait_for_log(f"Client iotsupport-.*-{pid}-.* disconnected\\.")
 
 
+@pytest.mark.both_databases
 def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server: Server, fleet: Fleet) -> None:
     def save_100_times(mac_address: str) -> list[Download]:
         downloads = []
@@ -100,6 +101,7 @@ def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server:
         assert len(downloads) - 100 < 10
 
 
+@pytest.mark.both_databases
 def test_saves_without_a_pause_are_announced_until_the_last_and_no_announcement_finds_what_was_replaced(
     server: Server, fleet: Fleet
 ) -> None:
@@ -167,6 +169,7 @@ def test_the_broker_hears_goodbye_from_a_worker_that_has_served_enough_and_its_s
     wait_for_goodbye(broker, worker)
 
 
+@pytest.mark.both_databases
 def test_an_existing_installation_is_taken_over_while_the_server_runs(
     server: Server, broker: Mosquitto, tmp_path: Path
 ) -> None:

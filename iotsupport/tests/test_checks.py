@@ -85,6 +85,7 @@ def test_names_the_variable_and_says_what_to_do(
     assert_is_named(code, report, variable, id, sentence)
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize(("variable", "value", "id", "sentence"), BROKEN_WITH_A_SECRET)
 def test_a_process_of_its_own_says_the_same_and_keeps_the_secret(
     tmp_path: Path, variable: str, value: str, id: str, sentence: str
@@ -94,6 +95,7 @@ def test_a_process_of_its_own_says_the_same_and_keeps_the_secret(
     assert_is_named(done.returncode, done.stdout + done.stderr, variable, id, sentence)
 
 
+@pytest.mark.processes
 def test_finds_nothing_in_an_empty_environment(tmp_path: Path) -> None:
     done = manage({"DATA_DIR": str(tmp_path)}, "check")
 
@@ -138,6 +140,7 @@ def test_reads_a_dotenv_file_and_lets_the_environment_win(tmp_path: Path, monkey
     monkeypatch.delenv("CONFIG_MAX_BYTES")
 
 
+@pytest.mark.processes
 def test_eight_first_starts_at_once_agree_on_one_secret_key(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from iotsupport import settings; print(settings.SECRET_KEY)"]
     environ = clean_environ({"DATA_DIR": str(tmp_path)})

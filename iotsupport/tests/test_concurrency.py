@@ -58,6 +58,7 @@ def is_whole_config(response: requests.Response) -> bool:
     return bool(sha256(content["padding"].encode()) == content["sha256"])
 
 
+@pytest.mark.both_databases
 def test_8_clients_save_one_configuration_100_times_each(server: Server) -> None:
     last_commit = "SELECT content FROM devices_historicaldeviceconfig ORDER BY history_id DESC LIMIT 1"
 
@@ -86,6 +87,7 @@ def test_8_clients_save_one_configuration_100_times_each(server: Server) -> None
     assert all(future.result() > 0 for future in reads)
 
 
+@pytest.mark.both_databases
 def test_8_clients_upload_one_asset_of_3_mb_5_times_each(server: Server) -> None:
     def firmware(client_number: int, number: int) -> bytes:
         return hashlib.shake_256(b"%d %d" % (client_number, number)).digest(3_000_000 + number)
@@ -109,6 +111,7 @@ def test_8_clients_upload_one_asset_of_3_mb_5_times_each(server: Server) -> None
     assert server.files("blobs").keys() == sent
 
 
+@pytest.mark.both_databases
 def test_4_workers_never_find_the_database_locked(make_server: Callable[..., Server]) -> None:
     server = make_server(WEB_CONCURRENCY="4").start()
 

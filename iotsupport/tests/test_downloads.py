@@ -486,6 +486,7 @@ def server(request: pytest.FixtureRequest, mirror: MirrorStorage, tmp_path: Path
     process.wait(LIMIT)
 
 
+@pytest.mark.processes
 class TestOverASocket:
     def test_a_file_comes_whole_or_in_part_with_its_exact_length(self, server):
         content = os.urandom(1_000_003)

@@ -136,6 +136,7 @@ class TestMethods:
         assert (response.status_code, content) == (200, b"")
 
 
+@pytest.mark.both_databases
 class TestExceptions:
     @pytest.mark.parametrize(
         ("error", "status", "code"),

@@ -121,8 +121,6 @@ HEADERS: list[dict[str, str]] = [
     {"HTTP_RANGE": "bytes=1-2", "HTTP_IF_RANGE": '"x"'},
 ]
 
-pytestmark = pytest.mark.sqlite("Downloads ask no database.")
-
 
 class Answered(NamedTuple):
     status: str

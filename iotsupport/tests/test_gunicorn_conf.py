@@ -63,6 +63,7 @@ def kill_a_worker(server: Server) -> int:
     return pid
 
 
+@pytest.mark.processes
 def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
     code = (
         "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
@@ -164,6 +165,7 @@ def test_without_a_directory_for_metrics_it_says_so_and_serves(make_server):
     assert requests.get(f"{server.url}/metrics", timeout=LIMIT).status_code == 200
 
 
+@pytest.mark.both_databases
 def test_files_equal_the_database_before_the_first_request_is_answered(make_server):
     server = make_server().start()
     with server.client() as client:

@@ -28,7 +28,7 @@ from iotsupport.tests.server import files
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 class Refusal(Exception):
@@ -254,6 +254,7 @@ def test_a_delete_that_gets_to_the_file_after_the_next_save(configs: Path, late:
     assert files(configs) == {f"{MAC}.json": b'{"version": 2}'}
 
 
+@pytest.mark.processes
 def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     configs: Path, late: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -364,6 +365,7 @@ def other_process(configs: Path) -> Iterator[subprocess.Popen[str]]:
         process.kill()
 
 
+@pytest.mark.processes
 def test_leaves_alone_what_another_process_is_writing(
     storage: MirrorStorage, configs: Path, other_process: subprocess.Popen[str]
 ) -> None:
@@ -371,6 +373,7 @@ def test_leaves_alone_what_another_process_is_writing(
     assert len(files(configs)) == 1
 
 
+@pytest.mark.processes
 def test_removes_what_a_killed_process_left(
     storage: MirrorStorage, configs: Path, other_process: subprocess.Popen[str]
 ) -> None:

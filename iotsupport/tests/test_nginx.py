@@ -60,8 +60,6 @@ BROWSERS = {
     "x-frame-options",
 }
 
-pytestmark = pytest.mark.sqlite("Downloads ask no database.")
-
 
 class Got(NamedTuple):
     status: int

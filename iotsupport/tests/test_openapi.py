@@ -112,6 +112,7 @@ def schema() -> Any:
     return schemathesis.openapi.from_wsgi("/api/openapi.json", reading_to_the_end)
 
 
+@pytest.mark.both_databases
 @pytest.mark.timeout(300)
 def test_the_api_does_what_its_documents_say(schema):
     """Schemathesis makes requests from the document, right and wrong ones, and looks at the answers."""

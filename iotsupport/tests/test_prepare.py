@@ -15,6 +15,7 @@ def create_first_admin() -> str:
     return output.getvalue()
 
 
+@pytest.mark.both_databases
 def test_the_printed_password_lets_the_first_administrator_in(db):
     output = create_first_admin()
 
@@ -24,6 +25,7 @@ def test_the_printed_password_lets_the_first_administrator_in(db):
     assert admin.is_superuser
 
 
+@pytest.mark.both_databases
 def test_a_password_that_was_set_is_taken_and_not_printed(db, settings):
     settings.DJANGO_SUPERUSER_USERNAME = "ada"
     settings.DJANGO_SUPERUSER_PASSWORD = "pigeons-and-mirrors"
@@ -34,6 +36,7 @@ def test_a_password_that_was_set_is_taken_and_not_printed(db, settings):
     assert "pigeons" not in output
 
 
+@pytest.mark.both_databases
 def test_there_is_one_first_administrator(db):
     User.objects.create_superuser("ada")
 
@@ -41,6 +44,7 @@ def test_there_is_one_first_administrator(db):
     assert User.objects.count() == 1
 
 
+@pytest.mark.both_databases
 def test_a_name_that_somebody_else_has_is_refused_with_what_to_do(db):
     User.objects.create_user("admin")
 

@@ -31,6 +31,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
+@pytest.mark.processes
 def test_a_new_database_is_its_user_s_alone(tmp_path: Path):
     # Looked at while it is open: the last one to close it removes what SQLite puts beside it.
     write = (
@@ -44,6 +45,7 @@ def test_a_new_database_is_its_user_s_alone(tmp_path: Path):
     assert seen == str([("db.sqlite3", "600"), ("db.sqlite3-shm", "600"), ("db.sqlite3-wal", "600")])
 
 
+@pytest.mark.processes
 def test_another_connection_drops_no_lock(tmp_path: Path):
     path = str(tmp_path / "db.sqlite3")
     with closing(sqlite3.connect(path, factory=PrivateConnection, isolation_level=None)) as first:
@@ -56,6 +58,7 @@ def test_another_connection_drops_no_lock(tmp_path: Path):
     assert "database is locked" in done.stderr
 
 
+@pytest.mark.processes
 def test_a_command_that_asks_nothing_of_the_database_makes_none(tmp_path: Path):
     manage({"DATA_DIR": str(tmp_path)}, "help")
 

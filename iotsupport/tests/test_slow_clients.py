@@ -25,8 +25,6 @@ ASSET = os.urandom(3_000_000)
 CONFIG = b'{"deviceName": "lamp"}'
 MAC = "aa-bb-cc-dd-ee-ff"
 
-pytestmark = pytest.mark.sqlite("Downloads ask no database.")
-
 
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:

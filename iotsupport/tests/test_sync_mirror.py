@@ -21,7 +21,7 @@ from iotsupport.tests.server import manage
 MAC = "aa-bb-cc-dd-ee-ff"
 CONTENT = '{"version": 1}'
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture
@@ -278,6 +278,7 @@ def test_fixtures_are_mirrored(configs: Path, tmp_path: Path) -> None:
     assert (configs / f"{MAC}.json").read_text() == CONTENT
 
 
+@pytest.mark.processes
 def test_a_database_that_is_not_migrated_is_said_in_a_sentence(
     new_database: Callable[[Path], Database], tmp_path: Path
 ) -> None:

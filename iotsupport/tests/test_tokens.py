@@ -20,7 +20,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.api_client import make_administrator, make_token, refusal
 from iotsupport.tests.server import manage
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from notifications.publisher import publisher
 from notifications.templatetags import notifications as trouble
 from notifications.tests.conftest import eventually, stop_publisher
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 LIST = "/admin/notifications/debt/"
 CONFIGS = "/admin/devices/deviceconfig/"

@@ -27,10 +27,12 @@ def alerts() -> list[str]:
     return re.findall(r"- alert: (\w+)", RULES.read_text())
 
 
+@pytest.mark.processes
 def test_promtool_takes_the_rules():
     assert f"SUCCESS: {len(alerts())} rules found" in promtool("check", "rules", RULES)
 
 
+@pytest.mark.processes
 def test_the_alerts_fire_when_they_should_and_not_otherwise():
     assert "SUCCESS" in promtool("test", "rules", TESTS)
 

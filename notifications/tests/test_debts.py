@@ -14,7 +14,7 @@ from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
 from notifications.models import LEASE, LONGEST_PAUSE, Debt, pause
 from notifications.tests.conftest import save_config, upload_asset
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 LAMP = (CONFIGS_TOPIC, "lamp.json")
 

@@ -13,7 +13,7 @@ from iotsupport.tests.fixtures import *  # noqa: F403
 from notifications.announcements import ASSETS_TOPIC
 from notifications.models import Debt
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 
 def test_nothing_is_owed(client: Client):

@@ -32,7 +32,7 @@ from notifications.publisher import publisher
 from notifications.tests.conftest import debt_of, eventually, save_config, upload_asset, wait_until_paid
 from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
-pytestmark = pytest.mark.usefixtures("transactional_db")
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 

@@ -20,7 +20,7 @@ from notifications import metrics
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 
 def scrape(client: Client) -> dict[str, float]:

@@ -122,6 +122,7 @@ def client_ids_after_goodbyes(broker, count):
     return client_ids
 
 
+@pytest.mark.both_databases
 def test_commands_deliver_before_they_end_each_as_a_client_of_its_own(make_broker, shell):
     broker = make_broker()
     with Subscriber(broker.port) as subscriber:
@@ -134,6 +135,7 @@ def test_commands_deliver_before_they_end_each_as_a_client_of_its_own(make_broke
     assert len(set(client_ids)) == len(client_ids)
 
 
+@pytest.mark.both_databases
 def test_an_import_delivers_before_it_ends(scripted_broker, shell, owed, fleet):
     code = NO_HURRY + IMPORT.format(directory=fleet(100))
     shell(code, MQTT_URL=scripted_broker.url, MQTT_PUBLISH_RATE="10000")
@@ -156,6 +158,7 @@ def test_an_import_tries_for_a_bounded_time_and_leaves_the_rest_owed(scripted_br
     assert len(set(scripted_broker.heard)) == 100
 
 
+@pytest.mark.both_databases
 def test_a_forked_process_gets_its_own_connection(make_broker, shell):
     code = """
 import os
