@@ -165,7 +165,10 @@ def test_an_asset_is_called_an_asset(signed_in: Client):
 )
 def test_says_when_it_is_tried_next(signed_in: Client, away: None, values: dict[str, Any], text: str):
     now = timezone.now()
-    debt(**{name: now + value if isinstance(value, timedelta) else value for name, value in values.items()})
+    fields: dict[str, Any] = {
+        name: now + value if isinstance(value, timedelta) else value for name, value in values.items()
+    }
+    debt(**fields)
 
     assert text in cells(signed_in, state="all").partition("field-next_try")[2].partition("</td>")[0] + "<"
 
