@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import tempfile
 
 import django
@@ -17,6 +18,7 @@ from iotsupport.tests.databases import DATABASE, SERVER_VARIABLE
 from iotsupport.tests.postgresql import PostgreSQL
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
+atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 # Empty, so that .env does not set them either.
 os.environ |= dict.fromkeys(["ASSETS_DIR", "DATABASE_URL", "ESP32_CONFIGS_DIR", "MQTT_URL"], "")
 os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
