@@ -19,7 +19,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
 HEAD = """# Coverage
 
 Written by `make coverage`: how much of the product the tests run, on SQLite and PostgreSQL together, in their own
-processes and in those that they start. Counted are lines and branches. What was killed could not say what it had run.
+processes and in those that they start. Counted are lines and branches. A process that is killed, or becomes another
+program, cannot say what it ran.
 """
 
 
