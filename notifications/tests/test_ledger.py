@@ -39,9 +39,8 @@ sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """Look around more often, say more often what is held, and pause for less."""
+    """Look around more often, and pause for less."""
     monkeypatch.setattr(ledger_module, "REGULAR_SECONDS", 0.1)
-    monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=0.1))
 
 
@@ -244,6 +243,7 @@ def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
     """Neither one that is refused, nor one that is never acknowledged, nor one that ends the connection."""
     monkeypatch.setattr(messenger_module, "ACKNOWLEDGE_TIMEOUT", 2.0)
     monkeypatch.setattr(messenger_module, "ISOLATION_SECONDS", 0.1)
+    monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.05)
     monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=1))
     monkeypatch.setattr(models, "LONGEST_PAUSE", timedelta(seconds=1))
     broker.refused[name(1)], bad = QUOTA_EXCEEDED, {name(1), name(2), name(3)}
@@ -365,32 +365,37 @@ def test_leaves_alone_what_a_living_process_claimed_and_takes_over_what_a_dead_o
     wait_until_paid()
 
 
-def test_keeps_its_claim_on_what_it_holds(broker):
-    broker.hold()
+def test_keeps_its_claim_on_what_it_holds(scripted_broker, start, monkeypatch):
+    monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.1)
+    monkeypatch.setattr(models, "LEASE", timedelta(seconds=10 * LIMIT))  # it does not lapse meanwhile
+    start(scripted_broker.url)
+    scripted_broker.hold()
     config = save_config(1)
-    broker.wait_for_heard(name(1))
+    scripted_broker.wait_for_heard(name(1))
     first = debt_of(config).claimed_until
     eventually(lambda: debt_of(config).claimed_until > first)
 
     assert Debt.objects.claim("another", TOPICS, 10) == []
-    assert broker.heard == [name(1)]
-    broker.release()
+    assert scripted_broker.heard == [name(1)]
+    scripted_broker.release()
     wait_until_paid()
 
 
-def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(broker):
-    broker.hold()
+def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_broker, start, monkeypatch):
+    monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 10 * LIMIT)
+    start(scripted_broker.url)
+    scripted_broker.hold()
     save_config(1)
-    broker.wait_for_heard(name(1))
+    scripted_broker.wait_for_heard(name(1))
     note(1, claimed_until=timezone.now())
     eventually(lambda: Debt.objects.filter(claimed_until__gt=timezone.now()).exists())
     with bulk_change():  # handed out by the ledger, so after the first if that were handed out again
         save_config(2)
-    broker.wait_for_heard(name(2))
-    broker.release()
+    scripted_broker.wait_for_heard(name(2))
+    scripted_broker.release()
     wait_until_paid()
 
-    assert broker.heard == [name(1), name(2)]
+    assert scripted_broker.heard == [name(1), name(2)]
 
 
 def test_releases_its_claims_when_it_stops(broker, monkeypatch):

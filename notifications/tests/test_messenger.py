@@ -3,18 +3,20 @@
 import os
 import socket
 import threading
-from unittest import mock
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
-from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags, MQTTMessageInfo
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from iotsupport.tests.api_client import metric
 from iotsupport.tests.mosquitto import LIMIT, free_port
 from notifications import messenger as messenger_module
-from notifications import metrics
+from notifications import models
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.broker import Broker
 from notifications.messenger import LOST, Messenger, packet_bytes
@@ -37,6 +39,12 @@ A, B, C = config("a"), config("b"), config("c")
 def constants(monkeypatch):
     """Change a constant of the messenger."""
     return lambda **values: [monkeypatch.setattr(messenger_module, name, value) for name, value in values.items()]
+
+
+@pytest.fixture
+def suspended_for_long(monkeypatch):
+    """A topic that is suspended stays so until the test is over."""
+    monkeypatch.setattr(models, "SHORTEST_PAUSE", models.LONGEST_PAUSE)
 
 
 @pytest.fixture
@@ -162,6 +170,7 @@ def test_one_file_that_is_refused_often_does_not_suspend_its_topic(messenger, sc
     assert messenger.suspensions == {}
 
 
+@pytest.mark.usefixtures("suspended_for_long")
 def test_a_topic_that_is_refused_is_suspended_and_the_other_goes_out(messenger, scripted_broker, log):
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     scripted_broker.hold()
@@ -179,6 +188,7 @@ def test_a_topic_that_is_refused_is_suspended_and_the_other_goes_out(messenger, 
     assert len(log.warnings) == 1
 
 
+@pytest.mark.usefixtures("suspended_for_long")
 def test_what_waits_on_a_topic_is_given_back_when_it_is_suspended(messenger, scripted_broker):
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     send(messenger, *[asset(f"{number}.bin", is_bulk=True) for number in range(50)])
@@ -208,7 +218,10 @@ def send_when_tried_again(messenger):
     send(messenger, *[asset(f"again-{number}.bin") for number in range(3)])
 
 
-def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(suspended_messenger, scripted_broker):
+def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(
+    suspended_messenger, scripted_broker, constants
+):
+    constants(LONGEST_SUSPENSION=LIMIT)  # the next time
     send_when_tried_again(suspended_messenger)
 
     assert outcomes(suspended_messenger, 3) == [
@@ -357,7 +370,8 @@ def test_announces_again_what_is_handed_over_again_after_its_outcome(messenger, 
     assert scripted_broker.heard == ["a", "a"]
 
 
-def test_tells_that_there_is_room_when_it_is_connected_and_when_little_waits(busy_broker, make_messenger):
+def test_tells_that_there_is_room_when_it_is_connected_and_when_little_waits(busy_broker, make_messenger, constants):
+    constants(RENEW_SECONDS=LIMIT)  # it tells nothing else meanwhile
     messenger = make_messenger(busy_broker.url, rate=100)  # 25 may wait
     first = messenger.outcomes.get(timeout=LIMIT)
     send(messenger, *[config(str(number)) for number in range(20)])
@@ -419,12 +433,15 @@ def test_an_acknowledgement_of_an_earlier_connection_is_none(messenger, scripted
 
 
 def test_connects_anew_when_the_broker_does_not_acknowledge(make_messenger, scripted_broker, constants, log):
-    constants(ACKNOWLEDGE_TIMEOUT=0.3, RENEW_SECONDS=0.05)
+    constants(RENEW_SECONDS=0.05)
     messenger = make_messenger(scripted_broker.url)
     scripted_broker.ignored.add("a")
     send(messenger, A, B)
+    acknowledged = outcomes(messenger, 1)
+    constants(ACKNOWLEDGE_TIMEOUT=0.1)  # not before: the other might be late as well
 
-    assert outcomes(messenger, 2) == [("b", "acknowledged", ""), ("a", "lost", LOST)]
+    assert acknowledged == [("b", "acknowledged", "")]
+    assert outcomes(messenger, 1) == [("a", "lost", LOST)]
     scripted_broker.wait_for(lambda: scripted_broker.connections == 2 and scripted_broker.goodbyes == 1)
     assert log.warnings == [f"WARNING The broker {scripted_broker.url} does not acknowledge"]
 
@@ -442,7 +459,8 @@ def test_what_is_never_acknowledged_holds_up_nobody_for_long(messenger, scripted
     assert scripted_broker.connections == 1
 
 
-def test_what_failed_often_flies_alone(messenger, scripted_broker):
+def test_what_failed_often_flies_alone(messenger, scripted_broker, constants):
+    constants(ISOLATION_SECONDS=LIMIT)
     scripted_broker.fatal.add("poison")
     scripted_broker.hold()
     send(messenger, A)
@@ -463,7 +481,7 @@ def test_what_failed_flies_with_fewer_others_each_time(messenger, scripted_broke
     for number in range(99):
         send(messenger, config(str(number)))
     scripted_broker.wait_for(lambda: len(scripted_broker.heard) >= company)
-    eventually(lambda: messenger.room < 100 or company == 100)
+    eventually(lambda: messenger.room == company)  # of a hundred, for as many others wait
 
     assert len(scripted_broker.heard) == company
     scripted_broker.release()
@@ -506,30 +524,39 @@ def test_a_broker_that_says_nothing_is_left(make_messenger, constants, log):
     assert log.warnings[0] == f"WARNING The broker {url} does not answer"
 
 
+def paho_threads():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("paho")]
+
+
 @pytest.mark.parametrize("trouble", ["refused", "dropped", "no broker"])
 def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger, constants, trouble):
     def open_files():
         return len(os.listdir("/proc/self/fd"))
 
-    def flying():
-        return len([thread for thread in threading.enumerate() if thread.name.startswith("paho")])
+    def attempt(*arguments, **options):
+        attempts.append(None)
+        return Client(*arguments, **options)
 
     constants(RECONNECT_DELAYS=(0.0, 0.001))
     with ScriptedBroker() as broker:
         if trouble == "refused":
             broker.connack = NOT_AUTHORIZED
         url = broker.url if trouble != "no broker" else f"mqtt://127.0.0.1:{free_port()}"
-        attempts = mock.Mock(side_effect=messenger_module.Client)
-        constants(Client=attempts)
-        before = open_files(), flying()
+        attempts: list[None] = []
+        constants(Client=attempt)
+        eventually(lambda: not paho_threads())
+        before = open_files()
         messenger = make_messenger(url, until_connected=False)
-        while attempts.call_count < 200:
-            if trouble == "dropped" and messenger.is_connected:
+        while len(attempts) < 200:
+            tries = len(attempts)
+            if trouble == "dropped":
+                eventually(lambda: messenger.is_connected)
                 broker.drop()
+            eventually(lambda tries=tries: len(attempts) > tries)
         messenger.close()
 
         # The last one may be remembered still.
-        eventually(lambda: open_files() <= before[0] + 2 and flying() == before[1], lambda: (open_files(), flying()))
+        eventually(lambda: open_files() <= before + 2 and not paho_threads(), lambda: (open_files(), paho_threads()))
 
 
 # --- The end -----------------------------------------------------------------------------------------------------
@@ -562,121 +589,147 @@ def test_closes_although_nobody_answers(make_messenger):
 
 
 @pytest.fixture
-def client(constants):
-    client = mock.create_autospec(Client, instance=True)
-    client.publish.side_effect = map(info, range(1, 1000))
-    client.disconnect.return_value = MQTTErrorCode.MQTT_ERR_NO_CONN
-    client.loop_start.side_effect = lambda: connect(client)
-    constants(Client=lambda *args, **options: client, RECONNECT_DELAYS=(0.01, 0.02))
-    return client
+def clients(constants):
+    """Those that the messenger makes, one for each connection. Ask for it before a messenger."""
+    made: list[Client] = []
 
+    def make(*arguments, **options):
+        made.append(Client(*arguments, **options))
+        return made[-1]
 
-@pytest.fixture
-def mocked(client, make_messenger):
-    return make_messenger("mqtt://broker")
-
-
-def info(mid, rc=MQTTErrorCode.MQTT_ERR_SUCCESS):
-    info = MQTTMessageInfo(mid)
-    info.rc = rc
-    return info
-
-
-def connect(client):
-    client.on_connect(client, None, ConnectFlags(session_present=False), ReasonCode(PacketTypes.CONNACK), None)
-
-
-def disconnect(client):
-    reason_code = ReasonCode(PacketTypes.DISCONNECT, "Unspecified error")
-    client.on_disconnect(client, None, DisconnectFlags(is_disconnect_packet_from_server=False), reason_code, None)
+    constants(Client=make, RECONNECT_DELAYS=(0.01, 0.02))
+    return made
 
 
 def acknowledge(client, mid, reason="Success"):
+    """As paho does when it has read that."""
     client.on_publish(client, None, mid, ReasonCode(PacketTypes.PUBACK, reason), Properties(PacketTypes.PUBACK))
 
 
-def test_bounds_what_paho_remembers_and_how_long_it_waits(mocked, client):
-    client.max_queued_messages_set.assert_called_once_with(2 * messenger_module.MAX_IN_FLIGHT)
-    client.max_inflight_messages_set.assert_called_once_with(messenger_module.MAX_IN_FLIGHT)
-    client.connect.assert_called_once_with("broker", 1883, messenger_module.KEEPALIVE)
+def is_free(lock):
+    """Whether another thread can have it."""
+
+    def take():
+        return lock.acquire(timeout=LIMIT / 4) and not lock.release()
+
+    with ThreadPoolExecutor(1) as other:
+        return other.submit(take).result()
+
+
+# Whatever looks at more of it, fails.
+BROKEN = SimpleNamespace(revision=1)
+
+
+def test_bounds_what_paho_remembers_and_how_long_it_waits(clients, messenger):
+    [client] = clients
+
+    assert client.max_queued_messages == 2 * messenger_module.MAX_IN_FLIGHT
+    assert client.max_inflight_messages == messenger_module.MAX_IN_FLIGHT
+    assert client.keepalive == messenger_module.KEEPALIVE
     assert client.connect_timeout == messenger_module.CONNECT_TIMEOUT
 
 
-def test_sends_the_others_when_paho_cannot_send_one(mocked, client, attempts, log):
-    client.publish.side_effect = [ValueError("no"), info(1)]
-    send(mocked, A, B)
-    eventually(lambda: client.publish.call_count == 2)
-    acknowledge(client, 1)
+def test_sends_the_others_when_paho_cannot_send_one(messenger, attempts, log):
+    failed = {"topic": "no/#", "status": "failure"}
+    before = metric("mqtt_publish_total", **failed)
+    send(messenger, Announcement("no/#", "a", 1), B)
 
-    assert outcomes(mocked, 2) == [
-        ("a", "refused", "It could not be sent: ValueError('no')"),
+    assert outcomes(messenger, 2) == [
+        ("a", "refused", "It could not be sent: ValueError('Publish topic cannot contain wildcards.')"),
         ("b", "acknowledged", ""),
     ]
-    assert attempts() == (1, 1, 2)
-    assert log.warnings == [f"ERROR Could not announce a on {CONFIGS_TOPIC}"]
-
-
-def test_reports_what_paho_has_no_room_for(mocked, client):
-    client.publish.side_effect = [info(1, MQTTErrorCode.MQTT_ERR_QUEUE_SIZE)]
-    send(mocked, A)
-
-    assert outcomes(mocked, 1) == [("a", "refused", "Too many messages wait for the broker.")]
-
-
-def test_reports_as_lost_what_paho_took_when_the_connection_was_gone(mocked, client):
-    client.publish.side_effect = [info(1, MQTTErrorCode.MQTT_ERR_NO_CONN)]
-    send(mocked, A)
-    eventually(lambda: client.publish.called)
-    disconnect(client)
-
-    assert outcomes(mocked, 1) == [("a", "lost", LOST)]
-
-
-def test_heeds_no_acknowledgement_that_it_does_not_wait_for(mocked, client, attempts):
-    acknowledge(client, 77)
-    send(mocked, A)
-    eventually(lambda: client.publish.called)
-    acknowledge(client, 1)
-    acknowledge(client, 1)
-
-    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
     assert attempts() == (1, 0, 1)
+    assert metric("mqtt_publish_total", **failed) == before + 1
+    assert log.warnings == ["ERROR Could not announce a on no/#"]
 
 
-def test_goes_on_after_whatever_error_in_its_thread(mocked, client, log, monkeypatch):
-    """Without the thread, nothing would be announced until the next start."""
-    broken = mock.Mock(side_effect=RuntimeError("broken"))
-    with monkeypatch.context() as patched:
-        patched.setattr(metrics, "count_acknowledgement", broken)
-        send(mocked, A, B)
-        eventually(lambda: client.publish.call_count == 2)
-        acknowledge(client, 1)
-        # What the error left without an outcome is held no longer.
-        assert outcomes(mocked, 1) == [("b", "lost", LOST)]
-        eventually(lambda: mocked.is_idle)
-    log.wait_for("ERROR Announcing was interrupted; it goes on")
+def test_reports_what_paho_has_no_room_for(make_messenger, scripted_broker, attempts, constants):
+    constants(MAX_QUEUED=1)
+    messenger = make_messenger(scripted_broker.url)
+    scripted_broker.hold()
+    send(messenger, A, B)
 
-    eventually(lambda: mocked.is_connected)
-    send(mocked, A)
-    eventually(lambda: client.publish.call_count == 3)
-    acknowledge(client, 3)
-    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
+    assert outcomes(messenger, 1) == [("b", "refused", "Too many messages wait for the broker.")]
+    scripted_broker.release()
+    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+    assert attempts() == (1, 1, 2)
 
 
-def test_goes_on_after_an_error_while_it_hangs_up(mocked, client, log):
-    client.disconnect.side_effect = [RuntimeError("broken"), MQTTErrorCode.MQTT_ERR_NO_CONN]
-    disconnect(client)
-    log.wait_for("ERROR Announcing was interrupted; it goes on")
+def test_reports_as_lost_what_paho_took_when_the_connection_was_gone(clients, messenger, scripted_broker, attempts):
+    class Late(Announcement):
+        @property
+        def payload(self):
+            scripted_broker.drop()
+            eventually(lambda: not clients[0].is_connected())
+            return super().payload
 
-    eventually(lambda: client.connect.call_count == 2 and mocked.is_connected)
-    client.disconnect.side_effect = None
+    send(messenger, Late(CONFIGS_TOPIC, "a", 1))
+
+    assert outcomes(messenger, 1) == [("a", "lost", LOST)]
+    assert attempts() == (0, 1, 1)
 
 
-def test_goes_on_after_an_error_while_it_is_not_connected(client, make_messenger, log, monkeypatch):
-    client.connect.side_effect = OSError("away")
-    messenger = make_messenger("mqtt://broker", until_connected=False)
-    monkeypatch.setattr(metrics, "count_failure", mock.Mock(side_effect=[RuntimeError("broken"), None]))
+def test_heeds_no_acknowledgement_that_it_does_not_wait_for(clients, messenger, scripted_broker, attempts):
+    acknowledge(clients[0], 77)
     send(messenger, A)
+    first = outcomes(messenger, 1)
+    acknowledge(clients[0], 1)
+    send(messenger, B)
+
+    assert first == [("a", "acknowledged", "")]
+    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+    assert attempts() == (2, 0, 2)
+    assert scripted_broker.connections == 1
+
+
+def test_heeds_only_the_client_of_its_connection(clients, messenger, scripted_broker):
+    stranger, client = Client(CallbackAPIVersion.VERSION2), clients[0]
+    scripted_broker.hold()
+    send(messenger, A)
+    scripted_broker.wait_for_heard("a")
+    flags = ConnectFlags(session_present=False), DisconnectFlags(is_disconnect_packet_from_server=False)
+    client.on_connect(stranger, None, flags[0], ReasonCode(PacketTypes.CONNACK, "Not authorized"), None)
+    client.on_disconnect(stranger, None, flags[1], ReasonCode(PacketTypes.DISCONNECT), None)
+    refusal = ReasonCode(PacketTypes.PUBACK, "Not authorized")
+    client.on_publish(stranger, None, 1, refusal, Properties(PacketTypes.PUBACK))
+    send(messenger, B)
+    scripted_broker.wait_for_heard("b")
+    scripted_broker.release()
+
+    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert scripted_broker.connections == 1
+
+
+def test_goes_on_after_whatever_error_in_its_thread(messenger, scripted_broker, log):
+    """Without the thread, nothing would be announced until the next start."""
+    scripted_broker.hold()
+    send(messenger, A)
+    scripted_broker.wait_for_heard("a")
+    send(messenger, BROKEN)
+    lost = outcomes(messenger, 1)
+    # What the error left without an outcome is held no longer.
+    eventually(lambda: messenger.is_idle)
+    log.wait_for("ERROR Announcing was interrupted; it goes on")
+    scripted_broker.release()
+
+    eventually(lambda: messenger.is_connected)
+    send(messenger, A)
+    assert lost == [("a", "lost", LOST)]
+    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+
+
+def test_goes_on_after_an_error_while_it_hangs_up(clients, messenger, scripted_broker, log, monkeypatch):
+    monkeypatch.setattr(clients[0], "disconnect", lambda: 1 / 0)
+    scripted_broker.drop()
+    log.wait_for("ERROR Announcing was interrupted; it goes on")
+
+    scripted_broker.wait_for(lambda: scripted_broker.connections == 2)
+    eventually(lambda: messenger.is_connected)
+
+
+def test_goes_on_after_an_error_while_it_is_not_connected(make_messenger, log):
+    messenger = make_messenger(f"mqtt://127.0.0.1:{free_port()}", until_connected=False)
+    send(messenger, BROKEN)
     log.wait_for("ERROR Announcing was interrupted; it goes on")
     eventually(lambda: messenger.is_idle)
     send(messenger, A)
@@ -684,51 +737,55 @@ def test_goes_on_after_an_error_while_it_is_not_connected(client, make_messenger
     assert outcomes(messenger, 1) == [("a", "returned", "")]
 
 
-def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(client, make_messenger):
-    tries: list[int] = []
+def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(make_messenger, constants, log):
+    is_seen, is_over = threading.Event(), threading.Event()
 
-    def lose():
-        connect(client)
-        if len(tries) < 2:
-            disconnect(client)
-        tries.append(1)
+    class Stopper(Announcement):
+        """It keeps the messenger from hearing of the connection before it is lost."""
 
-    client.loop_start.side_effect = lose
-    messenger = make_messenger("mqtt://broker")
+        @property
+        def topic(self):
+            is_seen.set()
+            assert is_over.wait(LIMIT)
+            return CONFIGS_TOPIC
 
-    assert len(tries) == 3
-    assert messenger.is_connected
+    constants(CONNECT_TIMEOUT=LIMIT)
+    accepted = bytes([0x20, 3, 0, 0, 0])
+    with socket.create_server(("127.0.0.1", 0)) as broker:
+        messenger = make_messenger(f"mqtt://127.0.0.1:{broker.getsockname()[1]}", until_connected=False)
+        connection, _ = broker.accept()
+        send(messenger, Stopper(CONFIGS_TOPIC, "a", 1))
+        assert is_seen.wait(LIMIT)
+        with connection:
+            connection.recv(1024)
+            connection.sendall(accepted)
+        eventually(lambda: not paho_threads())  # so it has told both
+        is_over.set()
+        connection, _ = broker.accept()
+        with connection:
+            connection.sendall(accepted)
+
+            log.wait_for("INFO Connected to the broker")
+            eventually(lambda: messenger.is_connected)
+    assert len([line for line in log.messages if "Connected to the broker" in line]) == 1
 
 
-def test_heeds_only_the_client_of_its_connection(mocked, client):
-    stranger = mock.create_autospec(Client, instance=True)
-    client.on_disconnect(stranger, None, None, ReasonCode(PacketTypes.DISCONNECT), None)
-    client.on_connect(stranger, None, None, ReasonCode(PacketTypes.CONNACK, "Not authorized"), None)
-    client.on_publish(stranger, None, 1, ReasonCode(PacketTypes.PUBACK), None)
-    send(mocked, A)
-    eventually(lambda: client.publish.called)
-    acknowledge(client, 1)
-
-    assert outcomes(mocked, 1) == [("a", "acknowledged", "")]
-
-
-def test_paho_is_never_called_while_a_lock_of_ours_is_held(mocked, client):
+def test_paho_is_never_called_while_a_lock_of_ours_is_held(clients, messenger, scripted_broker, monkeypatch):
     """paho holds its locks while it calls back, and takes them in publish()."""
-    owned: list[bool] = []
+    were_free: list[bool] = []
 
-    def publish(*args, **options):
-        owned.append(mocked.changed._is_owned())
-        return info(len(owned))
+    def watched(call):
+        def look_first(*arguments, **options):
+            were_free.append(is_free(messenger.changed))
+            return call(*arguments, **options)
 
-    def say_goodbye():
-        owned.append(mocked.changed._is_owned())
-        return MQTTErrorCode.MQTT_ERR_NO_CONN
+        return look_first
 
-    client.publish.side_effect = publish
-    client.disconnect.side_effect = say_goodbye
-    send(mocked, A, B)
-    eventually(lambda: len(owned) == 2)
-    disconnect(client)
-    eventually(lambda: len(owned) == 3)
+    for name in ["publish", "disconnect"]:
+        monkeypatch.setattr(clients[0], name, watched(getattr(clients[0], name)))
+    send(messenger, A, B)
+    outcomes(messenger, 2)
+    scripted_broker.drop()
+    scripted_broker.wait_for(lambda: scripted_broker.connections == 2)
 
-    assert not any(owned)
+    assert were_free == [True] * 3
