@@ -84,10 +84,12 @@ class Installation(NamedTuple):
         return type(self)(data_dir, self.database.copy(data_dir), self.token)
 
 
-def manage(environ: dict[str, str], *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+def manage(
+    environ: dict[str, str], *arguments: str, check: bool = True, limit: float = LIMIT
+) -> subprocess.CompletedProcess[str]:
     """Run a management command in a process of its own; unless told otherwise, it must succeed."""
     command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
-    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=limit)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done
 
@@ -225,8 +227,10 @@ class Server(LoggedProcess):
         )
         return workers
 
-    def manage(self, *arguments: str, check: bool = True, **environ: str) -> subprocess.CompletedProcess[str]:
-        return manage({**self.environ, **environ}, *arguments, check=check)
+    def manage(
+        self, *arguments: str, check: bool = True, limit: float = LIMIT, **environ: str
+    ) -> subprocess.CompletedProcess[str]:
+        return manage({**self.environ, **environ}, *arguments, check=check, limit=limit)
 
     @contextmanager
     def client(self) -> Iterator[Client]:
