@@ -17,7 +17,7 @@ from django.db import transaction
 
 from assets import blobs
 from assets.models import Asset
-from iotsupport.mirror import MirrorError
+from iotsupport.mirror import MirrorError, try_lock
 from iotsupport.settings import BASE_DIR
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -258,6 +258,21 @@ class TestCollectingGarbage:
 
             assert kept() == before
         staged.close()
+
+    def test_asks_whether_bytes_are_named_while_no_upload_can_be_committed(self, path):
+        """Otherwise an upload that is committed between the question and the lock would lose its bytes."""
+        keep()
+        was_locked = []
+
+        def is_referenced(sha256: str) -> bool:
+            with path.open("rb") as file:
+                was_locked.append(not try_lock(file))
+            return True
+
+        blobs.collect_garbage(is_referenced)
+
+        # On PostgreSQL, what is shared is asked about before.
+        assert was_locked[-1]
 
     def test_removes_what_is_not_in_flight_any_more(self, kept):
         keep()

@@ -140,6 +140,15 @@ def test_reads_a_dotenv_file_and_lets_the_environment_win(tmp_path: Path, monkey
     monkeypatch.delenv("CONFIG_MAX_BYTES")
 
 
+@pytest.mark.parametrize(
+    ("given", "number"), [("1", 1), ("512", 512), ("0", 2), ("513", 2), ("-1", 2), ("1.5", 2), ("", 2)]
+)
+def test_a_number_within_its_limits_is_taken(monkeypatch: pytest.MonkeyPatch, given: str, number: int) -> None:
+    monkeypatch.setenv("SOME_NUMBER", given)
+
+    assert Environment().number("SOME_NUMBER", default=2, least=1, most=512) == number
+
+
 @pytest.mark.processes
 def test_eight_first_starts_at_once_agree_on_one_secret_key(tmp_path: Path) -> None:
     command = [sys.executable, "-c", "from iotsupport import settings; print(settings.SECRET_KEY)"]

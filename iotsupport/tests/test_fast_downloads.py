@@ -229,6 +229,16 @@ def test_anything_unusual_is_left_to_the_view(both, path):
         assert both.fell_through
 
 
+def test_only_what_is_small_is_answered_without_a_thread(both):
+    """While an asset is hashed, or read into memory, all other clients of the worker would wait."""
+    asked = {
+        path: both.fast.answer_quickly({"REQUEST_METHOD": "GET", "PATH_INFO": path})
+        for path in [f"/configs/{MAC}.json", "/assets/firmware.bin", "/assets/empty"]
+    }
+
+    assert [path for path, answer in asked.items() if answer is not None] == [f"/configs/{MAC}.json"]
+
+
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "OPTIONS", "get", "PATCH", "TRACE"])
 def test_other_methods_are_left_to_the_view(both, method, db):
     view, fast = both.ask("/assets/firmware.bin", method)

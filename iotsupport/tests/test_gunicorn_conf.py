@@ -136,6 +136,18 @@ def test_counts_survive_reload_and_more_and_fewer_workers(server):
     assert count_downloads(server) == first + 15
 
 
+def test_a_server_that_takes_over_from_a_running_one_keeps_its_counts(make_server):
+    """The old one's workers go on serving until it is told to end."""
+    server = make_server().start()
+    download(server, 5)
+    first_line = len(server.lines)
+
+    server.signal(signal.SIGUSR2)
+
+    server.wait_for_log("Booting worker", after=first_line, count=2)
+    assert count_downloads(server) == 5
+
+
 def test_recycled_workers_keep_the_counts(make_server):
     server = make_server().start("--max-requests", "10")
 

@@ -361,6 +361,19 @@ def test_one_that_is_cut_off_catches_up_and_announces(nodes: Nodes) -> None:
         assert nodes.heard(devices)[-1] == [b'{"while": "cut off"}'] * 2
 
 
+def test_what_is_saved_while_one_compares_is_followed(nodes: Nodes) -> None:
+    """It listens first: nobody tells it again of what it did not hear."""
+    nodes.save_and_wait(b'{"version": "old"}')
+    with held(nodes.b.directory("configs")) as waiting:
+        nodes.cut_off()
+        nodes.save(b'{"while": "cut off"}')
+        poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+
+        nodes.save(b'{"while": "it compares"}', mac_address="00-00-00-00-03-00")
+
+    nodes.wait_for("/configs/00-00-00-00-03-00.json", b'{"while": "it compares"}')
+
+
 def test_while_postgresql_is_away_both_go_on_and_follow_when_it_is_back(nodes: Nodes) -> None:
     nodes.save_and_wait(b'{"before": true}')
     nodes.postgresql.stop()

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ from iotsupport.tests.server import Installation, Server, sha256
 CLIENTS = 80
 ASSET = os.urandom(3_000_000)
 CONFIG = b'{"deviceName": "lamp"}'
+# Of the hurried server.
+STALLED_SECONDS = 6.0
 MAC = "aa-bb-cc-dd-ee-ff"
 
 
@@ -49,7 +52,8 @@ def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFact
     conf.write_text(
         "import runpy\n"
         "from iotsupport import worker\n"
-        "worker.HEAD_SECONDS = worker.BODY_SECONDS = worker.STALLED_SECONDS = 2.0\n"
+        "worker.HEAD_SECONDS = worker.BODY_SECONDS = 2.0\n"
+        f"worker.STALLED_SECONDS = {STALLED_SECONDS}\n"
         f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
     )
     server = Server(template, tmp_path_factory.mktemp("hurried"))
@@ -142,10 +146,39 @@ def test_a_client_that_stalls_is_dropped(hurried_server, stack):
     assert poller.poll(LIMIT * 1000), "It still waits."
 
 
+def test_a_client_that_reads_ever_so_slowly_is_served(hurried_server, stack):
+    client = connect(hurried_server, request("/assets/firmware.bin", "Connection: close"), stack)
+    poller = select.poll()
+    poller.register(client, select.POLLHUP | select.POLLERR)
+    received, start = b"", time.monotonic()
+
+    # So little that the kernel does not ask the worker for more within that time.
+    while time.monotonic() < start + 2 * STALLED_SECONDS:
+        assert not poller.poll(100), "It was dropped."
+        received += client.recv(1024)
+
+    body = (received + read_to_end(client)).partition(b"\r\n\r\n")[2]
+    assert sha256(body) == sha256(ASSET)
+
+
 def test_a_client_that_says_nothing_or_not_all_is_dropped(hurried_server, stack):
     clients = [connect(hurried_server, sent, stack) for sent in [b"", b"GET / HT", request("/")[:-2]]]
 
     assert [read_to_end(client) for client in clients] == [b"", b"", b""]
+
+
+def test_a_client_whose_request_trickles_in_for_ever_is_dropped(hurried_server, stack):
+    """A limit for each piece would be no limit: a byte now and then lasts for days."""
+    client = connect(hurried_server, b"GET / HTTP/1.1\r\nX: ", stack)
+    poller = select.poll()
+    poller.register(client, select.POLLIN)
+
+    for _ in range(2 * LIMIT):
+        if poller.poll(500):
+            break
+        client.sendall(b"x")
+    else:
+        pytest.fail("It still waits.")
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /conf", request("/")[:-2], b"\x16\x03\x01"], ids=repr)

@@ -22,9 +22,9 @@ def test_reads_where_the_broker_is(url, host, port, uses_tls):
 
 
 def test_reads_percent_encoded_credentials():
-    broker = Broker.parse("mqtt://me%40home:p%2Fw%3A%C3%A4@broker")
+    broker = Broker.parse("mqtt://me%40home+1:p%2Fw%3A%C3%A4+@broker")
 
-    assert (broker.username, broker.password) == ("me@home", "p/w:ä")
+    assert (broker.username, broker.password) == ("me@home+1", "p/w:ä+")
 
 
 def test_takes_the_settings_rather_than_the_url(settings):

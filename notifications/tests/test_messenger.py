@@ -170,6 +170,17 @@ def test_one_file_that_is_refused_often_does_not_suspend_its_topic(messenger, sc
     assert messenger.suspensions == {}
 
 
+def test_a_success_forgives_the_refusals_before_it(messenger, scripted_broker):
+    """Else three files that are refused within weeks would suspend their topic."""
+    scripted_broker.refused = dict.fromkeys("abc", QUOTA_EXCEEDED)
+    for refused in [A, B, C]:
+        send(messenger, refused)
+        outcomes(messenger, 1)
+        send(messenger, config(f"after {refused.filename}"))
+
+        assert outcomes(messenger, 1) == [(f"after {refused.filename}", "acknowledged", "")]
+
+
 @pytest.mark.usefixtures("suspended_for_long")
 def test_a_topic_that_is_refused_is_suspended_and_the_other_goes_out(messenger, scripted_broker, log):
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED

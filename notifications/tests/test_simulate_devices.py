@@ -13,10 +13,12 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 from django.core.management import CommandError, call_command
 
+from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.server import Client, Installation, Server, clean_environ, poll
 from notifications.announcements import CONFIGS_TOPIC
+from notifications.management.commands.simulate_devices import choose_mac_addresses
 from notifications.simulator import read_asset, read_filename
 
 LAMP = "02-00-00-00-00-0a"
@@ -201,6 +203,14 @@ def test_it_ends_by_itself_after_the_duration(simulate):
 def test_options_that_make_no_sense_are_refused(options, sentence):
     with pytest.raises(CommandError, match=sentence):
         call_command("simulate_devices", *options)
+
+
+def test_no_two_devices_have_one_address(transactional_db):
+    DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
+
+    addresses = choose_mac_addresses(3)
+
+    assert addresses == ["02-00-00-00-00-01", "02-00-00-00-00-00", "02-00-00-00-00-02"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b'{"filename": 1}', b"null"])
