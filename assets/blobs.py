@@ -29,9 +29,10 @@ class StagedBlob(StagedFile):
     """Bytes of an upload, hashed as they arrive; gone with the object unless they were committed."""
 
     def __init__(self) -> None:
-        blobs = storage()
-        with blobs.explained():
-            super().__init__(blobs.directory)
+        # Known from here on: whoever makes a storage may hold a lock while the garbage collector comes to `remove`.
+        self._blobs = storage()
+        with self._blobs.explained():
+            super().__init__(self._blobs.directory)
         self._md5 = hashlib.md5(usedforsecurity=False)  # what Arduino's HTTPUpdate checks
         self._is_kept = False
 
@@ -52,27 +53,27 @@ class StagedBlob(StagedFile):
         takes away only what it brought.
         """
         if not self._is_kept:
-            with storage().explained():
-                self._place(storage())
+            with self._blobs.explained():
+                self._place()
         SharedChunk.objects.keep(self.sha256, lambda: read_here(self.sha256))
         transaction.on_commit(self._commit)
 
-    def _place(self, blobs: MirrorStorage) -> None:
+    def _place(self) -> None:
         self.sync()
-        with blobs.lock():
-            target = Path(blobs.path(self.sha256))
+        with self._blobs.lock():
+            target = Path(self._blobs.path(self.sha256))
             is_new = not target.exists()
             self.move(target)
             self._in_place = not is_new  # until the commit
         self._is_kept = True
-        _sync_directory(blobs.directory)
+        _sync_directory(self._blobs.directory)
 
     def _commit(self) -> None:
         self._in_place = True
         self.close()
 
     def remove(self) -> None:
-        with storage().lock():
+        with self._blobs.lock():
             if _is_same_file(self.path, self._open_file.fileno()):
                 self.path.unlink()
 

@@ -105,6 +105,15 @@ class TestStaging:
 
         assert kept() == []
 
+    def test_asks_nobody_for_its_place_when_it_is_forgotten(self, kept, settings):
+        """Garbage is collected at any moment, also while its thread makes a storage, which others must not do then."""
+        forgotten = stage()
+        settings.STORAGES = {}
+
+        del forgotten
+
+        assert kept() == []
+
 
 class TestKeeping:
     def test_puts_the_bytes_under_their_digest(self, path):
