@@ -24,7 +24,7 @@ from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.postgresql import PostgreSQL, create_database
 from iotsupport.tests.server import Installation, Server, clean_environ, poll, sha256
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 PATH = f"/configs/{MAC}.json"

@@ -26,7 +26,7 @@ from iotsupport.tests.ports import free_port
 from iotsupport.tests.postgresql import PostgreSQL, create_database, query
 from iotsupport.tests.server import Installation, Server, clean_environ, manage, poll
 
-pytestmark = pytest.mark.postgresql
+pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 
 MAC = "aa-bb-cc-dd-ee-ff"
 REASON = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
