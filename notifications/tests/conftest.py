@@ -3,6 +3,7 @@ import logging
 import socket
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from prometheus_client import REGISTRY
@@ -81,6 +82,12 @@ def no_hurry(monkeypatch):
     """Stopping the publisher waits as long as tests do, where a busy machine may need more than users should wait."""
     for name in ["STOP_SECONDS", "NOTE_SECONDS"]:
         monkeypatch.setattr(f"notifications.publisher.{name}", LIMIT)
+
+
+@pytest.fixture
+def long_leases(monkeypatch):
+    """No claim lapses where the machine is busy: what was sent, and is not noted by then, would be sent again."""
+    monkeypatch.setattr("notifications.models.LEASE", timedelta(hours=1))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.tests.conftest import heard, save_config, upload_asset, wait_until_paid
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
 
 LAMP = (CONFIGS_TOPIC, "aa-bb-cc-dd-ee-01.json")
 FIRMWARE = (ASSETS_TOPIC, "firmware.bin")

@@ -286,8 +286,7 @@ def test_looks_without_writing_while_nothing_is_due(django_assert_num_queries):
     assert looked.captured_queries[0]["sql"].startswith("SELECT")
 
 
-def test_processes_that_claim_at_once_get_different_ones(monkeypatch):
-    monkeypatch.setattr(models, "LEASE", timedelta(hours=1))  # however long it takes
+def test_processes_that_claim_at_once_get_different_ones(long_leases):
     names = [f"{number:03}.json" for number in range(200)]
     Debt.objects.owe_again(CONFIGS_TOPIC, names)
     start = threading.Barrier(4)

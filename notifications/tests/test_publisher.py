@@ -23,7 +23,7 @@ from notifications.tests.conftest import (
     wait_until_paid,
 )
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
 
 ACCOUNT = {"MQTT_USERNAME": "server", "MQTT_PASSWORD": "p@ss:word/"}
 USERS = {"server": "p@ss:word/", "device": "secret"}
