@@ -228,6 +228,8 @@ class Subscriber:
     def __exit__(self, *exception: object) -> None:
         self._client.disconnect()
         self._client.loop_stop()
+        # In a circle with them, the garbage collector may take the client's sockets before the client closes them.
+        self._client.on_subscribe = self._client.on_message = None
 
     def next(self) -> Received:
         """The next message, as soon as it is there."""
