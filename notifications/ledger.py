@@ -51,6 +51,8 @@ class Ledger:
 
         self.owner = secrets.token_hex(8)
         """This process's name on what it claims."""
+        self.at_work = threading.Lock()
+        """Held while its thread uses the database."""
 
     def begin(self) -> None:
         """From now on, announce what is due, whoever saved it. A process that saves nothing never asks the database."""
@@ -81,10 +83,12 @@ class Ledger:
         try:
             while not self._is_closing:
                 self._collect()
-                self._work()
+                with self.at_work:
+                    self._work()
             self._collect_waiting()
-            self._work()
-            self._leave()
+            with self.at_work:
+                self._work()
+                self._leave()
         finally:
             connection.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 from datetime import datetime
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 # How long stopping may wait for the broker's acknowledgements, and then for the database.
 STOP_SECONDS = 2.0
 NOTE_SECONDS = 1.0
+# How long a fork may wait for a transaction of the ledger's.
+FORK_SECONDS = 5.0
 
 
 class _Parts(NamedTuple):
@@ -34,6 +37,7 @@ class Publisher:
     _parts: _Parts | None = None
     _parts_of_parent: _Parts | None = None
     _is_serving = False
+    _paused: threading.Lock | None = None
 
     def start(self) -> None:
         """Connect in the background, once. Settings that cannot be right are one logged error, and off."""
@@ -125,6 +129,20 @@ class Publisher:
         ledger.close(NOTE_SECONDS)
         metrics.ENABLED.set(0)
 
+    def pause_for_fork(self) -> None:
+        """Before ``fork()``: let the ledger come out of the database, waiting at most :data:`FORK_SECONDS`.
+
+        SQLite's own locks would stay locked in the child for ever, if a thread held one that does not exist there.
+        """
+        lock = self._parts.ledger.at_work if self._parts is not None else None
+        self._paused = lock if lock is not None and lock.acquire(timeout=FORK_SECONDS) else None
+
+    def resume_after_fork(self) -> None:
+        """After ``fork()``, in the parent."""
+        lock, self._paused = self._paused, None
+        if lock is not None:
+            lock.release()
+
     def start_in_child(self) -> None:
         """After ``fork()``: threads and connections stay with the parent, so a running publisher starts anew."""
         if self._parts is not None:
@@ -135,4 +153,8 @@ class Publisher:
 
 publisher = Publisher()
 atexit.register(publisher.stop)
-os.register_at_fork(after_in_child=publisher.start_in_child)
+os.register_at_fork(
+    before=publisher.pause_for_fork,
+    after_in_parent=publisher.resume_after_fork,
+    after_in_child=publisher.start_in_child,
+)

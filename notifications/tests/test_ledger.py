@@ -444,6 +444,22 @@ def test_a_bulk_goes_out_at_the_pace_of_the_settings_and_a_person_ahead_of_it(st
     assert seconds >= 18 / 20
 
 
+# --- A fork ------------------------------------------------------------------------------------------------------
+
+
+def test_leaves_the_database_alone_while_its_process_is_forked(broker):
+    """A lock that SQLite holds in that moment is locked in the child for ever."""
+    publisher.pause_for_fork()
+    for number in range(50):
+        save_config(number)
+        broker.wait_for_heard(*map(name, range(number + 1)))
+    owed = Debt.objects.owed().count()
+    publisher.resume_after_fork()
+    wait_until_paid()
+
+    assert owed == 50
+
+
 # --- The database in trouble -------------------------------------------------------------------------------------
 
 
