@@ -61,9 +61,9 @@ trial-broker: .venv/.installed-run
 SPREAD := --dist loadgroup --no-loadscope-reorder
 ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
 
-# Most tests wait more than they work: three for each database keep two cores busy.
+# Most tests wait more than they work: four for each database keep two cores busy.
 test: lint
-	$(ON_BOTH) $(BIN)/pytest -n 3 $(SPREAD)
+	$(ON_BOTH) $(BIN)/pytest -n 4 $(SPREAD)
 
 quick: .venv/.installed-dev
 	$(BIN)/pytest -n 2 $(SPREAD) -m "not processes"
