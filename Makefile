@@ -58,7 +58,7 @@ trial-broker: .venv/.installed-run
 # --- Tests -----------------------------------------------------------------------------------------------------------
 
 # A test goes to whichever worker is free; those that share a server stay together. See iotsupport/tests/selection.py.
-SPREAD := --dist loadgroup --no-loadscope-reorder
+SPREAD := --no-loadscope-reorder
 ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
 
 # Most tests wait more than they work: four for each database keep two cores busy.

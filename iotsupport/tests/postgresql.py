@@ -39,6 +39,8 @@ OPTIONS = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_level": "minimal",
+    # Its processes are the superuser's: a role that drops its database could not end them.
+    "autovacuum": "off",
     "max_wal_senders": "0",
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",

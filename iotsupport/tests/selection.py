@@ -14,6 +14,7 @@ from collections.abc import Iterator, Set
 from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from iotsupport.tests.databases import DATABASE, DATABASES
 from iotsupport.tests.ordering import shares_with_its_module, shuffled
@@ -35,8 +36,27 @@ PROCESS_FIXTURES = {
 # Python's audit events (Library Reference, "Audit events table") of a process that starts another.
 STARTING_EVENTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
 
+# Their tests share what is made once for the module: one of pytest-xdist's workers runs all of them. The longest first.
+TOGETHER = [
+    f"{path}.py"
+    for path in [
+        "iotsupport/tests/test_nodes",
+        "iotsupport/tests/test_browser",
+        "iotsupport/tests/test_nginx",
+        "iotsupport/tests/test_run",  # these wait for each other
+        "iotsupport/tests/test_gunicorn_conf",
+        "iotsupport/tests/test_postgresql",
+        "iotsupport/tests/test_slow_clients",
+        "iotsupport/tests/test_metrics_server",
+        "iotsupport/tests/test_announcements_browser",
+        "iotsupport/tests/test_disk_trouble",
+        "notifications/tests/test_simulate_devices",
+        "iotsupport/tests/test_uploads_server",
+    ]
+]
+
 # What takes long begins first: what is left at the end is so short that no core waits for the other.
-LONGEST_FIRST = ["marathon", "slow", "xdist_group", "processes"]
+LONGEST_FIRST = ["marathon", "slow", "processes"]
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,14 +69,18 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what does not belong to this database, mark what has processes, and put the longest first."""
     for item in items:
-        if shares_with_its_module(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        if shares_with_its_module(item) and module_of(item.nodeid) not in TOGETHER:
+            raise pytest.UsageError(f"{module_of(item.nodeid)} makes something once for its tests: add it to TOGETHER.")
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", [])):
             item.add_marker("processes")
     here = [item for item in items if belongs_to(DATABASE, marks_of(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(here)])
     seed = os.environ.get("RANDOM_ORDER")
-    items[:] = shuffled(here, seed) if seed else sorted(here, key=lambda item: rank(marks_of(item)))
+    items[:] = shuffled(here, seed) if seed else sorted(here, key=rank_of)
+
+
+def rank_of(item: pytest.Item) -> int:
+    return rank(module_of(item.nodeid), marks_of(item))
 
 
 def marks_of(item: pytest.Item) -> set[str]:
@@ -70,9 +94,36 @@ def belongs_to(database: str, marks: Set[str]) -> bool:
     return "postgresql" not in marks
 
 
-def rank(marks: Set[str]) -> int:
+def rank(module: str, marks: Set[str]) -> int:
     """A test's place among the others: the lower, the earlier."""
-    return next((place for place, mark in enumerate(LONGEST_FIRST) if mark in marks), len(LONGEST_FIRST))
+    if module in TOGETHER:
+        return TOGETHER.index(module)
+    kind = next((place for place, mark in enumerate(LONGEST_FIRST) if mark in marks), len(LONGEST_FIRST))
+    return len(TOGETHER) + kind
+
+
+def module_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def scope_of(nodeid: str) -> str:
+    """What one worker runs all of."""
+    return module_of(nodeid) if module_of(nodeid) in TOGETHER else nodeid
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives each test to whichever worker is free, but those of a module in :data:`TOGETHER` to one.
+
+    ``--dist loadgroup`` would do that by marks, if pytest-xdist 3.8 could still change the names of pytest 9.2's tests.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
 
 
 class ProcessGuard:

@@ -27,8 +27,7 @@ READY = "IoT Support is ready"
 WORKERS = 2
 
 
-# One after the other anyway: see ``alone``.
-pytestmark = [pytest.mark.processes, pytest.mark.xdist_group("run")]
+pytestmark = pytest.mark.processes
 
 
 class Runner(LoggedProcess):

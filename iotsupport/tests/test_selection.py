@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iotsupport.tests.selection import belongs_to, rank
+from iotsupport.tests.selection import TOGETHER, belongs_to, rank, scope_of
 
 
 @pytest.mark.parametrize(
@@ -27,9 +27,21 @@ def test_each_test_runs_on_at_least_one_database(marks: str, on_sqlite: bool, on
 
 
 def test_what_takes_long_begins_first() -> None:
-    tests = [set(), {"processes"}, {"processes", "xdist_group"}, {"processes", "slow"}, {"marathon", "processes"}]
+    tests: list[tuple[str, set[str]]] = [
+        ("other.py", set()),
+        ("other.py", {"processes"}),
+        ("other.py", {"processes", "slow"}),
+        ("other.py", {"marathon", "processes"}),
+        (TOGETHER[1], {"processes"}),
+        (TOGETHER[0], set()),
+    ]
 
-    assert sorted(tests, key=rank) == tests[::-1]
+    assert sorted(tests, key=lambda test: rank(*test)) == tests[::-1]
+
+
+def test_tests_that_share_a_server_go_to_one_worker_and_others_anywhere() -> None:
+    assert scope_of(f"{TOGETHER[0]}::test_a[x::y]") == scope_of(f"{TOGETHER[0]}::TestB::test_b")
+    assert scope_of("other.py::test_a") != scope_of("other.py::test_b")
 
 
 @pytest.mark.parametrize("start", [lambda: subprocess.run(["true"]), os.fork], ids=["subprocess", "fork"])
