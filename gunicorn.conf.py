@@ -11,14 +11,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from iotsupport import settings
+from iotsupport import logs, settings
 
 ROOT = Path(__file__).resolve().parent
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
 worker_class = "iotsupport.worker.Worker"
-# They run the application; none waits for a slow download, and three in four of them at most for the rest of a body.
+# They run the application; none waits for a slow download, and three in four of them at most for a large upload of
+# somebody who may.
 threads = settings.WORKER_THREADS
 # Of each worker: that many slow clients can there be.
 worker_connections = 4096
@@ -105,6 +106,7 @@ def when_ready(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # the worker's own copy
+    logs.bound(worker.log.error_log)  # what the master logs is no stranger's
 
 
 def worker_exit(server: Any, worker: Any) -> None:

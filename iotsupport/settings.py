@@ -243,13 +243,24 @@ USE_I18N = False
 USE_TZ = True
 FORMAT_MODULE_PATH = "iotsupport.formats"
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
+    "formatters": {
+        "line": {"()": "iotsupport.logs.LineFormatter", "format": LOG_FORMAT},
+        # What we log ourselves may say at length what to do.
+        "our_line": {"()": "iotsupport.logs.LineFormatter", "format": LOG_FORMAT, "most_chars": 1000},
+    },
+    "filters": {"rate": {"()": "iotsupport.logs.RateLimit"}},
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["rate"]},
+        "our_console": {"class": "logging.StreamHandler", "formatter": "our_line", "filters": ["rate"]},
+    },
+    # Others' libraries: what strangers do is part of what they say.
+    "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
-        name: {"handlers": ["console"], "level": "INFO", "propagate": False}
+        name: {"handlers": ["our_console"], "level": "INFO", "propagate": False}
         for name in ["iotsupport", "devices", "assets", "notifications"]
     }
     | {

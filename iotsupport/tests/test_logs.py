@@ -1,0 +1,209 @@
+"""The log stays small whatever strangers send, and says how much it left out."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.conf import settings
+
+from iotsupport.logs import BURST_LINES, LINE_CHARS, SECONDS_FOR_A_LINE, LineFormatter, RateLimit, bound, shorten
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Log:
+    """A logger whose lines are kept, and the clock that its limit looks at."""
+
+    def __init__(self, most_chars: int = LINE_CHARS) -> None:
+        self.clock = Clock()
+        self.lines: list[str] = []
+        self.logger = logging.Logger("of.a.test")
+        handler = logging.Handler()
+        handler.addFilter(RateLimit(self.clock))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", most_chars=most_chars))
+        handler.emit = lambda record: self.lines.append(handler.format(record))  # type: ignore[method-assign]
+        self.logger.addHandler(handler)
+
+    def refuse(self, text: object = "x", times: int = 1) -> None:
+        for _ in range(times):
+            self.logger.warning("Refused: %s", text)
+
+    def fail(self, error: Exception, times: int = 1) -> None:
+        for _ in range(times):
+            try:
+                raise error
+            except Exception:
+                self.logger.exception("Unexpected error")
+
+
+@pytest.fixture
+def log() -> Log:
+    return Log()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["\x01" * 4000, "a" * 10_000, "é" * 300, "\U0001f4a3" * 300, "\ud800" * 300, b"\xff" * 5000, ["x" * 999] * 9],
+    ids=lambda text: ascii(text)[:12],
+)
+def test_a_line_has_at_most_two_hundred_characters(log: Log, text: object):
+    log.refuse(text)
+
+    assert len(log.lines[0]) == LINE_CHARS
+    assert log.lines[0].endswith("…")
+
+
+@pytest.mark.parametrize(
+    ("sent", "logged"),
+    [
+        ("a\nERROR: all is lost", r"a\nERROR: all is lost"),
+        ("a\r\x1b[2Jb", r"a\r\x1b[2Jb"),
+        ("a\u2028b\u202eb\x85", r"a\u2028b\u202eb\x85"),
+        ("\ud800", r"\ud800"),
+        ("größer", "größer"),
+    ],
+)
+def test_what_is_sent_cannot_pretend_to_be_another_line(log: Log, sent: str, logged: str):
+    log.refuse(sent)
+
+    assert log.lines[0].endswith(f"Refused: {logged}")
+
+
+def test_lines_of_one_kind_become_rare_and_say_how_many_there_were(log: Log):
+    log.refuse(times=1000)
+    assert len(log.lines) == BURST_LINES
+
+    log.clock.now += SECONDS_FOR_A_LINE
+    log.refuse(times=1000)
+    assert len(log.lines) == BURST_LINES + 1
+    assert log.lines[-1].endswith(f"Refused: x (and {1000 - BURST_LINES} more like it)")
+
+    log.clock.now += SECONDS_FOR_A_LINE
+    log.refuse("y" * 10_000)
+    assert log.lines[-1].endswith("y… (and 999 more like it)")
+    assert len(log.lines[-1]) == LINE_CHARS
+
+
+def test_an_hour_of_a_flood_is_some_hundred_lines(log: Log):
+    for _ in range(3600):
+        log.refuse(times=5)
+        log.clock.now += 1
+
+    assert len(log.lines) <= BURST_LINES + 3600 / SECONDS_FOR_A_LINE
+
+
+def test_after_a_calm_every_line_counts_again(log: Log):
+    log.refuse(times=20)
+    log.clock.now += BURST_LINES * SECONDS_FOR_A_LINE
+    log.lines.clear()
+
+    log.refuse(times=20)
+
+    assert len(log.lines) == BURST_LINES
+
+
+def test_a_flood_of_one_kind_hides_no_other(log: Log):
+    log.refuse(times=1000)
+    log.lines.clear()
+
+    log.logger.warning("The disk is full")
+    log.logger.error("Refused: %s", "x")
+
+    assert len(log.lines) == 2
+
+
+def test_what_goes_as_it_should_is_neither_cut_nor_left_out(log: Log):
+    for _ in range(100):
+        log.logger.info("Connected\n%s", "x" * 1000)
+
+    assert len(log.lines) == 100
+    assert log.lines[0].endswith("Connected\n" + "x" * 1000)
+
+
+def test_a_traceback_comes_once_and_then_its_last_line(log: Log):
+    log.fail(ValueError("no\nsuch thing"), times=1000)
+
+    assert len(log.lines) == BURST_LINES
+    assert "Traceback (most recent call last)" in log.lines[0]
+    assert log.lines[1].endswith(r"Unexpected error: ValueError: no\nsuch thing")
+
+    log.fail(KeyError("another"))
+    assert "Traceback (most recent call last)" in log.lines[-1], "It is of another kind."
+
+
+def test_a_traceback_through_what_was_sent_is_bounded(log: Log):
+    def fall(depth: int) -> None:
+        if depth == 0:
+            raise ValueError("x" * 100_000)
+        fall(depth - 1)
+
+    for start in [lambda: fall(0), lambda: fall(sys.getrecursionlimit() // 2)]:
+        log.clock.now += 1000
+        log.lines.clear()
+        try:
+            start()
+        except ValueError:
+            log.logger.exception("Unexpected error")
+
+        lines = log.lines[0].splitlines()
+        assert len(lines) <= 41
+        assert max(map(len, lines)) == LINE_CHARS
+        assert lines[-1].startswith("ValueError: xxx")
+
+
+def test_shortens_to_what_fits():
+    assert shorten("abc", 3) == "abc"
+    assert shorten("abcd", 3) == "ab…"
+    assert shorten("\n" * 10, 5) == r"\n\n…"
+
+
+def test_bounds_a_logger_that_was_configured_elsewhere(capsys: pytest.CaptureFixture[str]):
+    logger = logging.Logger("gunicorn.test")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s [%(levelname)s] %(message)s", "%Y"))
+    logger.addHandler(handler)
+
+    bound(logger)
+    for _ in range(50):
+        logger.warning("Invalid: %r", "\x01" * 4000)
+
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == BURST_LINES
+    assert {len(line) for line in lines} == {LINE_CHARS}
+    assert "[WARNING] Invalid: " in lines[0]
+
+
+@pytest.mark.parametrize(
+    "name", ["django.security.DisallowedHost", "django.security.csrf", "django.request", "axes.handlers", "any.library"]
+)
+def test_what_others_log_of_strangers_passes_through_the_limits(name: str, handlers_of: Callable[[str], Any]):
+    for handler in handlers_of(name):
+        assert any(isinstance(each, RateLimit) for each in handler.filters)
+        assert isinstance(handler.formatter, LineFormatter)
+        record = logging.LogRecord(name, logging.WARNING, "f.py", 1, "Invalid: %s", ("x" * 9999,), None)
+        assert len(handler.format(record)) == LINE_CHARS
+
+
+@pytest.fixture
+def handlers_of() -> Callable[[str], list[logging.Handler]]:
+    """Which handlers of ours a logger reaches; pytest has its own at the root."""
+
+    def find(name: str) -> list[logging.Handler]:
+        logger: logging.Logger | None = logging.getLogger(name)
+        found: list[logging.Handler] = []
+        while logger is not None:
+            found += [handler for handler in logger.handlers if handler.name in settings.LOGGING["handlers"]]
+            logger = logger.parent if logger.propagate else None
+        assert found
+        return found
+
+    return find
