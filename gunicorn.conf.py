@@ -33,6 +33,9 @@ DRAIN_SECONDS = 5
 # Its socket has one path for each user: two servers would share it.
 control_socket_disable = True
 
+# No header stands for SCRIPT_NAME or PATH_INFO: on this machine, everybody is a front server.
+forwarder_headers = ""
+
 accesslog = None
 errorlog = "-"  # standard error
 

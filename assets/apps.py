@@ -7,7 +7,9 @@ class AssetsConfig(AppConfig):
 
     def ready(self) -> None:
         from assets import receivers  # noqa: F401
+        from assets.limits import LARGE_BODIES
         from assets.views import FAST_DOWNLOADS
-        from iotsupport import fast_downloads
+        from iotsupport import fast_downloads, limits
 
         fast_downloads.register(FAST_DOWNLOADS)
+        limits.register(*LARGE_BODIES)

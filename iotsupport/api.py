@@ -118,10 +118,10 @@ def read_json(request: HttpRequest, most_bytes: int) -> bytes:
         message = "The body must be JSON: send it with the header 'Content-Type: application/json'."
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
     require_length(request)
-    body = request.body
-    if len(body) > most_bytes:
-        raise ApiError(413, "TOO_LARGE", f"The body has {len(body)} bytes; at most {most_bytes} are taken.")
     announced = int(request.META.get("CONTENT_LENGTH") or 0)
+    if announced > most_bytes:
+        raise ApiError(413, "TOO_LARGE", f"The body has {announced} bytes; at most {most_bytes} are taken.")
+    body = request.body
     if len(body) != announced:
         # Neither gunicorn nor Django minds, and what has arrived may be JSON by chance.
         raise ApiError(400, "INCOMPLETE", f"Only {len(body)} of {announced} bytes arrived. Send it again.")

@@ -10,11 +10,13 @@ class IotSupportConfig(AppConfig):
     verbose_name = "IoT Support"
 
     def ready(self) -> None:
+        from iotsupport import limits
         from iotsupport.checks import check_directories, check_environment, check_secret_key
         from iotsupport.signals import serving
 
         for check in [check_environment, check_directories, check_secret_key]:
             checks.register(check, "environment")
+        limits.register(limits.LISTS)
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
 
 

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import TYPE_CHECKING
 
-from django.http import HttpRequest
+if TYPE_CHECKING:  # The worker uses this module before there is any Django.
+    from django.http import HttpRequest
 
 
 def client_address(request: HttpRequest) -> str:
-    """Return the address that failed sign-ins are counted for.
+    """Return the address that failed sign-ins are counted for; see :func:`address_of`."""
+    return address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
+
+
+def address_of(remote: str, forwarded: str) -> str:
+    """Return the client's address, given who is connected and what it sent as ``X-Forwarded-For``.
 
     A front server on this machine is believed, and only what it says itself: the last entry of ``X-Forwarded-For``.
     Anybody else may send that header, too.
     """
-    remote = request.META.get("REMOTE_ADDR", "")
-    forwarded = _parse(request.META.get("HTTP_X_FORWARDED_FOR", "").rpartition(",")[2].strip())
-    connected = _parse(remote)
-    if connected is None or not connected.is_loopback or forwarded is None:
+    forwarded_address = _parse(forwarded.rpartition(",")[2].strip())
+    if forwarded_address is None or not may_be_front_server(remote):
         return str(remote)
-    return str(forwarded)
+    return str(forwarded_address)
+
+
+def may_be_front_server(remote: str) -> bool:
+    """Whether who is connected is on this machine."""
+    connected = _parse(remote)
+    return connected is not None and connected.is_loopback
+
+
+def network_of(address: str) -> str:
+    """Return what one client can have of addresses: of IPv6 a whole /64, of IPv4 the one."""
+    parsed = _parse(address.partition("%")[0])
+    if isinstance(parsed, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+    return str(parsed or address)
 
 
 def _parse(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -16,6 +16,9 @@ from iotsupport.errors import DATABASE_ERRORS, ApiError, plain_error
 
 logger = logging.getLogger(__name__)
 
+# When to ask again for what is not available just now.
+RETRY_AFTER_SECONDS = 5
+
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 OPEN_URLS = "iotsupport.open_urls"
@@ -51,6 +54,8 @@ class OpenUrlsMiddleware:
             _leave_browsers_out(response)
         if response.status_code >= 400 and not request.path_info.startswith(BROWSER_PREFIX):
             response = _in_json(response)
+        if response.status_code == 503:
+            response.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
         if response.status_code == 405 and is_open:
             allowed = {method.strip() for method in response.get("Allow", "").split(",") if method.strip()}
             response["Allow"] = ", ".join(sorted(allowed | {"GET", "HEAD"}))

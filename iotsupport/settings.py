@@ -119,6 +119,7 @@ MIDDLEWARE = [
     "iotsupport.middleware.HostMiddleware",
     "iotsupport.middleware.DatabaseMiddleware",
     "iotsupport.middleware.UnfinishedUploadsMiddleware",
+    "iotsupport.limits.BodyLimitsMiddleware",  # ahead of the check for CSRF, which reads forms
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
@@ -219,10 +220,13 @@ STORAGES = {
 
 # Uploads are assets, and only assets: written straight to where their bytes stay, hashed on the way.
 FILE_UPLOAD_HANDLERS = ["assets.uploads.AssetUploadHandler"]
-# A configuration that is too large still reaches its form, which says so and shows it again.
-DATA_UPLOAD_MAX_MEMORY_SIZE = max(16 * 1024 * 1024, 8 * CONFIG_MAX_BYTES)
+# Bodies of those who may send more than everybody: iotsupport.limits says who, and where. Forms send up to six bytes
+# for one of a configuration; and one that is too large shall still reach its form, which says so and shows it again.
+FORM_MAX_BYTES = 16 * CONFIG_MAX_BYTES + 64 * 1024
 # "Delete selected" sends a field for each row.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 100_000
+LIST_MAX_BYTES = 32 * DATA_UPLOAD_MAX_NUMBER_FIELDS
+DATA_UPLOAD_MAX_MEMORY_SIZE = max(FORM_MAX_BYTES, LIST_MAX_BYTES)
 
 # --- MQTT --------------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,16 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 _django = get_wsgi_application()
 
 # Imported last: they need the settings.
+from iotsupport import limits  # noqa: E402
 from iotsupport.fast_downloads import FastDownloadsMiddleware  # noqa: E402
 from iotsupport.signals import serving  # noqa: E402
 
-application = FastDownloadsMiddleware(_django)
+
+class Application(FastDownloadsMiddleware):
+    """What ``iotsupport.worker`` may ask besides: what is answered at once, and how much of a body is read."""
+
+    admit_body = staticmethod(limits.admit_body)
+
+
+application = Application(_django)
 serving.send(sender=None)

@@ -12,6 +12,8 @@ from django.conf import settings
 
 from iotsupport.logs import BURST_LINES, LINE_CHARS, SECONDS_FOR_A_LINE, LineFormatter, RateLimit, bound, shorten
 
+OUR_HANDLERS: dict[str, Any] = settings.LOGGING["handlers"]  # type: ignore[assignment]
+
 
 class Clock:
     now = 1000.0
@@ -201,7 +203,7 @@ def handlers_of() -> Callable[[str], list[logging.Handler]]:
         logger: logging.Logger | None = logging.getLogger(name)
         found: list[logging.Handler] = []
         while logger is not None:
-            found += [handler for handler in logger.handlers if handler.name in settings.LOGGING["handlers"]]
+            found += [handler for handler in logger.handlers if handler.name in OUR_HANDLERS]
             logger = logger.parent if logger.propagate else None
         assert found
         return found

@@ -1,0 +1,52 @@
+"""Requests that need no parser: those of usual downloads."""
+
+from __future__ import annotations
+
+import re
+
+# A request that needs no parser: short, without a body, and with no field but these, each once.
+QUICK_REQUEST = re.compile(rb"(GET|HEAD) ([/\w.-]+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[ -~]*\r\n){,20})\r\n", re.ASCII)
+QUICK_FIELDS = {
+    "accept",
+    "accept-encoding",
+    "accept-language",
+    "cache-control",
+    "connection",
+    "content-length",  # ESP-IDF says 0
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "pragma",
+    "range",
+    "user-agent",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+    "x-sendfile-type",
+}
+QUICK_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
+QUICK_MAX_BYTES = 4096
+
+
+def parse_quick_request(head: bytes) -> dict[str, str] | None:
+    """Return what WSGI calls the parts of a request that needs no parser; None for any other."""
+    match = QUICK_REQUEST.fullmatch(head) if len(head) <= QUICK_MAX_BYTES else None
+    if match is None:
+        return None
+    method, path, fields = match[1].decode(), match[2].decode(), match[3].decode()
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path}
+    for line in fields.split("\r\n")[:-1]:
+        name, _, value = line.partition(":")
+        name = name.lower()
+        key = f"HTTP_{name.upper().replace('-', '_')}"
+        if name not in QUICK_FIELDS or key in environ:
+            return None
+        environ[key] = value.strip(" ")
+    is_usual = (
+        environ.pop("HTTP_CONTENT_LENGTH", "0") == "0"
+        and environ.get("HTTP_CONNECTION", "keep-alive").lower() in {"close", "keep-alive"}
+        and QUICK_HOST.fullmatch(environ.get("HTTP_HOST", ""))
+    )
+    return environ if is_usual else None
