@@ -45,6 +45,7 @@ TOGETHER = [
         "iotsupport/tests/test_nginx",
         "iotsupport/tests/test_run",  # these wait for each other
         "iotsupport/tests/test_gunicorn_conf",
+        "iotsupport/tests/test_hostile_clients",
         "iotsupport/tests/test_postgresql",
         "iotsupport/tests/test_slow_clients",
         "iotsupport/tests/test_metrics_server",

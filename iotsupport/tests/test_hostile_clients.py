@@ -21,8 +21,6 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Installation, Server
 
-pytestmark = pytest.mark.sqlite("What strangers are refused asks no database.")
-
 LOGIN = "/admin/login/"
 ADD = "/admin/devices/deviceconfig/add/"
 FORM = "Content-Type: application/x-www-form-urlencoded"
@@ -55,7 +53,7 @@ def narrow_server(template: Installation, tmp_path_factory: pytest.TempPathFacto
         f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
     )
     server = Server(template, tmp_path_factory.mktemp("narrow"))
-    server.start("--config", str(conf), "--workers", "1", "--threads", "2")
+    server.start("--config", str(conf), "--workers", "1", "--threads", "2", "--worker-connections", "50")
     yield server
     server.remove()
 
@@ -205,23 +203,22 @@ def test_what_strangers_send_takes_no_memory(server: Server, attack: Callable[[S
     assert memory_bytes(server, "VmHWM") - before < MOST_GROWTH
 
 
-def test_what_does_not_end_takes_no_memory(server: Server, stack: ExitStack):
-    """Heads without an end, and bodies up to the last byte, of a size that allocators like least."""
+def test_what_does_not_end_is_held_up_to_a_bound(server: Server, stack: ExitStack):
     beginnings = [
-        b"GET / HTTP/1.1\r\nX: " + b"x" * 63_000,
-        b"GET / HTTP/1.1\r\nX: " + b"x" * 15_000,
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 65_000,
         head("POST", LOGIN, FORM, length=65_536) + b"x" * 65_535,
     ]
+    sent = 450 * sum(map(len, beginnings))
     before = memory_bytes(server, "VmRSS")
     reset_most_memory(server)
 
     for beginning in beginnings:
-        for _ in range(400):
+        for _ in range(450):
             connect(server, beginning, stack)
 
     # In the order in which they came: all others have been read by now.
     assert ask(server, head("GET", "/health", "X-Unusual: yes")).status == 200
-    assert memory_bytes(server, "VmHWM") - before < MOST_GROWTH
+    assert memory_bytes(server, "VmHWM") - before < sent * 2 // 3
 
 
 # --- Before a byte is read -----------------------------------------------------------------------------------------
@@ -424,6 +421,16 @@ def test_a_program_hears_of_a_full_house_in_json(narrow_server: Server, stack: E
     first, *_ = (connect(narrow_server, unfinished, stack) for _ in range(3))
 
     assert refusal(read(first)) == (503, "UNAVAILABLE")
+
+
+def test_who_has_all_connections_leaves_room_for_others(narrow_server: Server, stack: ExitStack):
+    for beginning in [b"GET / HT", head("POST", LOGIN, FORM, length=60_000) + b"x"]:
+        for _ in range(100):
+            connect(narrow_server, beginning, stack)
+
+    device = connect(narrow_server, head("GET", "/health"), stack, "127.0.0.2")
+
+    assert read(device).status == 200
 
 
 UPLOAD = (
