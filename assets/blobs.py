@@ -16,6 +16,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from assets.shared import SharedChunk
+from iotsupport.durable import sync_directory
 from iotsupport.mirror import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
 
 DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
@@ -66,7 +67,7 @@ class StagedBlob(StagedFile):
             self.move(target)
             self._in_place = not is_new  # until the commit
         self._is_kept = True
-        _sync_directory(self._blobs.directory)
+        sync_directory(self._blobs.directory)
 
     def _commit(self) -> None:
         self._in_place = True
@@ -149,11 +150,3 @@ def _is_same_file(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -17,6 +17,8 @@ from typing import Any, TypeVar
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from iotsupport.durable import make_directory, sync_directory
+
 T = TypeVar("T")
 
 TRUE_STRINGS = frozenset(environ.Env.BOOLEAN_TRUE_STRINGS)
@@ -133,7 +135,7 @@ class Environment(environ.Env):
     def make_folder(self, name: str, path: Path) -> Path:
         """Return the path; where it cannot be made, that is the fault of the variable ``name``."""
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_directory(path)
         except OSError as error:
             self.problems.setdefault(name, f"{name} '{path}' cannot be made: {error.strerror}.")
         return path
@@ -170,6 +172,8 @@ class Environment(environ.Env):
                 os.replace(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
+            # Sessions are signed with it: lost in a power cut, everybody would be signed out.
+            sync_directory(path.parent)
         except OSError:
             # DATA_DIR cannot be written, which a check reports: sessions end with this process.
             return secret

@@ -182,7 +182,8 @@ class MirrorStorage(FileSystemStorage):
     def put(self, staged: StagedFile, name: str) -> None:
         """Give staged bytes their name.
 
-        The directory is not synced: after a power cut the start-up makes the file equal to its row again.
+        The directory is not synced, which would double the time of a save: after a power cut the start-up makes the
+        file equal to its row again, and calls back the devices that got the old one meanwhile.
         """
         target = Path(self.path(name))
         now = time.time_ns()

@@ -20,17 +20,15 @@ from django.db import DEFAULT_DB_ALIAS, connection
 
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.following import follow
 from iotsupport.mirror import (
     CHANNEL,
     MirroredModel,
     MirrorError,
-    StagedFile,
     mirrored_models,
     node_of,
     reconcile,
-    settle,
 )
-from iotsupport.signals import following
 
 logger = logging.getLogger(__name__)
 
@@ -189,47 +187,6 @@ class Follower:
                 logger.error("%s was saved, but cannot be followed here yet: %s", file.filename, error)
             self._retries[file] = None
             return False
-        return True
-
-
-def follow(model: type[MirroredModel], filename: str, using: str) -> None:
-    """Make a file equal to its row here, too, and have it announced once more. Raises :class:`MirrorError`.
-
-    A device that heard the other node's message may have got the old bytes from this one. The new bytes are staged
-    first: nothing is announced for a disk that cannot take them. Then it is noted that they must be announced, and
-    only then the file changes: a crash in between does not lose it.
-    """
-    while (row := model.with_filename(filename, using)) is not None:
-        if row.is_mirrored():
-            return
-        staged = row.stage()
-        try:
-            announce: list[Any] = [call for _, call in following.send(model, filename=filename)]
-            if _put(model, filename, using, staged):
-                for call in announce:
-                    call()
-                return
-        finally:
-            staged.close()
-    settle(model, filename, using)
-
-
-def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> None:
-    """As :func:`follow`, of a node that did not listen: a file that it did not have is no news.
-
-    Devices ask again for what they did not get; and a new node would announce everything.
-    """
-    (follow if model.storage().exists(filename) else settle)(model, filename, using)
-
-
-def _put(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
-    """Put staged bytes in place, unless the row changed: what was noted may be paid before newer bytes are here."""
-    storage = model.storage()
-    with storage.explained(), storage.lock():
-        row = model.with_filename(filename, using)
-        if row is None or row.content_sha256 != staged.sha256:
-            return False
-        storage.put(staged, filename)
         return True
 
 

@@ -165,12 +165,13 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
+    # Only with FULL, a commit in WAL is on the disk when it returns.
     DATABASES["default"]["OPTIONS"] = {
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",
         "factory": PrivateConnection,
         "init_command": (
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;"
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728;"
             " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"
         ),
     }

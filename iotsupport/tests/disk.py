@@ -1,9 +1,10 @@
-"""A small disk that a test may fill and make read-only."""
+"""A small disk that a test may fill, make read-only, and cut the power of."""
 
 from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import threading
 import time
@@ -22,8 +23,11 @@ class Disk:
 
     def __enter__(self) -> Self:
         self.path.mkdir(parents=True, exist_ok=True)
-        _run("mount", "-t", "tmpfs", "-o", f"size={self._size_kib}k", "tmpfs", str(self.path))
+        self._mount()
         return self
+
+    def _mount(self) -> None:
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._size_kib}k", "tmpfs", str(self.path))
 
     def __exit__(self, *exception: object) -> None:
         _run("umount", "--lazy", str(self.path))
@@ -46,7 +50,8 @@ class Disk:
         deadline, pause = time.monotonic() + LIMIT, threading.Event()
         while True:
             try:
-                return _run("mount", "-o", "remount,ro", str(self.path))
+                _run("mount", "-o", "remount,ro", str(self.path))
+                return
             except subprocess.CalledProcessError:
                 if time.monotonic() > deadline:
                     raise
@@ -56,10 +61,63 @@ class Disk:
         _run("mount", "-o", "remount,rw", str(self.path))
 
 
+class Image(Disk):
+    """An ext4 file system in a file, as on a disk. A context manager, as :class:`Disk` is."""
+
+    def __init__(self, path: Path, size_kib: int = 64 * 1024) -> None:
+        super().__init__(path, size_kib)
+        self._file = path.with_suffix(".img")
+        self._copies = 0
+
+    def _mount(self) -> None:
+        if not self._file.exists():
+            with self._file.open("wb") as file:
+                file.truncate(self._size_kib * 1024)
+            # All of it now, so that the kernel does not go on writing in the background.
+            _run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", str(self._file))
+        # What is not synced stays in memory, however long: the default would bring it to the disk after five seconds.
+        _run("mount", "-o", "loop,commit=3600", str(self._file), str(self.path))
+
+    def __exit__(self, *exception: object) -> None:
+        super().__exit__(*exception)
+        self._file.unlink()
+
+    def sync(self) -> None:
+        """Bring all that was written so far to the disk."""
+        _run("sync", "--file-system", str(self.path))
+
+    def look(self) -> Path:
+        """Return a copy of what would be on the disk if the power were cut now.
+
+        Whatever writes there is stopped: nothing is written while it is copied, so it is of one moment.
+        """
+        self._copies += 1
+        copy = self._file.with_suffix(f".{self._copies}")
+        deadline = time.monotonic() + 60
+        while True:
+            before = self._writes()
+            shutil.copyfile(self._file, copy)
+            if self._writes() == before:
+                return copy
+            assert time.monotonic() < deadline, "Something writes to the disk all the time."
+
+    def replace(self, copy: Path) -> None:
+        """Mount such a copy in its place, as the machine does when there is power again. Nobody uses it any more."""
+        _run("umount", "--lazy", str(self.path))
+        copy.replace(self._file)
+        self._mount()
+
+    def _writes(self) -> tuple[str, str]:
+        """How many writes have ended, and how many operations are on their way (Documentation/block/stat)."""
+        device = _run("findmnt", "--noheadings", "--output", "SOURCE", str(self.path)).strip()
+        fields = Path(f"/sys/block/{Path(device).name}/stat").read_text().split()
+        return fields[4], fields[8]
+
+
 def may_mount() -> bool:
     """Whether this user may, and the kernel lets it: containers often do not."""
     return os.geteuid() == 0 and subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode == 0
 
 
-def _run(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
+def _run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

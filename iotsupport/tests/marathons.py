@@ -26,6 +26,9 @@ IMPORTED_FILES = length(600, whole=3000)
 # Of the whole server, while people save, upload and delete.
 CRASHES = length(6, whole=20)
 
+# Of the disk under server and database, while people change things.
+POWER_CUTS = length(3, whole=30)
+
 
 def marathon(test: Callable[..., None]) -> Callable[..., None]:
     """Mark a test whose length is one of these: it runs on both databases."""

@@ -53,13 +53,15 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 class PostgreSQL(LoggedProcess):
     """A server that a test may stop, start again and crash; ended by its process id."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: Path | None = None, **options: str) -> None:
+        """``directory`` is an empty one for all that it keeps, ``options`` differ from ``OPTIONS``."""
         super().__init__()
         self.port = free_port()
         self._password, self._superuser_password = secrets.token_hex(8), secrets.token_hex(8)
         self.url = f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self.port}"
-        self.directory = Path(tempfile.mkdtemp(prefix="iotsupport-postgresql-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="iotsupport-postgresql-"))
         self._process: subprocess.Popen[str] | None = None
+        self._settings = [f"--{name}={value}" for name, value in {**OPTIONS, **options}.items()]
         self._options: dict[str, Any] = {"cwd": self.directory, "env": {"LC_ALL": "C.UTF-8", "PATH": os.defpath}}
         if os.geteuid() == 0:
             user = _whom_root_becomes()
@@ -70,9 +72,8 @@ class PostgreSQL(LoggedProcess):
     def start(self) -> Self:
         """Return when it accepts connections."""
         first_line = len(self.lines)
-        settings = [f"--{name}={value}" for name, value in OPTIONS.items()]
         self._process = self._start(
-            *[program("postgres"), "-D", str(self._cluster), "-p", str(self.port), *settings],
+            *[program("postgres"), "-D", str(self._cluster), "-p", str(self.port), *self._settings],
             preexec_fn=_die_with(os.getpid()),
             **self._options,
         )
@@ -92,6 +93,18 @@ class PostgreSQL(LoggedProcess):
     def is_running(self) -> bool:
         """Whether it was started, and not ended since."""
         return self._process is not None
+
+    def freeze(self) -> None:
+        """Stop all of its processes where they are, until they are killed."""
+        self._signal_all(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        """End all of its processes at once, as a power cut does. Idempotent."""
+        if self._process is not None:
+            if self._process.poll() is None:
+                self._signal_all(signal.SIGKILL)
+            self._process.wait(LIMIT)
+            self._process = None
 
     def restart(self) -> None:
         self.stop()
@@ -130,6 +143,15 @@ class PostgreSQL(LoggedProcess):
             text=True,
             timeout=LIMIT,
         )
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        pid = self._process.pid
+        # Its children first where they are to end: without their parent, they would clean up. Stopped, it makes none.
+        os.kill(pid, signal.SIGSTOP)
+        for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            os.kill(int(child), number)
+        os.kill(pid, number)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -196,6 +196,11 @@ class Server(LoggedProcess):
                 self.stop()
         self.kill()
 
+    def freeze(self) -> None:
+        """Stop all of its processes where they are, until they are killed."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+
     def remove(self) -> None:
         """End it, and let its database go."""
         self.end()

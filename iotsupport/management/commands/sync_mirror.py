@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, connection
+from django.db import DEFAULT_DB_ALIAS
 
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
-from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile, settle
+from iotsupport.following import follow_at_start
+from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
 
 
 class Command(BaseCommand):
@@ -41,7 +41,7 @@ class Command(BaseCommand):
     def _reconcile(self, model: type[MirroredModel], check: bool, delete_unknown: bool) -> Differences:
         with bulk_change():
             differences = reconcile(
-                model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown, write=_writer()
+                model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown, write=follow_at_start
             )
         label = model.storage().label
         for names, said in [
@@ -55,12 +55,3 @@ class Command(BaseCommand):
         for sentence in differences.failed:
             self.stderr.write(f"{label}: {sentence}")
         return differences
-
-
-def _writer() -> Callable[[type[MirroredModel], str, str], None]:
-    """On one of several nodes, devices may have got the old bytes here after they heard of the new ones."""
-    if connection.vendor == "postgresql":
-        from iotsupport.nodes import follow_at_start  # imports psycopg, which commands on SQLite do without
-
-        return follow_at_start
-    return settle

@@ -1,0 +1,309 @@
+"""The power is cut while people change things; when it is back, everything that was answered is there."""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from iotsupport.environment import Environment
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.databases import PostgreSQLDatabase, is_on_postgresql
+from iotsupport.tests.disk import Image, may_mount
+from iotsupport.tests.marathons import POWER_CUTS, marathon
+from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.owed.fleet import OWED
+from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.server import PASSWORD, Client, Installation, Server, clean_environ, poll, sha256, sign_in
+from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
+from iotsupport.tests.wiretap import Wiretap
+
+PEOPLE = 3
+IMPORTED = 200
+
+CONFIG_VERSIONS = "SELECT mac_address, content FROM devices_historicaldeviceconfig WHERE history_type != '-'"
+ASSET_VERSIONS = "SELECT filename, sha256 FROM assets_historicalasset WHERE history_type != '-'"
+
+pytestmark = [
+    pytest.mark.skipif(not may_mount(), reason="Only root may mount a disk, where mounting is allowed."),
+    pytest.mark.processes,
+]
+
+
+class Script(Person):
+    """Changes files by the API."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.versions: set[tuple[str, str]] = set()
+
+    def change_something(self, client: Client) -> None:
+        super().change_something(client)
+        self.versions |= {(name, digest) for name, digest in self.acknowledged.items() if digest}
+
+
+class Administrator:
+    """Saves a configuration in the admin and changes the password, in turns."""
+
+    filename = "00-00-00-00-ff-ff.json"
+
+    def __init__(self) -> None:
+        self.versions: set[tuple[str, str]] = set()
+        self.password = PASSWORD
+        self._page = "add/"
+        self.attempted_password: str | None = None
+        self._count = 0
+
+    def work(self, server: Server) -> None:
+        try:
+            with requests.Session() as browser:
+                browser.trust_env = False  # no proxies
+                assert sign_in(browser, server.url, "admin", self.password).history
+                while True:
+                    self._count += 1
+                    self._save(browser, f"{server.url}/admin/devices/deviceconfig/")
+                    self._change_password(browser, f"{server.url}/admin/password_change/")
+        except requests.RequestException:
+            return
+
+    def _save(self, browser: requests.Session, url: str) -> None:
+        content = f'{{"by": "admin", "save": {self._count}}}'
+        answer = _post(
+            browser,
+            f"{url}{self._page}",
+            mac_address=self.filename.removesuffix(".json"),
+            content=content,
+            _continue="1",
+        )
+        assert answer.history, answer.text
+        self._page = answer.url.removeprefix(url)
+        self.versions.add((self.filename, sha256(content.encode())))
+
+    def _change_password(self, browser: requests.Session, url: str) -> None:
+        new = self.attempted_password = f"{PASSWORD}-{self._count}"
+        answer = _post(browser, url, old_password=self.password, new_password1=new, new_password2=new)
+        assert answer.history, answer.text
+        self.password, self.attempted_password = new, None
+
+    def check(self, server: Server) -> None:
+        with requests.Session() as browser:
+            browser.trust_env = False
+            for password in filter(None, [self.password, self.attempted_password]):
+                if sign_in(browser, server.url, "admin", password).history:
+                    self.password, self.attempted_password = password, None
+                    return
+        raise AssertionError("No password works that was answered.")
+
+
+def _post(browser: requests.Session, url: str, **fields: str) -> requests.Response:
+    fields["csrfmiddlewaretoken"] = browser.cookies["csrftoken"]
+    return browser.post(url, data=fields, timeout=LIMIT)
+
+
+class Import(LoggedProcess):
+    """The command, which says of each file that it was taken."""
+
+    def __init__(self, directory: Path, number: int) -> None:
+        super().__init__()
+        self.directory = directory / f"import-{number}"
+        self.directory.mkdir()
+        for device in range(IMPORTED):
+            path = self.directory / f"00-00-00-01-00-{device:02x}.json"
+            path.write_text(f'{{"import": {number}}}')
+        self._number = number
+
+    def start(self, environ: dict[str, str]) -> None:
+        self._process = self._start(
+            *[sys.executable, "manage.py", "import_configs", str(self.directory)],
+            cwd=BASE_DIR,
+            env=clean_environ({**environ, "PYTHONUNBUFFERED": "1"}),
+        )
+        self.wait_for_log("taken|replaced")
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait(LIMIT)
+        self._reader.join(LIMIT)
+
+    @property
+    def versions(self) -> set[tuple[str, str]]:
+        digest = sha256(b'{"import": %d}' % self._number)
+        return {(match[1], digest) for line in self.lines if (match := re.match(r"(\S+): (?:taken|replaced)", line))}
+
+
+class Machine:
+    """A disk with all that an installation keeps, and what runs on it."""
+
+    def __init__(self, directory: Path, template: Callable[[], Installation]) -> None:
+        self.image = Image(directory / "disk", (256 if is_on_postgresql() else 64) * 1024)
+        self._template = template
+        self.server: Server | None = None
+        self.postgresql: PostgreSQL | None = None
+
+    @contextmanager
+    def run(self) -> Iterator[Server]:
+        with self.image:
+            try:
+                self.server = server = Server(self._install(), self.image.path / "server")
+                self.image.sync()  # it was installed long ago
+                yield server
+            finally:
+                self.kill()
+
+    def _install(self) -> Installation:
+        if not is_on_postgresql():
+            return self._template()
+        directory = self.image.path / "postgresql"
+        directory.mkdir()
+        # As its users run it.
+        options = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_wal_size": "64MB"}
+        self.postgresql = PostgreSQL(directory, **options).start()
+        database = PostgreSQLDatabase(create_database(self.postgresql.url))
+        return Installation.make(self.image.path / "template", database)
+
+    def cut_power(self, *others: Import) -> None:
+        assert self.server
+        self.server.freeze()
+        if self.postgresql:
+            self.postgresql.freeze()
+        for other in others:
+            other.freeze()
+        left = self.image.look()
+        self.kill()
+        for other in others:
+            other.kill()
+        self.image.replace(left)
+
+    def kill(self) -> None:
+        if self.server:
+            self.server.kill()
+        if self.postgresql:
+            self.postgresql.kill()
+
+    def start(self) -> None:
+        if self.postgresql:
+            self.postgresql.start()
+        assert self.server
+        self.server.start()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Image]:
+    with Image(tmp_path / "disk", size_kib=8 * 1024) as disk:
+        yield disk
+
+
+def test_the_secret_key_and_its_directory_survive_a_power_cut(disk: Image) -> None:
+    environment = Environment()
+    data_dir = environment.make_folder("DATA_DIR", disk.path / "lib" / "data")
+    key = environment.secret("NO_SUCH_VARIABLE", data_dir / "secret_key")
+
+    disk.replace(disk.look())
+
+    assert (data_dir / "secret_key").read_text() == key
+
+
+def test_devices_that_may_have_got_old_bytes_after_it_are_called_back(
+    make_server: Callable[..., Server], broker: Mosquitto
+) -> None:
+    server = make_server(MQTT_URL=broker.url).start()
+    path = server.directory("configs") / "00-00-00-00-00-01.json"
+    with server.client() as client:
+        client.save_config(path.stem, b'{"version": 1}')
+        old = path.read_bytes()
+        client.save_config(path.stem, b'{"version": 2}')
+    poll(lambda: server.query(OWED), lambda owed: not owed)
+    server.stop()
+    path.write_bytes(old)  # its new name was not on the disk yet
+
+    with Subscriber(broker.port) as subscriber:
+        server.start()
+
+        assert subscriber.next().payload == b'{"filename": "00-00-00-00-00-01.json"}'
+        assert path.read_bytes() == b'{"version": 2}'
+
+
+@pytest.fixture
+def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
+    # PostgreSQL's user must get there.
+    with tempfile.TemporaryDirectory(prefix="iotsupport-power-") as directory:
+        os.chmod(directory, 0o711)  # noqa: S103
+        yield Machine(Path(directory), lambda: request.getfixturevalue("template"))
+
+
+@marathon
+@pytest.mark.both_databases
+def test_what_was_answered_survives_power_cuts(
+    machine: Machine, new_database: object, broker: Mosquitto, tmp_path: Path
+) -> None:
+    scripts, administrator = [Script(number) for number in range(PEOPLE)], Administrator()
+    moments = random.Random(10)  # noqa: S311 - to be repeatable
+    with machine.run() as server, Wiretap(broker.port, lambda filename: digest_of(server, filename)) as tap:
+        server.environ["MQTT_URL"] = tap.url
+        server.start()
+        imports: list[Import] = []
+        for number in range(POWER_CUTS):
+            imports.append(Import(tmp_path, number))
+            cut_power_while_they_work(machine, server, scripts, administrator, imports[-1], moments)
+
+            machine.start()
+            stored = check_that_files_equal_rows(server)
+            for script in scripts:
+                script.check(stored)
+            administrator.check(server)
+            versions = all_versions(server)
+            for answered in [*(script.versions for script in scripts), administrator.versions, imports[-1].versions]:
+                assert answered <= versions
+            poll(lambda: server.query(OWED), lambda owed: not owed)
+            assert set(stored.items()) <= tap.told()
+
+
+def cut_power_while_they_work(
+    machine: Machine,
+    server: Server,
+    scripts: list[Script],
+    administrator: Administrator,
+    imported: Import,
+    moments: random.Random,
+) -> None:
+    begun = threading.Semaphore(0)
+    with ThreadPoolExecutor(PEOPLE + 1) as threads:
+        working = [threads.submit(script.work, server, begun) for script in scripts]
+        working.append(threads.submit(administrator.work, server))
+        try:
+            imported.start(server.environ)
+            while begun.acquire(blocking=False):
+                pass
+            for _ in range(moments.randrange(PEOPLE, 60)):
+                begun.acquire(timeout=LIMIT)
+            threading.Event().wait(moments.uniform(0, 0.03))  # at any moment of the requests
+        finally:
+            machine.cut_power(imported)
+    for future in working:
+        future.result()
+
+
+def all_versions(server: Server) -> set[tuple[str, str]]:
+    """File names and digests of everything that was ever saved."""
+    configs = {(f"{mac}.json", sha256(content.encode())) for mac, content in server.query(CONFIG_VERSIONS)}
+    return configs | set(server.query(ASSET_VERSIONS))
+
+
+def digest_of(server: Server, filename: str) -> str | None:
+    """Of what a device would download."""
+    path = server.directory("configs" if filename.endswith(".json") else "assets") / filename
+    return sha256(path.read_bytes()) if path.exists() else None
