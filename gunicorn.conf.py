@@ -8,10 +8,12 @@ import os
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from iotsupport import logs, settings
+from iotsupport import logs, metrics_directory, settings
+from iotsupport.news import is_news
 
 ROOT = Path(__file__).resolve().parent
 
@@ -53,25 +55,19 @@ def _allow_open_files() -> None:
 _allow_open_files()
 
 
-def _can_share_metrics() -> bool:
-    try:
-        settings.METRICS_DIR.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(settings.METRICS_DIR, os.R_OK | os.W_OK | os.X_OK)
-
+# Where there is no place for metrics, it is where nothing can be put: counts of one worker at a time would be wrong.
+METRICS_DIR = settings.METRICS_DIR or Path(os.devnull)
+METRICS_PROBLEM = metrics_directory.prepare(METRICS_DIR)
 
 # prometheus_client looks at these while it is imported, in the workers.
 os.environ["PROMETHEUS_DISABLE_CREATED_SERIES"] = "true"
-os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-if _can_share_metrics():
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(settings.METRICS_DIR)
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_DIR)
 
 
 def on_starting(server: Any) -> None:
     """Say what is wrong with the environment, and make the files equal to the database; then serve in any case."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        server.log.error("%s cannot be written: /metrics tells of one worker at a time.", settings.METRICS_DIR)
+    if METRICS_PROBLEM:
+        is_news(str(METRICS_DIR))  # which a system check says in a moment
     # A command runs the system checks first: one process for both, since starting it is what takes time.
     done = _sync_mirror(server)
     if done.returncode and "SystemCheckError" in done.stderr:
@@ -103,8 +99,8 @@ def when_ready(server: Any) -> None:
     """Forget the metrics of the server that ran before: the port is ours, and there are no workers yet."""
     if server.master_pid:  # Started by SIGUSR2: the old master's workers still count.
         return
-    for path in settings.METRICS_DIR.glob("*.db"):
-        path.unlink(missing_ok=True)
+    with suppress(OSError):
+        metrics_directory.forget(METRICS_DIR)
 
 
 def post_fork(server: Any, worker: Any) -> None:
@@ -121,7 +117,7 @@ def worker_exit(server: Any, worker: Any) -> None:
 
 def child_exit(server: Any, worker: Any) -> None:
     """Drop the gauges of a dead worker; what it counted stays counted."""
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        from prometheus_client import multiprocess
+    from prometheus_client import multiprocess
 
+    with suppress(OSError):  # whatever it is, the master goes on
         multiprocess.mark_process_dead(worker.pid)

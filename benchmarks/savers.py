@@ -139,7 +139,7 @@ class RawSaver:
         self._turns = Turns(fleet.size)
         # The other process's, as Django opens it.
         self._database = sqlite3.connect(fleet.data_dir / "db.sqlite3", timeout=20, isolation_level=None)
-        for pragma in ["journal_mode=WAL", "synchronous=FULL", "mmap_size=134217728", "cache_size=2000"]:
+        for pragma in ["journal_mode=WAL", "synchronous=FULL", "cache_size=2000"]:
             self._database.execute(f"PRAGMA {pragma}")
 
     @classmethod

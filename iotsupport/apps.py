@@ -4,6 +4,9 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db import connection
 
+import iotsupport.metrics_files  # noqa: F401 - before an app makes a metric
+from iotsupport import sqlite
+
 
 class IotSupportConfig(AppConfig):
     name = "iotsupport"
@@ -11,13 +14,24 @@ class IotSupportConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport import limits
-        from iotsupport.checks import check_directories, check_environment, check_secret_key
+        from iotsupport.checks import (
+            check_directories,
+            check_environment,
+            check_metrics_directory,
+            check_secret_key,
+        )
         from iotsupport.signals import serving
 
-        for check in [check_environment, check_directories, check_secret_key]:
+        for check in [check_environment, check_directories, check_metrics_directory, check_secret_key]:
             checks.register(check, "environment")
         limits.register(limits.LISTS)
+        serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
+
+
+def keep_database_open(**kwargs: Any) -> None:
+    if connection.vendor == "sqlite":
+        sqlite.serve()
 
 
 def follow_other_nodes(**kwargs: Any) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
+from iotsupport import metrics_directory
+
 # Variable to id and hint. The sentences on what is wrong come from reading the environment.
 VARIABLES = {
     "DEBUG": ("iotsupport.E001", "Set DEBUG=false, or leave it out."),
@@ -32,6 +34,8 @@ DIRECTORIES = {
     "ASSETS_DIR": "iotsupport.E012",
 }
 
+METRICS_HINT = "Set METRICS_DIR to a directory in memory that the server's user can write, such as /run/iotsupport."
+
 SECRET_KEY_MIN_LENGTH = 32
 
 
@@ -49,6 +53,19 @@ def check_directories(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
     problems = {name: _directory_problem(name, Path(getattr(settings, name))) for name in DIRECTORIES}
     hint = "Create it and give it to the user that runs the server, or name another directory."
     return [checks.Error(problem, hint=hint, id=DIRECTORIES[name]) for name, problem in problems.items() if problem]
+
+
+def check_metrics_directory(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """The workers of a server can add up their metrics. A warning: everything else works without."""
+    directory = settings.METRICS_DIR
+    if directory is None:
+        message = "No place for metrics is found outside the disk of DATA_DIR: /metrics leaves out what workers count."
+        return [checks.Warning(message, hint=METRICS_HINT, id="iotsupport.W021")]
+    problem = metrics_directory.problem(directory)
+    if problem is None:
+        return []
+    message = f"METRICS_DIR {directory} cannot be written ({problem}): metrics are off."
+    return [checks.Warning(message, hint=METRICS_HINT, id="iotsupport.W020")]
 
 
 def check_secret_key(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from iotsupport import metrics_directory
 from iotsupport.durable import make_directory, sync_directory
 
 T = TypeVar("T")
@@ -139,6 +140,14 @@ class Environment(environ.Env):
         except OSError as error:
             self.problems.setdefault(name, f"{name} '{path}' cannot be made: {error.strerror}.")
         return path
+
+    def metrics_directory(self, name: str, data_dir: Path) -> Path | None:
+        """Return the directory that is named, or one of a runtime directory: systemd's for a service, or the user's."""
+        given = self.str(name, default="")
+        if given:
+            return Path(given).expanduser().absolute()
+        service, _, _ = self.str("RUNTIME_DIRECTORY", default="").partition(":")  # see systemd.exec(5)
+        return metrics_directory.choose(data_dir, service, self.str("XDG_RUNTIME_DIR", default=""))
 
     def secret(self, name: str, path: Path) -> str:
         """Return a secret that is made once and kept in ``path`` with mode 0600.

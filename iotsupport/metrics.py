@@ -3,25 +3,75 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from django.http import HttpRequest, HttpResponse
-from django_prometheus.exports import ExportToDjangoView
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from iotsupport.errors import DATABASE_ERRORS, json_view
+from iotsupport.glance import Glance
+from iotsupport.metrics_files import WorkersCollector, is_shared, mend_files
+from iotsupport.news import is_news, is_over
 
 logger = logging.getLogger(__name__)
 
-# Collectors of facts: asked once a scrape, by the worker that answers it.
+# Collectors of facts: asked once a second at most, by the worker that answers.
 facts = CollectorRegistry()
+
+_workers = CollectorRegistry()
+_workers.register(WorkersCollector())
+
+DATABASE_IS_AWAY = "the database"
 
 
 @json_view
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text. Without the database, its facts are left out and the rest is there."""
-    response: HttpResponse = ExportToDjangoView(request)
+    """Prometheus text. What is not known is left out: the database's facts while it is away, whose file is damaged."""
     try:
-        response.content += generate_latest(facts)
+        text = _page.get()
+    except TimeoutError:  # It waits for the database.
+        text = _counts() + _is_up(False)
+    return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
+
+
+def _look() -> bytes:
+    return _counts() + _facts()
+
+
+_page = Glance("metrics", _look)
+
+
+def _counts() -> bytes:
+    if not is_shared():
+        return generate_latest(REGISTRY)
+    mend_files()
+    return generate_latest(_workers)
+
+
+def _facts() -> bytes:
+    """What the database knows, and whether it answers."""
+    try:
+        text = generate_latest(facts)
     except DATABASE_ERRORS as error:
-        logger.warning("The metrics that the database knows are missing: %s", error)
-    return response
+        if is_news(DATABASE_IS_AWAY):
+            logger.warning("The metrics that the database knows are left out: %s", error)
+        return _is_up(False)
+    is_over(DATABASE_IS_AWAY)
+    return text + _is_up(True)
+
+
+def _is_up(is_up: bool) -> bytes:
+    registry = CollectorRegistry()
+    registry.register(DatabaseCollector(is_up))
+    return generate_latest(registry)
+
+
+class DatabaseCollector(Collector):
+    def __init__(self, is_up: bool) -> None:
+        self._is_up = is_up
+
+    def collect(self) -> Iterable[Metric]:
+        meaning = "1 while the database answers; while it does not, what only it knows is left out."
+        yield GaugeMetricFamily("iot_database_up", meaning, value=int(self._is_up))

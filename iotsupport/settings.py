@@ -156,8 +156,9 @@ WEB_CONCURRENCY = env.number("WEB_CONCURRENCY", default=2, least=1, most=512)
 # Of each worker: they run the application, and make a thread when it is needed.
 WORKER_THREADS = 32
 
-# Where the workers of one server add up their metrics; gunicorn.conf.py empties it.
-METRICS_DIR = DATA_DIR / "metrics"
+# Where the workers of one server add up their metrics, never on the disk of DATA_DIR unless it is named; None where
+# there is no place. gunicorn.conf.py makes it, and empties it.
+METRICS_DIR = env.metrics_directory("METRICS_DIR", DATA_DIR)
 PROMETHEUS_EXPORT_MIGRATIONS = False
 
 # --- Database ----------------------------------------------------------------------------------------------------
@@ -171,7 +172,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "transaction_mode": "IMMEDIATE",
         "factory": PrivateConnection,
         "init_command": (
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=134217728;"
+            # Not mapped into memory: where a disk cannot read it, the process would end with SIGBUS.
+            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0;"
             " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"
         ),
     }

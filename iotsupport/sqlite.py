@@ -1,12 +1,16 @@
-"""SQLite's files, kept from other users: they hold what passwords and sessions are checked against."""
+"""SQLite's files: kept from other users, since they hold what passwords are checked against, and kept open."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
 import stat
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # gunicorn's master reads the settings, and must not load it
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 class PrivateConnection(sqlite3.Connection):
@@ -15,6 +19,50 @@ class PrivateConnection(sqlite3.Connection):
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
         keep_private(str(database))
         super().__init__(database, *args, **kwargs)
+        if _is_serving:
+            _keep_open(str(database))
+
+
+# Of the process, file and device that it is of. Closed by nobody: see below.
+_open: dict[tuple[int, int, int], sqlite3.Connection] = {}
+
+_is_serving = False
+
+
+def serve(**kwargs: Any) -> None:
+    """Keep the database open from now on, between requests, too.
+
+    The last connection that closes removes what SQLite puts beside the database, after writing all of it back. Each
+    request would pay for that; and on a full disk, where nothing can be put there again, not even reading would work.
+    """
+    global _is_serving
+    _is_serving = True
+
+
+def _keep_open(path: str) -> None:
+    with suppress(OSError, sqlite3.Error):  # which a query tells
+        found = os.stat(path)
+        here = (os.getpid(), found.st_dev, found.st_ino)
+        if here not in _open:
+            connection = sqlite3.connect(path, check_same_thread=False)
+            connection.execute("SELECT count(*) FROM sqlite_master").fetchall()
+            _open[here] = connection
+
+
+@contextmanager
+def patience(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
+    """Wait for other writers no longer than this. On another database, that is its settings' affair."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    usual = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+    try:
+        yield
+    finally:
+        if connection.connection is not None:
+            connection.connection.execute(f"PRAGMA busy_timeout = {int(usual * 1000)}")
 
 
 def keep_private(path: str) -> None:

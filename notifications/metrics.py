@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 
 from django.db.models import Count, Min
 from django.utils import timezone
@@ -89,7 +90,8 @@ def owed() -> tuple[int, float]:
 
 def _leave_living() -> None:
     """A command may share the server's metrics directory; it must not go on counting as a disconnected worker."""
-    multiprocess.mark_process_dead(os.getpid())
+    with suppress(OSError):  # somebody else did, or nothing can be removed there
+        multiprocess.mark_process_dead(os.getpid())
 
 
 if values.ValueClass._multiprocess:

@@ -41,6 +41,7 @@ NEUTRAL = dict.fromkeys(
         "DEBUG",
         "ESP32_CONFIGS_DIR",
         "HOST",
+        "METRICS_DIR",
         "MQTT_CA_FILE",
         "MQTT_PASSWORD",
         "MQTT_PUBLISH_RATE",
@@ -142,7 +143,8 @@ class Server(LoggedProcess):
         self.database = copy.database
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.environ = {**copy.environ, "PORT": str(self.port), **environ}
+        # Where a test finds them, and nothing is left in the machine's memory. None of the disks is filled by it.
+        self.environ = {**copy.environ, "PORT": str(self.port), "METRICS_DIR": str(data_dir / "metrics"), **environ}
         self._process: subprocess.Popen[str] | None = None
         self._worker_count = 0
 

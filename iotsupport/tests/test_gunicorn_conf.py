@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 import requests
@@ -16,6 +19,7 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Installation, Server, clean_environ, poll
 
+LISTS = r'^iot_config_operations_total\{operation="list",status="\w+"\} (\S+)'
 DOWNLOADS = r'^iot_config_operations_total\{operation="get_raw",status="\w+"\} (\S+)'
 
 
@@ -42,8 +46,24 @@ def metrics_files(server: Server, pattern: str = "*.db") -> list[str]:
 
 
 def count_downloads(server: Server) -> float:
-    text = requests.get(f"{server.url}/metrics", timeout=LIMIT).text
-    return sum(float(value) for value in re.findall(DOWNLOADS, text, re.MULTILINE))
+    """Those that have ended by now, as the first scrape tells that knows of a later request."""
+    with server.client() as client:
+        client.get("/configs")
+    asked[server.url] += 1
+
+    def scrape() -> str:
+        return requests.get(f"{server.url}/metrics", timeout=LIMIT).text
+
+    text = poll(scrape, lambda text: total(LISTS, text) >= asked[server.url])
+    return total(DOWNLOADS, text)
+
+
+# How often each server was asked for its list.
+asked: Counter[str] = Counter()
+
+
+def total(pattern: str, text: str) -> float:
+    return sum(float(value) for value in re.findall(pattern, text, re.MULTILINE))
 
 
 def download(server: Server, times: int) -> None:
@@ -126,12 +146,12 @@ def test_counts_survive_reload_and_more_and_fewer_workers(server):
         (signal.SIGTTOU, "Worker exiting", 1),
     ]:
         before = len(server.lines)
+        counted = count_downloads(server) + 5
         download(server, 5)
-        counted = count_downloads(server)
         server.signal(number)
         server.wait_for_log(said, after=before, count=times)
 
-        assert count_downloads(server) == counted
+        poll(lambda: count_downloads(server), partial(operator.eq, counted))
 
     assert count_downloads(server) == first + 15
 

@@ -1,0 +1,106 @@
+"""What is looked up once a second, for whoever asks."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from iotsupport import glance
+from iotsupport.glance import Glance
+
+
+@pytest.fixture(autouse=True)
+def serving(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    is_serving = threading.Event()
+    is_serving.set()
+    monkeypatch.setattr(glance, "_is_serving", is_serving)
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+
+
+@pytest.fixture
+def looks() -> list[bytes]:
+    return []
+
+
+def one_more(looks: list[bytes]) -> bytes:
+    looks.append(b"%d" % len(looks))
+    return looks[-1]
+
+
+def test_many_see_what_one_looked_up(looks: list[bytes]) -> None:
+    seen = Glance("test", lambda: one_more(looks))
+
+    with ThreadPoolExecutor(8) as threads:
+        assert {each.result() for each in [threads.submit(seen.get) for _ in range(100)]} == {b"0"}
+
+
+def test_another_process_sees_it_too(looks: list[bytes]) -> None:
+    assert Glance("test", lambda: one_more(looks)).get() == b"0"
+
+    assert Glance("test", lambda: one_more(looks)).get() == b"0"
+
+
+def test_it_is_looked_up_anew_after_a_second(looks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Glance("test", lambda: one_more(looks))
+    assert seen.get() == b"0"
+
+    monkeypatch.setattr(glance, "FRESH_SECONDS", 0)
+
+    assert seen.get() == b"1"
+
+
+def test_what_was_seen_before_the_machine_was_started_is_not_fresh(looks: list[bytes], tmp_path: Path) -> None:
+    (tmp_path / "test.page").write_bytes(glance.LOOKED_AT.pack(10**9) + b"long ago")
+
+    assert Glance("test", lambda: one_more(looks)).get() == b"0"
+
+
+@pytest.mark.parametrize("directory", ["missing", ""])
+def test_without_a_place_to_share_it_each_process_looks(
+    looks: list[bytes], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: str
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path / directory) if directory else "")
+
+    assert Glance("test", lambda: one_more(looks)).get() == b"0"
+    assert Glance("test", lambda: one_more(looks)).get() == b"1"
+
+
+def test_nobody_waits_for_a_look_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "PATIENCE_SECONDS", 0.05)
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def look() -> bytes:
+        has_begun.set()
+        may_end.wait(60)
+        return b"at last"
+
+    here = Glance("test", look)
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(here.get)
+        assert has_begun.wait(60)
+
+        for asked in [here, Glance("test", look)]:  # in this process, and in another one
+            with pytest.raises(TimeoutError):
+                asked.get()
+
+        may_end.set()
+        assert looking.result() == b"at last"
+
+
+def test_a_look_that_fails_is_not_kept(looks: list[bytes]) -> None:
+    answers = iter([None, b"works"])
+
+    def look() -> bytes:
+        answer = next(answers)
+        if answer is None:
+            raise ValueError
+        return answer
+
+    seen = Glance("test", look)
+    with pytest.raises(ValueError):
+        seen.get()
+
+    assert seen.get() == b"works"

@@ -1,0 +1,91 @@
+"""Where workers add up their metrics: in memory, in a directory of one user and one installation."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import LazySettings
+
+from iotsupport import metrics_directory
+from iotsupport.checks import check_metrics_directory
+from iotsupport.environment import Environment
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Shared memory that is the test's own; every test's data is on another disk."""
+    path = Path(tempfile.mkdtemp(prefix="iotsupport-tests-", dir="/dev/shm"))  # noqa: S108
+    monkeypatch.setattr(metrics_directory, "SHARED_MEMORY", path / "shm")
+    (path / "shm").mkdir()
+    (path / "runtime").mkdir()
+    yield path
+    shutil.rmtree(path)
+
+
+def test_it_is_in_shared_memory(tmp_path: Path, memory: Path) -> None:
+    found = metrics_directory.choose(tmp_path)
+
+    assert found and found.parent == memory / "shm"
+    assert metrics_directory.prepare(found) is None
+    assert found.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_runtime_directory_goes_first(tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_DIR", "")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{memory / 'runtime'}:/run/other")
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(memory / "missing"))
+
+    found = Environment().metrics_directory("METRICS_DIR", tmp_path)
+
+    assert found and found.parent == memory / "runtime"
+
+
+def test_one_that_is_named_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METRICS_DIR", str(tmp_path / "metrics"))
+
+    assert Environment().metrics_directory("METRICS_DIR", tmp_path) == tmp_path / "metrics"
+
+
+def test_two_installations_have_two(tmp_path: Path, memory: Path) -> None:
+    assert metrics_directory.choose(tmp_path / "one") != metrics_directory.choose(tmp_path / "other")
+
+
+def test_it_is_never_on_the_disk_of_the_data(tmp_path: Path, memory: Path) -> None:
+    assert metrics_directory.choose(memory / "data", str(memory / "runtime")) is None
+
+
+def test_what_another_user_may_have_put_there_is_not_taken(tmp_path: Path, memory: Path) -> None:
+    path = metrics_directory.choose(tmp_path)
+    assert path
+    path.symlink_to(tmp_path)
+
+    assert metrics_directory.choose(tmp_path) is None
+    assert metrics_directory.prepare(path) == "another user made it"
+
+
+def test_the_check_names_one_that_cannot_be_used(tmp_path: Path, settings: LazySettings) -> None:
+    (tmp_path / "file").write_text("")
+    settings.METRICS_DIR = tmp_path / "file" / "metrics"
+
+    (warning,) = check_metrics_directory(None)
+
+    assert warning.id == "iotsupport.W020"
+    problem = "it cannot be reached: Not a directory"
+    assert warning.msg == f"METRICS_DIR {tmp_path}/file/metrics cannot be written ({problem}): metrics are off."
+    assert warning.hint and "Set METRICS_DIR" in warning.hint
+
+
+def test_the_check_says_that_there_is_none(settings: LazySettings) -> None:
+    settings.METRICS_DIR = None
+
+    assert [warning.id for warning in check_metrics_directory(None)] == ["iotsupport.W021"]
+
+
+def test_the_check_is_content_with_one_that_can_still_be_made(tmp_path: Path, settings: LazySettings) -> None:
+    settings.METRICS_DIR = tmp_path / "not" / "yet"
+
+    assert check_metrics_directory(None) == []
