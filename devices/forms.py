@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.db import transaction
 from django_ace import AceWidget
 
 from devices.models import DeviceConfig
@@ -67,7 +68,9 @@ class DeviceConfigForm(RefusableForm):
         return bool(based_on) and based_on != current.etag and self.cleaned_data.get("content") != current.content
 
     def _current(self, *, lock: bool = False) -> DeviceConfig | None:
-        rows = DeviceConfig.objects.select_for_update() if lock else DeviceConfig.objects.all()
+        # Shown again after a refusal, it is in no transaction, and saves nothing.
+        is_locking = lock and transaction.get_connection().in_atomic_block
+        rows = DeviceConfig.objects.select_for_update() if is_locking else DeviceConfig.objects.all()
         return rows.filter(pk=self.instance.pk).first() if self.instance.pk else None
 
     def _warn_of_change(self, current: DeviceConfig) -> None:

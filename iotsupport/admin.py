@@ -18,6 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from simple_history.admin import SimpleHistoryAdmin
 
+from iotsupport.errors import explain_database
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken
 
@@ -62,7 +63,8 @@ class MirroredAdmin(SimpleHistoryAdmin):
         return self.model._base_manager.select_for_update().filter(pk=row.pk).first()
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        return self._save(request, super().changeform_view, *args, **kwargs)
+        # Shown again without a transaction: a database that cannot be written, or is locked, begins none.
+        return self._save(request, super().changeform_view, *args, again=self._changeform_view, **kwargs)
 
     def history_form_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         return self._save(request, self._revert, *args, **kwargs)
@@ -79,13 +81,16 @@ class MirroredAdmin(SimpleHistoryAdmin):
     def count_save(self, refusal_code: str | None, seconds: float) -> None:
         """Count what became of a form: saved where there is no ``refusal_code``."""
 
-    def _save(self, request: HttpRequest, view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def _save(
+        self, request: HttpRequest, view: View, *args: Any, again: View | None = None, **kwargs: Any
+    ) -> HttpResponseBase:
+        """Answer with ``view``, and where it is refused with ``again``, where the form does not pass."""
         if request.method != "POST":
             return view(request, *args, **kwargs)
         start = perf_counter()
         refusal_code: str | None = "OTHER"
         try:
-            response = self._refusing(request, view, *args, **kwargs)
+            response = self._refusing(request, view, again or view, *args, **kwargs)
             refusal_code = _refusal_code(response)
             return response
         except PermissionDenied:
@@ -94,10 +99,10 @@ class MirroredAdmin(SimpleHistoryAdmin):
         finally:
             self.count_save(refusal_code, perf_counter() - start)
 
-    def _refusing(self, request: HttpRequest, view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        view = transaction.atomic(view)
+    def _refusing(self, request: HttpRequest, view: View, again: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            return view(request, *args, **kwargs)
+            with transaction.atomic():
+                return view(request, *args, **kwargs)
         except MirrorBehindError as error:
             return self._back(request, error)
         except MirrorError as error:
@@ -106,10 +111,12 @@ class MirroredAdmin(SimpleHistoryAdmin):
             refusal = f"Another {self.opts.verbose_name} has this name. Find it in the list, and change that one."
         except DatabaseError as error:
             logger.exception("The database refused a change made in the admin")
-            refusal = f"The database could not store it ({error}). Try again; the server's log says more."
+            refusal = explain_database(error) or (
+                f"The database could not store it ({error}). Try again; the server's log says more."
+            )
         # It is rolled back by now. The second time, the form does not pass.
         _refuse(request, refusal)
-        return view(request, *args, **kwargs)
+        return again(request, *args, **kwargs)
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
         if request.method != "POST":

@@ -111,10 +111,14 @@ class MirroredFile(FileResponse):
 def mirror_response(
     request: HttpRequest, storage: MirrorStorage, name: str, *, content_type: str, with_digests: bool = False
 ) -> HttpResponseBase:
-    """Answer a GET or HEAD for a mirrored file, as :func:`respond` does. Raises ``Http404`` where there is none."""
+    """Answer a GET or HEAD for a mirrored file, as :func:`respond` does.
+
+    Raises ``Http404`` where there is none, and :class:`MirrorError` where the whole directory is away.
+    """
     try:
         answer = respond(storage.path(name), request.META, content_type=content_type, with_digests=with_digests)
     except FileNotFoundError as error:
+        storage.check_there()
         raise Http404(f"There is no file {name}.") from error
     # Never a plain HttpResponse: Django's middleware would give a 304 the length 0, as if the file were empty.
     response = StreamingHttpResponse() if answer.body is None else MirroredFile(answer.body)

@@ -25,6 +25,27 @@ DATABASE_ERRORS = (django.db.Error, ImproperlyConfigured)
 STATUS_OF_CODE = {"TOO_LARGE": 413}
 
 
+# What SQLite says (https://sqlite.org/rescode.html), and PostgreSQL's SQLSTATE; the first that it begins with counts.
+NO_ROOM = "No room is left on the disk of the database. Free some space there, then try again."
+NOT_WRITABLE = "The database cannot be written. Make it writable for the server's user, then try again."
+DATABASE_TROUBLES = {
+    "SQLITE_FULL": NO_ROOM,
+    "SQLITE_IOERR": "The disk of the database does not work. Repair it, then try again.",
+    "SQLITE_READONLY": NOT_WRITABLE,
+    "SQLITE_CANTOPEN": "The database's file cannot be opened. Put it back, or correct DATABASE_URL, then try again.",
+    "SQLITE_BUSY": "The database is kept locked by another process. Try again in a moment.",
+    "53100": NO_ROOM,
+    "25006": NOT_WRITABLE,
+}
+
+
+def explain_database(error: Exception) -> str | None:
+    """One sentence on why the database does not take a change, and what to do; None where it is not known."""
+    cause = error.__cause__
+    code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    return next((sentence for begin, sentence in DATABASE_TROUBLES.items() if code.startswith(begin)), None)
+
+
 class ApiError(Exception):
     """A refusal: HTTP status, a constant for programs, and a sentence that says what to do."""
 
@@ -67,7 +88,8 @@ def as_api_error(error: Exception) -> ApiError:
         return ApiError(503, code, str(error))
     if isinstance(error, DATABASE_ERRORS):
         logger.error("The database did not answer", exc_info=error)
-        return ApiError(503, "DATABASE_UNAVAILABLE", "The database is not available just now. Try again in a moment.")
+        message = explain_database(error) or "The database is not available just now. Try again in a moment."
+        return ApiError(503, "DATABASE_UNAVAILABLE", message)
     for exceptions, status in EXPECTED:
         if isinstance(error, exceptions):
             return plain_error(status)
@@ -103,7 +125,7 @@ def json_view(view: Callable[..., Any]) -> Callable[..., Any]:
             return response
         try:
             return view(request, *args, **kwargs)
-        except (ApiError, Http404, OSError, ValidationError) as error:
+        except (ApiError, Http404, MirrorError, OSError, ValidationError) as error:
             return as_api_error(error).response()
 
     return answer

@@ -2,46 +2,100 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
 
-from django.db import connection
+from django.db import connection, transaction
 from django.http import HttpRequest, JsonResponse
+from django.utils import timezone
 
-from iotsupport.errors import DATABASE_ERRORS, json_view
+from iotsupport.errors import DATABASE_ERRORS, explain_database, json_view
+from iotsupport.glance import Glance
 from iotsupport.mirror import MirrorError, mirror_storage
+from iotsupport.news import is_news, is_over
+from iotsupport.sqlite import patience
 
 logger = logging.getLogger(__name__)
 
 # What else is reported, and never makes it unhealthy: name to function.
 _reports: dict[str, Callable[[], Any]] = {}
+# Of these, what asks the database.
+_shared_reports: dict[str, Callable[[], Any]] = {}
+
+# How long a change of somebody else may take before it counts as trouble.
+BUSY_SECONDS = 1.0
+
+# As much as a save writes.
+TRIED_BYTES = 64 * 1024
+
+AWAY = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+STUCK = "The database or a disk does not answer. See whether they hang."
+DATABASE = "health: the database"
 
 
-def report_also(name: str, report: Callable[[], Any]) -> None:
+def report_also(name: str, report: Callable[[], Any], *, asks_database: bool = False) -> None:
     """Add a fact to the answer, such as the broker's state: devices download while the broker is away."""
     _reports[name] = report
+    if asks_database:
+        _shared_reports[name] = report
 
 
 @json_view
 def health(request: HttpRequest) -> JsonResponse:
     """200 while the database, both mirrors and what the assets are made from work, else 503 with the reason."""
-    reason = _find_trouble()
-    facts = {name: report() for name, report in _reports.items()}
-    if reason:
-        return JsonResponse({"status": "unhealthy", "reason": reason, **facts}, status=503)
+    try:
+        seen = json.loads(_glance.get())
+    except TimeoutError:
+        seen = {"reason": STUCK, "facts": {}}
+    facts = {
+        name: seen["facts"].get(name) if name in _shared_reports else report() for name, report in _reports.items()
+    }
+    if seen["reason"]:
+        return JsonResponse({"status": "unhealthy", "reason": seen["reason"], **facts}, status=503)
     return JsonResponse({"status": "healthy", **facts})
+
+
+def _look() -> bytes:
+    reason = _find_trouble()
+    facts = {name: report() for name, report in _shared_reports.items()}
+    return json.dumps({"reason": reason, "facts": facts}).encode()
+
+
+_glance = Glance("health", _look)
 
 
 def _find_trouble() -> str | None:
     try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM django_migrations LIMIT 1")
         for alias in ["configs", "assets", "blobs"]:
             mirror_storage(alias).probe()
+        _try_to_write()
     except DATABASE_ERRORS as error:
-        logger.warning("The database does not work: %s", error)
-        return "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+        if is_news(DATABASE):
+            logger.warning("The database does not work: %s", error)
+        return explain_database(error) or AWAY
     except MirrorError as error:
         return str(error)
+    is_over(DATABASE)
     return None
+
+
+def _try_to_write() -> None:
+    """Write a row to the database, and take it back. Raises one of ``DATABASE_ERRORS``.
+
+    SQLite writes to its disk when a transaction is committed, or when it holds more pages than it may.
+    """
+    is_sqlite = connection.vendor == "sqlite"
+    row = ["health", bytes(TRIED_BYTES) if is_sqlite else "health", timezone.now()]
+    with patience(connection, BUSY_SECONDS), transaction.atomic(), connection.cursor() as cursor:
+        if is_sqlite:
+            cursor.execute("PRAGMA cache_size")
+            (usual,) = cursor.fetchone()
+            cursor.execute("PRAGMA cache_size = 1")
+        try:
+            cursor.execute("INSERT INTO django_migrations (app, name, applied) VALUES (%s, %s, %s)", row)
+        finally:
+            if is_sqlite:
+                cursor.execute(f"PRAGMA cache_size = {usual}")
+        transaction.set_rollback(True)

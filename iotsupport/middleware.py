@@ -12,7 +12,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.urls import is_valid_path
 
-from iotsupport.errors import DATABASE_ERRORS, ApiError, plain_error
+from iotsupport.errors import DATABASE_ERRORS, ApiError, explain_database, plain_error
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +108,10 @@ class DatabaseMiddleware:
         if not isinstance(exception, DATABASE_ERRORS) or not request.path_info.startswith(BROWSER_PREFIX):
             return None
         logger.error("The database did not answer", exc_info=exception)
+        reason = explain_database(exception)
         message = "Nothing was saved: the database is not available just now. Go back, and try again in a moment."
+        if reason:
+            message = f"Nothing was saved. {reason}"
         return HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
 
 

@@ -250,6 +250,11 @@ class MirrorStorage(FileSystemStorage):
                 continue
         return found
 
+    def check_there(self) -> None:
+        """Raise :class:`MirrorError` where there is no directory: nothing is known of its files then."""
+        if not self.directory.is_dir():
+            raise MirrorError(explain(OSError(errno.ENOENT, os.strerror(errno.ENOENT)), self.label))
+
     def check_writable(self) -> None:
         """Raise :class:`MirrorError` unless names can be changed here. Costs one system call."""
         if not os.access(self.directory, os.W_OK | os.X_OK):

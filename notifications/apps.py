@@ -19,5 +19,5 @@ class NotificationsConfig(AppConfig):
             checks.register(check, "notifications")
         facts.register(DebtCollector())
         health.report_also("broker", publisher.state)
-        health.report_also("owed", report_owed)
+        health.report_also("owed", report_owed, asks_database=True)
         publisher.start()

@@ -15,8 +15,8 @@ def make_server(template: Installation, tmp_path: Path) -> Iterator[Callable[...
     """Make a server that is not started yet, from the variables of its environment."""
     servers: list[Server] = []
 
-    def make(**environ: str) -> Server:
-        servers.append(Server(template, tmp_path / f"server-{len(servers)}", **environ))
+    def make(data_dir: Path | None = None, **environ: str) -> Server:
+        servers.append(Server(template, data_dir or tmp_path / f"server-{len(servers)}", **environ))
         return servers[-1]
 
     yield make

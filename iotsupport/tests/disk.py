@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
-import shutil
 import subprocess
 import threading
 import time
@@ -35,11 +35,8 @@ class Disk:
     def fill(self) -> None:
         """Leave no room, not even for one more byte in a new file."""
         with (self.path / "filler").open("wb", buffering=0) as filler:
-            try:
-                while True:
-                    filler.write(b"\0" * 4096)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
+            while _fill(filler):  # what is synced gives back what was put by for it
+                os.fsync(filler.fileno())
 
     def free(self) -> None:
         """Make room again. Idempotent."""
@@ -79,8 +76,17 @@ class Image(Disk):
         _run("mount", "-o", "loop,commit=3600", str(self._file), str(self.path))
 
     def __exit__(self, *exception: object) -> None:
-        super().__exit__(*exception)
+        while self.path.is_mount():  # more than once where it is read-only
+            _run("umount", "--lazy", str(self.path))
         self._file.unlink()
+
+    def make_read_only(self) -> None:
+        """Also while files are open for writing, which go on: as where an error makes the kernel do it."""
+        _run("mount", "--bind", str(self.path), str(self.path))
+        _run("mount", "-o", "remount,bind,ro", str(self.path))
+
+    def make_writable(self) -> None:
+        _run("umount", "--lazy", str(self.path))
 
     def sync(self) -> None:
         """Bring all that was written so far to the disk."""
@@ -96,7 +102,7 @@ class Image(Disk):
         deadline = time.monotonic() + 60
         while True:
             before = self._writes()
-            shutil.copyfile(self._file, copy)
+            _run("cp", "--sparse=always", str(self._file), str(copy))
             if self._writes() == before:
                 return copy
             assert time.monotonic() < deadline, "Something writes to the disk all the time."
@@ -112,6 +118,18 @@ class Image(Disk):
         device = _run("findmnt", "--noheadings", "--output", "SOURCE", str(self.path)).strip()
         fields = Path(f"/sys/block/{Path(device).name}/stat").read_text().split()
         return fields[4], fields[8]
+
+
+def _fill(file: io.FileIO) -> bool:
+    """Write until there is no room; return whether there was some."""
+    begin = file.tell()
+    for size in [4096, 512]:  # a small file would fit into what is left of the larger ones
+        try:
+            while True:
+                file.write(b"\0" * size)
+        except OSError as error:
+            assert error.errno == errno.ENOSPC
+    return file.tell() > begin
 
 
 def may_mount() -> bool:

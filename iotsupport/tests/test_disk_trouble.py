@@ -119,8 +119,9 @@ def assert_downloads_work(server: Server) -> None:
 
 
 def assert_unhealthy(server: Server, reason: str) -> None:
-    response = requests.get(f"{server.url}/health", timeout=LIMIT)
-    assert response.status_code == 503
+    response = poll(
+        lambda: requests.get(f"{server.url}/health", timeout=LIMIT), lambda response: response.status_code == 503
+    )
     assert response.json()["status"] == "unhealthy"
     assert response.json()["reason"] == reason
 
@@ -133,7 +134,7 @@ def assert_changes_work(server: Server, subscriber: Subscriber, new_asset: bytes
         assert client.upload("firmware.bin", new_asset).status_code == 200
     heard = {subscriber.next().payload for _ in range(2)}
     assert heard == {b'{"filename": "%s.json"}' % LAST_MAC.encode(), b'{"filename": "firmware.bin"}'}
-    assert requests.get(f"{server.url}/health", timeout=LIMIT).json()["status"] == "healthy"
+    poll(lambda: requests.get(f"{server.url}/health", timeout=LIMIT).json()["status"], lambda said: said == "healthy")
     assert server.files("configs") == server.configs()
     assert server.files("assets") == {"firmware.bin": new_asset}
     assert server.files("blobs").keys() == kept | {sha256(new_asset)}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,8 @@ def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_
         for broken in [b"garbage" * 1000, b""]:
             replace(database, broken)
 
-            assert get(server) == (503, {"status": "unhealthy", "reason": DATABASE, "broker": "off", "owed": None})
+            answer = {"status": "unhealthy", "reason": DATABASE, "broker": "off", "owed": None}
+            poll(lambda: get(server), partial(operator.eq, (503, answer)))
             assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
             assert client.get("/metrics").status_code == 200
             assert client.get("/configs").status_code == 503
@@ -110,7 +113,7 @@ def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_
             assert client.save_config("aa-bb-cc-dd-ee-ff", b'{"version": 2}').status_code == 503
 
         replace(database, working.read_bytes())
-        assert get(server)[0] == 200
+        poll(lambda: get(server)[0], lambda status: status == 200)
         assert server.configs() == server.files("configs") == {"aa-bb-cc-dd-ee-ff.json": b"{}"}
 
 
@@ -130,7 +133,7 @@ def test_a_broker_that_never_was_or_goes_away_is_reported_and_is_not_unhealthy(
     assert get(server) == (200, healthy("disconnected"))
     with server.client() as client:
         assert client.save_config("aa-bb-cc-dd-ee-ff", b"{}").status_code == 200
-        assert get(server)[1]["owed"]["announcements"] == 1
+        poll(lambda: get(server)[1]["owed"]["announcements"], lambda owed: owed == 1)
         assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
 
     broker.start()

@@ -73,7 +73,8 @@ def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
         assert client.get("/metrics").status_code == 200
         assert client.get("/configs").status_code == 503
 
-    assert health(server) == (503, {"status": "unhealthy", "reason": REASON, "broker": "off", "owed": None})
+    answer = {"status": "unhealthy", "reason": REASON, "broker": "off", "owed": None}
+    poll(lambda: health(server), lambda seen: seen == (503, answer))
     assert refused.status_code == 503
     assert refused.json()["code"] == "DATABASE_UNAVAILABLE"
     assert refused.json()["error"] == "The database is not available just now. Try again in a moment."
@@ -99,7 +100,7 @@ def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, 
 
 def test_when_it_is_back_everything_works(server: Server, postgresql: PostgreSQL) -> None:
     postgresql.stop()
-    assert health(server)[0] == 503
+    poll(lambda: health(server)[0], lambda status: status == 503)
 
     postgresql.start()
 
@@ -127,7 +128,7 @@ def test_a_server_that_was_started_without_it_serves_and_finds_it_later(server: 
     server.start()
 
     assert requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT).content == b"{}"
-    assert health(server)[0] == 503
+    poll(lambda: health(server)[0], lambda status: status == 503)
     assert "Files may differ from the database" in server.log
     postgresql.start()
     assert poll(lambda: health(server), lambda answer: answer[0] == 200)

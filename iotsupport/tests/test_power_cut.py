@@ -149,7 +149,7 @@ class Machine:
     """A disk with all that an installation keeps, and what runs on it."""
 
     def __init__(self, directory: Path, template: Callable[[], Installation]) -> None:
-        self.image = Image(directory / "disk", (256 if is_on_postgresql() else 64) * 1024)
+        self.image = Image(directory / "disk", 512 * 1024)
         self._template = template
         self.server: Server | None = None
         self.postgresql: PostgreSQL | None = None
@@ -162,7 +162,10 @@ class Machine:
                 self.image.sync()  # it was installed long ago
                 yield server
             finally:
-                self.kill()
+                if self.server:
+                    self.server.kill()
+                if self.postgresql:
+                    self.postgresql.stop()
 
     def _install(self) -> Installation:
         if not is_on_postgresql():
@@ -171,6 +174,7 @@ class Machine:
         directory.mkdir()
         # As its users run it.
         options = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_wal_size": "64MB"}
+        options["dynamic_shared_memory_type"] = "mmap"  # or what is killed would leave it in the machine's memory
         self.postgresql = PostgreSQL(directory, **options).start()
         database = PostgreSQLDatabase(create_database(self.postgresql.url))
         return Installation.make(self.image.path / "template", database)
@@ -182,17 +186,15 @@ class Machine:
             self.postgresql.freeze()
         for other in others:
             other.freeze()
-        left = self.image.look()
-        self.kill()
-        for other in others:
-            other.kill()
-        self.image.replace(left)
-
-    def kill(self) -> None:
-        if self.server:
+        try:
+            left = self.image.look()
+        finally:
             self.server.kill()
-        if self.postgresql:
-            self.postgresql.kill()
+            if self.postgresql:
+                self.postgresql.kill()
+            for other in others:
+                other.kill()
+        self.image.replace(left)
 
     def start(self) -> None:
         if self.postgresql:

@@ -1,0 +1,333 @@
+"""All that an installation keeps on one disk that fills up, becomes read-only or goes away: no process dies of it.
+
+Devices go on downloading, what is read is answered, changes are refused with a sentence; and when it is over,
+everything works again without a restart.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import requests
+
+from iotsupport.tests.databases import is_on_postgresql
+from iotsupport.tests.disk import Disk, Image, may_mount
+from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.server import Server, poll
+
+MAC = "aa-bb-cc-dd-ee-ff"
+OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'
+OLD_ASSET, NEW_ASSET = b"old" * 5_000, b"new" * 5_000
+NO_ROOM, READ_ONLY, MISSING = "No room is left on the disk of", "cannot be written", "is missing|cannot be opened"
+
+DOWNLOADS = 'iot_config_operations_total{operation="get_raw",status="success"}'
+
+needs_mounts = pytest.mark.skipif(not may_mount(), reason="Only root may mount a disk, where mounting is allowed.")
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Image]:
+    with Image(tmp_path / "disk") as disk:
+        yield disk
+
+
+@pytest.fixture
+def server(make_server: Callable[..., Server], broker: Mosquitto, disk: Image) -> Iterator[Server]:
+    """A server with all that it keeps on the disk, but its metrics, as systemd's services have it that set nothing."""
+    with tempfile.TemporaryDirectory(prefix="iotsupport-tests-", dir="/dev/shm") as memory:  # noqa: S108
+        variables = {"MQTT_URL": broker.url, "METRICS_DIR": "", "RUNTIME_DIRECTORY": memory}
+        server = make_server(data_dir=disk.path / "data", **variables)
+        with use(server, broker):
+            yield server
+        server.kill()
+        assert list(Path(memory).glob("iotsupport-*/counter_*.db"))
+
+
+class use:  # noqa: N801 - reads as a function
+    """Start a server, with one configuration and one asset; at the end, no worker has died."""
+
+    def __init__(self, server: Server, broker: Mosquitto) -> None:
+        self._server, self._broker = server, broker
+
+    def __enter__(self) -> None:
+        server = self._server
+        self._workers = server.start_connected(self._broker)
+        with server.client() as client:
+            assert client.save_config(MAC, OLD_CONFIG).status_code == 200
+            assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
+        poll(lambda: health(server).json()["owed"], lambda owed: owed["announcements"] == 0)
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._server.workers() == self._workers, self._server.log
+
+
+def health(server: Server) -> requests.Response:
+    return requests.get(f"{server.url}/health", timeout=LIMIT)
+
+
+def metrics(server: Server) -> dict[str, float]:
+    """Samples by name and labels."""
+    response = requests.get(f"{server.url}/metrics", timeout=LIMIT)
+    assert response.status_code == 200
+    lines = [line.rpartition(" ") for line in response.text.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, _, value in lines}
+
+
+def assert_downloads_work(server: Server) -> None:
+    assert requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT).content == OLD_CONFIG
+    assert requests.get(f"{server.url}/assets/firmware.bin", timeout=LIMIT).content == OLD_ASSET
+
+
+def assert_reads_work(server: Server, browser: requests.Session) -> None:
+    with server.client() as client:
+        assert client.get("/configs").json()["count"] == 1
+        assert client.get(f"/configs/{MAC}").json()["content"] == {"version": 1}
+    assert MAC in browser.get(f"{server.url}/admin/devices/deviceconfig/", timeout=LIMIT).text
+    assert metrics(server)["iot_config_files_count"] == 1
+
+
+def assert_changes_are_refused(server: Server, browser: requests.Session, reason: str) -> None:
+    with server.client() as client:
+        for refused in [client.save_config(MAC, NEW_CONFIG), client.upload("firmware.bin", NEW_ASSET)]:
+            assert refused.status_code == 503, refused.text
+            assert any(part in refused.json()["error"] for part in reason.split("|")), refused.text
+    if reason != MISSING:
+        form = f"{server.url}/admin/devices/deviceconfig/add/"
+        typed = {"mac_address": "00-00-00-00-00-01", "content": '{"typed": "by hand"}'}
+        answer = browser.post(form, {**typed, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}, timeout=LIMIT)
+        assert reason in answer.text
+        assert "by hand" in answer.text
+
+
+def assert_unhealthy(server: Server, reason: str) -> None:
+    answer = poll(lambda: health(server), lambda response: response.status_code == 503).json()
+    assert answer["status"] == "unhealthy"
+    assert any(part in answer["reason"] for part in reason.split("|")), answer
+
+
+def assert_everything_works(server: Server, broker: Mosquitto) -> None:
+    with Subscriber(broker.port) as subscriber, server.client() as client:
+        assert client.save_config(MAC, NEW_CONFIG).status_code == 200
+        assert subscriber.next().payload == b'{"filename": "%s.json"}' % MAC.encode()
+        assert client.get(f"/configs/{MAC}.json").content == NEW_CONFIG
+        assert client.upload("firmware.bin", NEW_ASSET).status_code == 200
+        assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
+        assert client.get("/assets/firmware.bin").content == NEW_ASSET
+    poll(lambda: health(server), lambda response: response.status_code == 200)
+    assert poll(lambda: metrics(server), lambda samples: samples.get("iot_database_up") == 1)
+
+
+@needs_mounts
+@pytest.mark.both_databases
+def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
+    with server.administrator() as browser:
+        disk.fill()
+
+        for _ in range(20):  # each worker
+            health(server), metrics(server)
+        assert_unhealthy(server, NO_ROOM)
+        assert_downloads_work(server)
+        assert_reads_work(server, browser)
+        assert_changes_are_refused(server, browser, NO_ROOM)
+        assert metrics(server)["iot_database_up"] == 1
+
+    disk.free()
+    assert_everything_works(server, broker)
+
+
+@needs_mounts
+def test_a_disk_that_becomes_read_only(server: Server, disk: Image, broker: Mosquitto) -> None:
+    with server.administrator() as browser:
+        disk.make_read_only()
+
+        assert_unhealthy(server, READ_ONLY)
+        assert_downloads_work(server)
+        assert_reads_work(server, browser)
+        assert_changes_are_refused(server, browser, READ_ONLY)
+
+    disk.make_writable()
+    assert_everything_works(server, broker)
+
+
+@needs_mounts
+def test_a_disk_that_goes_away_and_comes_back(server: Server, disk: Image, broker: Mosquitto) -> None:
+    with server.administrator() as browser:
+        server.data_dir.rename(disk.path / "elsewhere")
+
+        assert_unhealthy(server, MISSING)
+        assert_changes_are_refused(server, browser, MISSING)
+        # Not 404: a device would take its file for gone.
+        assert requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT).status_code == 503
+        assert requests.get(f"{server.url}/assets/firmware.bin", timeout=LIMIT).status_code == 503
+        samples = poll(lambda: metrics(server), lambda samples: is_on_postgresql() or not samples["iot_database_up"])
+        assert is_on_postgresql() or "iot_config_files_count" not in samples
+        assert DOWNLOADS in samples
+
+    (disk.path / "elsewhere").rename(server.data_dir)
+    assert_downloads_work(server)
+    assert_everything_works(server, broker)
+
+
+# --- The directory of the metrics --------------------------------------------------------------------------------
+
+
+@needs_mounts
+def test_no_room_for_metrics(make_server: Callable[..., Server], broker: Mosquitto, tmp_path: Path) -> None:
+    with Disk(tmp_path / "memory") as memory:
+        server = make_server(MQTT_URL=broker.url, METRICS_DIR=str(memory.path / "metrics"))
+        (memory.path / "metrics").mkdir()
+        memory.fill()
+        server.start()
+        workers = server.workers()
+
+        with server.client() as client:
+            assert client.save_config(MAC, OLD_CONFIG).status_code == 200
+            assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
+        assert_downloads_work(server)
+        assert health(server).status_code == 200
+        samples = metrics(server)
+        assert (samples["iot_database_up"], DOWNLOADS in samples) == (1, False)
+        assert len(server.wait_for_log("Metrics are off")) == 1
+
+        memory.free()
+        poll(lambda: metrics(server), lambda samples: samples.get(DOWNLOADS, 0) > 0)
+        assert server.workers() == workers
+        server.kill()
+
+
+def test_without_metrics_everything_else_works_and_a_check_says_so(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    (server.data_dir / "metrics").write_text("in the way")
+
+    server.start()
+
+    assert metrics(server)["iot_database_up"] == 1
+    assert health(server).status_code == 200
+    said = server.wait_for_log("iotsupport.W020. METRICS_DIR .*/metrics cannot be written .it is not a directory.")
+    assert len(said) == 1
+    assert "Metrics are off" not in server.log
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def damage(file: Path) -> None:
+    file.write_bytes(b"garbage" * 10_000)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize("harm", [cut_short, damage, remove])
+def test_files_of_metrics_that_are_harmed_are_made_anew(
+    make_server: Callable[..., Server], harm: Callable[[Path], None]
+) -> None:
+    server = make_server(WEB_CONCURRENCY="1").start()
+    workers = server.workers()
+    with server.client() as client:
+        client.save_config(MAC, OLD_CONFIG)
+    for _ in range(5):
+        requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
+
+    for file in (server.data_dir / "metrics").glob("*.db"):
+        harm(file)
+
+    poll(lambda: metrics(server), lambda samples: samples.get(DOWNLOADS) == 5)
+    assert server.workers() == workers
+
+
+def test_a_directory_of_metrics_that_is_gone_is_made_anew(make_server: Callable[..., Server]) -> None:
+    server = make_server(WEB_CONCURRENCY="1").start()
+    requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
+    directory = server.data_dir / "metrics"
+    directory.rename(server.data_dir / "elsewhere")
+
+    refused = DOWNLOADS.replace("success", "error")
+    poll(lambda: metrics(server), lambda samples: samples.get(refused) == 1)
+
+
+def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    directory = server.data_dir / "metrics"
+    (directory / "counter_999999.db").write_bytes(b"")
+    (directory / "histogram_999999.db").write_bytes(b"\0\1\0\0" + b"x" * 200)
+    (directory / "gauge_livemin_999999.db").mkdir()
+    (directory / "notes.db").write_text("not of ours")
+
+    looks: set[int] = set()
+    while len(looks) < 3:
+        metrics(server)
+        looks.add((directory / "metrics.page").stat().st_mtime_ns)
+
+    assert metrics(server)["iot_database_up"] == 1
+    assert len([line for line in server.lines if "is left out of the metrics" in line]) == 3
+
+
+# --- Whoever asks, how often ever --------------------------------------------------------------------------------
+
+
+def test_health_and_metrics_are_looked_up_once_a_second_however_often_they_are_asked_for(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    probed = [server.directory(name) for name in ["configs", "assets", "blobs"]]
+    page = server.data_dir / "metrics" / "metrics.page"
+    metrics(server)
+    seen: dict[Path, set[int]] = {path: set() for path in [*probed, page]}
+    begin = time.monotonic()
+    is_over = threading.Event()
+
+    def ask() -> int:
+        asked = 0
+        with requests.Session() as session:
+            while not is_over.is_set():
+                assert session.get(f"{server.url}/health", timeout=LIMIT).status_code == 200
+                assert session.get(f"{server.url}/metrics", timeout=LIMIT).status_code == 200
+                asked += 1
+        return asked
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask) for _ in range(4)]
+        while time.monotonic() < begin + 3:
+            for path, times in seen.items():
+                times.add(path.stat().st_mtime_ns)
+        is_over.set()
+    seconds = time.monotonic() - begin
+
+    assert sum(each.result() for each in asking) > 2 * seconds  # of each of the two workers
+    # Each look makes a file and removes it: two changes. One look may be under way at either end.
+    for path in probed:
+        assert len(seen[path]) <= 2 * (seconds + 2), path
+    assert len(seen[page]) <= 2 * (seconds + 2)
+
+
+@pytest.mark.sqlite("locks all of it")
+def test_a_database_that_somebody_else_keeps_locked(make_server: Callable[..., Server]) -> None:
+    server = make_server().start()
+    with server.client() as client, closing(sqlite3.connect(server.data_dir / "db.sqlite3")) as other:
+        other.execute("BEGIN IMMEDIATE")
+
+        began = time.monotonic()
+        assert client.get("/configs").status_code == 200
+        # It would wait for twenty seconds.
+        assert time.monotonic() - began < 15
+        assert_unhealthy(server, "kept locked by another process")
+
+        other.rollback()
+        poll(lambda: health(server).status_code, lambda status: status == 200)
+        query = "SELECT last_used_at FROM iotsupport_apitoken WHERE last_used_at IS NOT NULL"
+        while not server.query(query):
+            client.get("/configs")
