@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
+
+from iotsupport.last_uses import LastUses
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)
@@ -57,8 +59,16 @@ class ApiToken(models.Model):
             now = timezone.now()
             # To the minute, so that a script's thousand requests are not a thousand writes.
             if row.last_used_at is None or now - row.last_used_at > LAST_USE_RESOLUTION:
-                cls.objects.filter(pk=row.pk).update(last_used_at=now)
+                last_uses.note(row.pk, now)
         return row
+
+    @classmethod
+    def note_uses(cls, uses: dict[int, datetime]) -> None:
+        for pk, used_at in uses.items():
+            cls.objects.filter(pk=pk).update(last_used_at=used_at)
+
+
+last_uses = LastUses(ApiToken.note_uses)
 
 
 def digest(token: str) -> str:
