@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, Any, ClassVar, Self, TypeVar, cast
 
 from django.apps import apps
+from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
 from django.db import DatabaseError, IntegrityError, connections, models, transaction
@@ -39,6 +40,10 @@ TEMPORARY_PREFIX = ".new-"
 SERVED_MODE = 0o644
 
 CHUNK_BYTES = 1024 * 1024
+
+# How long a change waits for others to change a directory, and between two looks. flock(2) itself would wait for ever.
+LOCK_SECONDS = 10.0
+LOCK_POLL_SECONDS = 0.002
 
 # Of the machine, or of the host of a container: a random number of each start.
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -100,7 +105,7 @@ class StagedFile:
         try:
             if not self._in_place:
                 self.remove()
-        except OSError as error:
+        except (OSError, MirrorError) as error:
             logger.warning("%s is left until the next start: %s", self.path, error)
         try:
             # Closing flushes, which fails once more where the disk is full; the descriptor is closed all the same.
@@ -142,6 +147,13 @@ def try_lock(file: IO[bytes]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _give_to_owner(path: Path) -> None:
+    """Let a command that root runs leave nothing behind that the server's user cannot open; SQLite does the same."""
+    if os.geteuid() == 0:
+        owner = os.stat(settings.DATA_DIR)
+        os.chown(path, owner.st_uid, owner.st_gid)
 
 
 @deconstructible(path="iotsupport.mirror.MirrorStorage")
@@ -202,19 +214,52 @@ class MirrorStorage(FileSystemStorage):
     def lock(self) -> Iterator[None]:
         """Keep every other process and thread from changing the directory's names meanwhile.
 
-        Re-entrant: the garbage collector may run while it is held, and close a staged file that needs it too.
+        Re-entrant: the garbage collector may run while it is held, and close a staged file that needs it too. Raises
+        :class:`MirrorError` where that cannot be had in time.
         """
         if getattr(self._locked, "here", False):
             yield
             return
-        descriptor = os.open(self.directory, os.O_RDONLY | os.O_CLOEXEC)
+        with self._open_lock() as file:
+            self._wait_for(file)
+            # A file is not removed because nothing is found where its directory was: it may come back with it.
+            self.check_there()
+            try:
+                self._locked.here = True
+                yield
+            finally:
+                self._locked.here = False
+
+    @property
+    def lock_path(self) -> Path:
+        """Not the directory itself, which other users may read, and so lock: a file that is this user's alone."""
+        digest = hashlib.sha256(os.fsencode(os.path.realpath(self.location))).hexdigest()
+        return Path(settings.DATA_DIR) / "locks" / f"{self.directory.name}-{digest[:16]}.lock"
+
+    def _open_lock(self) -> IO[bytes]:
+        path = self.lock_path
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            self._locked.here = True
-            yield
-        finally:
-            self._locked.here = False
-            os.close(descriptor)
+            if not path.parent.is_dir():
+                path.parent.mkdir(mode=0o700, exist_ok=True)
+                _give_to_owner(path.parent)
+            # Not for writing: that may be impossible, and others must go on.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            _give_to_owner(path)
+        except OSError as error:
+            logger.warning("%s cannot be used: %s", path, error)
+            raise MirrorError(explain(error, "DATA_DIR")) from error
+        return os.fdopen(descriptor, "rb")
+
+    def _wait_for(self, file: IO[bytes]) -> None:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while not try_lock(file):
+            if time.monotonic() >= deadline:
+                message = (
+                    f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does not"
+                    f" help, find out which one has {self.lock_path} open, and end it."
+                )
+                raise MirrorError(message)
+            time.sleep(LOCK_POLL_SECONDS)
 
     def names(self) -> list[str]:
         """Public names, sorted."""
@@ -486,6 +531,9 @@ def reconcile(
     """Compare every row with its file, and make the files equal unless ``repair`` is false: by calling ``write``."""
     storage = model.storage()
     found = Differences()
+    if repair:
+        with found.noting_failures(storage), storage.lock():
+            pass  # Its file is there from now on: a full disk would not take it.
     with found.noting_failures(storage):
         found.leftovers = [path.name for path in storage.leftovers(remove=repair)]
     if repair:
@@ -532,7 +580,6 @@ def _withhold(found: Differences, model: type[MirroredModel], filename: str, usi
         with storage.lock():
             if model.with_filename(filename, using) is None:  # and nobody can put one there now
                 storage.withhold(filename)
-    except OSError as error:
-        found.failed.append(
-            f"{filename} is not known, yet it is served: its mode cannot be changed ({error.strerror})."
-        )
+    except (OSError, MirrorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        found.failed.append(f"{filename} is not known, yet it is served: its mode cannot be changed ({reason}).")

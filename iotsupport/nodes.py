@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import threading
 import time
 from contextlib import nullcontext
@@ -89,7 +90,8 @@ class Follower:
     def _run(self) -> None:
         while not self._is_stopping.is_set():
             try:
-                with (settings.DATA_DIR / "follower.lock").open("ab") as lock:
+                with open(settings.DATA_DIR / "follower.lock", "ab", opener=_open_privately) as lock:
+                    os.fchmod(lock.fileno(), 0o600)  # earlier versions let other users open it, and so lock it
                     # Held until the process ends; then another process of this node gets it.
                     fcntl.flock(lock, fcntl.LOCK_EX)
                     self._is_in_trouble = False
@@ -213,6 +215,10 @@ def _node_here(model: type[MirroredModel]) -> str:
         return node_of(model.storage())
     except OSError:
         return ""  # the directory is missing: whatever is followed, fails, and is tried again
+
+
+def _open_privately(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _connect() -> psycopg.Connection[Any]:

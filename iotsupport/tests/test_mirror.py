@@ -264,7 +264,7 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     look = DeviceConfig.saved_sha256
 
     def spy(filename: str, using: str) -> str | None:
-        held.append(is_locked_for_another_process(configs))
+        held.append(is_locked_for_another_process(DeviceConfig.storage().lock_path))
         return look(filename, using)
 
     monkeypatch.setattr(DeviceConfig, "saved_sha256", spy)
@@ -273,9 +273,9 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     assert held == [True]
 
 
-def is_locked_for_another_process(directory: Path) -> bool:
+def is_locked_for_another_process(path: Path) -> bool:
     code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)"
-    done = subprocess.run([sys.executable, "-c", code, str(directory)], capture_output=True, text=True, timeout=LIMIT)
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, timeout=LIMIT)
     return "BlockingIOError" in done.stderr
 
 

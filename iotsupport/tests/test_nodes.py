@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -129,13 +129,21 @@ def lockers(inode: int) -> list[tuple[int, bool]]:
 
 
 @contextmanager
-def held(directory: Path) -> Iterator[Callable[[], list[int]]]:
-    """Let nobody put a file into a mirror; call it for the processes that wait for that."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def held(node: Server, name: str) -> Iterator[Callable[[int], bool]]:
+    """Let nobody put a file into a mirror; call it to see whether a process waits for that."""
+    [path] = (node.data_dir / "locks").glob(f"{name}-*.lock")
+    descriptor = os.open(path, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
-    inode = directory.stat().st_ino
+
+    def has_open(pid: int) -> bool:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                if os.readlink(link) == str(path):
+                    return True
+        return False
+
     try:
-        yield lambda: [pid for pid, waits in lockers(inode) if waits]
+        yield has_open
     finally:
         os.close(descriptor)
 
@@ -364,10 +372,10 @@ def test_one_that_is_cut_off_catches_up_and_announces(nodes: Nodes) -> None:
 def test_what_is_saved_while_one_compares_is_followed(nodes: Nodes) -> None:
     """It listens first: nobody tells it again of what it did not hear."""
     nodes.save_and_wait(b'{"version": "old"}')
-    with held(nodes.b.directory("configs")) as waiting:
+    with held(nodes.b, "configs") as waits:
         nodes.cut_off()
         nodes.save(b'{"while": "cut off"}')
-        poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+        poll(lambda: waits(nodes.follower(nodes.b)), bool)
 
         nodes.save(b'{"while": "it compares"}', mac_address="00-00-00-00-03-00")
 
@@ -423,9 +431,9 @@ def test_one_that_cannot_lock_listens_when_it_can(nodes: Nodes) -> None:
 @contextmanager
 def saved_before_b_writes(nodes: Nodes, content: bytes) -> Iterator[None]:
     """Saved on the first; the second has heard of it, and waits to write it."""
-    with held(nodes.b.directory("configs")) as waiting:
+    with held(nodes.b, "configs") as waits:
         nodes.save(content)
-        poll(lambda: nodes.follower(nodes.b) in waiting(), bool)
+        poll(lambda: waits(nodes.follower(nodes.b)), bool)
         yield
 
 
@@ -459,13 +467,13 @@ from devices.models import DeviceConfig
 DeviceConfig.objects.put({MAC!r}, '{{"version": "of the dead"}}')
 """
     with nodes.devices(PATH) as devices:
-        with held(nodes.a.directory("configs")) as waiting:
+        with held(nodes.a, "configs") as waits:
             dying = subprocess.Popen(
                 [sys.executable, "manage.py", "shell", "--no-imports", "-c", code],
                 cwd=BASE_DIR,
                 env=clean_environ(nodes.a.environ),
             )
-            poll(lambda: dying.pid in waiting(), bool)
+            poll(lambda: waits(dying.pid), bool)
             poll(lambda: nodes.get(nodes.b, PATH).content, lambda content: content == b'{"version": "of the dead"}')
             dying.kill()
             dying.wait()
