@@ -119,5 +119,8 @@ def child_exit(server: Any, worker: Any) -> None:
     """Drop the gauges of a dead worker; what it counted stays counted."""
     from prometheus_client import multiprocess
 
+    from iotsupport.metrics_files import give_back_room
+
     with suppress(OSError):  # whatever it is, the master goes on
         multiprocess.mark_process_dead(worker.pid)
+        give_back_room(METRICS_DIR, worker.pid)

@@ -18,6 +18,7 @@ import struct
 import weakref
 from collections.abc import Iterable
 from contextlib import suppress
+from pathlib import Path
 
 from prometheus_client import Metric, multiprocess, values
 from prometheus_client.mmap_dict import MmapedDict
@@ -190,6 +191,15 @@ def mend_files() -> None:
     """Have the files of this process put in place again where they are gone or damaged, or there was no room before."""
     for each in list(_living):
         each.wants_mending = not each.is_in_place()
+
+
+def give_back_room(directory: Path, pid: int) -> None:
+    """Cut the files of a dead worker to what it used of them: they lie in memory until the server is started again."""
+    for path in directory.glob(f"*_{pid}.db"):
+        with suppress(*DAMAGES):
+            entries = read_entries(str(path))
+            end = entries[-1][3] + NUMBERS.size if entries else ENTRIES_START
+            os.truncate(path, end)
 
 
 def read_entries(filename: str) -> list[tuple[str, float, float, int]]:

@@ -6,6 +6,8 @@ everything works again without a restart.
 
 from __future__ import annotations
 
+import os
+import signal
 import sqlite3
 import tempfile
 import threading
@@ -145,6 +147,18 @@ def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
 
 
 @needs_mounts
+@pytest.mark.sqlite("the files that it puts beside its own")
+def test_a_full_disk_while_nobody_is_connected_to_the_database(make_server: Callable[..., Server], disk: Image) -> None:
+    server = make_server(data_dir=disk.path / "data", WEB_CONCURRENCY="1").start()
+    with server.client() as client:
+        assert client.get("/configs").status_code == 200
+        disk.fill()
+
+        assert client.get("/configs").status_code == 200
+    server.kill()
+
+
+@needs_mounts
 def test_a_disk_that_becomes_read_only(server: Server, disk: Image, broker: Mosquitto) -> None:
     with server.administrator() as browser:
         disk.make_read_only()
@@ -255,6 +269,19 @@ def test_a_directory_of_metrics_that_is_gone_is_made_anew(make_server: Callable[
 
     refused = DOWNLOADS.replace("success", "error")
     poll(lambda: metrics(server), lambda samples: samples.get(refused) == 1)
+
+
+def test_a_dead_worker_s_metrics_take_no_more_memory_than_they_need(make_server: Callable[..., Server]) -> None:
+    server = make_server(WEB_CONCURRENCY="1").start()
+    requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
+    [counted] = (server.data_dir / "metrics").glob("counter_*.db")
+    allocated = counted.stat()
+    assert allocated.st_blocks * 512 >= allocated.st_size >= 64 * 1024
+
+    os.kill(server.workers()[0], signal.SIGKILL)
+
+    poll(lambda: counted.stat().st_size, lambda size: size < allocated.st_size)
+    assert metrics(server)[DOWNLOADS.replace("success", "error")] == 1
 
 
 def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once(
