@@ -96,6 +96,8 @@ class PostgreSQL(LoggedProcess):
 
     def freeze(self) -> None:
         """Stop all of its processes where they are, until they are killed."""
+        assert self._process is not None
+        assert self._process.poll() is None, self.log
         self._signal_all(signal.SIGSTOP)
 
     def kill(self) -> None:

@@ -31,6 +31,8 @@ from iotsupport.tests.wiretap import Wiretap
 
 PEOPLE = 3
 IMPORTED = 200
+# Every version is kept, on PostgreSQL twice.
+MIB_BETWEEN_CUTS = 64
 
 CONFIG_VERSIONS = "SELECT mac_address, content FROM devices_historicaldeviceconfig WHERE history_type != '-'"
 ASSET_VERSIONS = "SELECT filename, sha256 FROM assets_historicalasset WHERE history_type != '-'"
@@ -149,7 +151,7 @@ class Machine:
     """A disk with all that an installation keeps, and what runs on it."""
 
     def __init__(self, directory: Path, template: Callable[[], Installation]) -> None:
-        self.image = Image(directory / "disk", 512 * 1024)
+        self.image = Image(directory / "disk", (128 + MIB_BETWEEN_CUTS * POWER_CUTS) * 1024)
         self._template = template
         self.server: Server | None = None
         self.postgresql: PostgreSQL | None = None
