@@ -57,7 +57,7 @@ TOGETHER = [
 ]
 
 # What takes long begins first: what is left at the end is so short that no core waits for the other.
-LONGEST_FIRST = ["marathon", "slow", "processes"]
+LONGEST_FIRST = ["marathon", "processes"]
 
 
 def pytest_configure(config: pytest.Config) -> None:

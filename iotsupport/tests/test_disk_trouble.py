@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from iotsupport.tests.disk import Disk, may_mount
+from iotsupport.tests.module_broker import *  # noqa: F403
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
 from iotsupport.tests.server import Installation, Server, poll, sha256
 
@@ -29,13 +30,6 @@ class Disks(NamedTuple):
 
     mirrors: Disk
     blobs: Disk
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture(scope="module")

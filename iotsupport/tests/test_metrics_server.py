@@ -13,6 +13,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from iotsupport.tests.module_broker import *  # noqa: F403
 from iotsupport.tests.mosquitto import LIMIT, Mosquitto
 from iotsupport.tests.owed.fleet import wait_until_settled
 from iotsupport.tests.server import Installation, Server, poll
@@ -25,13 +26,6 @@ CONNECTED = "mqtt_connection_state"
 
 CLIENTS = 4
 SCRAPES = 50
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture(scope="module")

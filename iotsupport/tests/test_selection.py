@@ -30,7 +30,6 @@ def test_what_takes_long_begins_first() -> None:
     tests: list[tuple[str, set[str]]] = [
         ("other.py", set()),
         ("other.py", {"processes"}),
-        ("other.py", {"processes", "slow"}),
         ("other.py", {"marathon", "processes"}),
         (TOGETHER[1], {"processes"}),
         (TOGETHER[0], set()),

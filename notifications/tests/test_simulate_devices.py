@@ -15,6 +15,7 @@ from django.core.management import CommandError, call_command
 
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.module_broker import *  # noqa: F403
 from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.server import Client, Installation, Server, clean_environ, poll
 from notifications.announcements import CONFIGS_TOPIC
@@ -55,13 +56,6 @@ class Simulation(LoggedProcess):
         assert self.process.wait(LIMIT) == 0, self.log
         self._reader.join(LIMIT)
         return self.lines[-1]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
-    broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
-    yield broker
-    broker.stop()
 
 
 @pytest.fixture(scope="module")
