@@ -17,6 +17,7 @@ from pydantic import WithJsonSchema
 
 from devices import views
 from devices.fields import normalise_mac_address
+from devices.limits import WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import decode_config, member_sources
@@ -30,9 +31,6 @@ LISTED = ["mac_address", "device_name", "device_entity_id", "enable_ota"]
 
 # More than these are streamed.
 PAGE_ROWS = 2000
-
-# Around a configuration of the largest size, the wrapping object may be indented too.
-WRAPPING_MAX_BYTES = 4096
 
 # For the documentation alone: what does not match is refused in words of our own.
 MacAddress = Annotated[

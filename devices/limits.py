@@ -6,8 +6,10 @@ import re
 
 from django.conf import settings
 
-from devices.api import WRAPPING_MAX_BYTES
 from iotsupport.limits import LargeBodies
+
+# Around a configuration of the largest size, the wrapping object may be indented too.
+WRAPPING_MAX_BYTES = 4096
 
 MAY_SAVE = ("devices.add_deviceconfig", "devices.change_deviceconfig")
 

@@ -14,6 +14,8 @@ from iotsupport.mirror import Differences, MirroredModel, mirrored_models, recon
 
 class Command(BaseCommand):
     help = "Make the files on disk equal to the database."
+    # A server that starts waits for it. The others are for developers, and load every page.
+    requires_system_checks = ["environment", "notifications"]
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--check", action="store_true", help="only report; exit with 1 on a difference")
