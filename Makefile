@@ -60,6 +60,8 @@ trial-broker: .venv/.installed-run
 # A test goes to whichever worker is free; those that share a server stay together. See iotsupport/tests/selection.py.
 SPREAD := --no-loadscope-reorder
 ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
+# What is compiled once is there for the next process: each reads all tests before it runs some.
+quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
 # Most tests wait more than they work: four for each database keep two cores busy.
 test: lint

@@ -75,7 +75,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", [])):
             item.add_marker("processes")
     here = [item for item in items if belongs_to(DATABASE, marks_of(item))]
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(here)])
+    kept = set(here)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     seed = os.environ.get("RANDOM_ORDER")
     items[:] = shuffled(here, seed) if seed else sorted(here, key=rank_of)
 
