@@ -18,16 +18,16 @@ def length(short: int, *, whole: int) -> int:
 OUTAGE_SECONDS = length(5, whole=90)
 
 # In which something is killed while ten saves are made.
-KILL_ROUNDS = length(8, whole=30)
+KILL_ROUNDS = length(5, whole=30)
 
 # While the broker is away: announced at a pace, in small memory.
-IMPORTED_FILES = length(600, whole=3000)
+IMPORTED_FILES = length(300, whole=3000)
 
 # Of the whole server, while people save, upload and delete.
-CRASHES = length(6, whole=20)
+CRASHES = length(4, whole=20)
 
 # Of the disk under server and database, while people change things.
-POWER_CUTS = length(3, whole=30)
+POWER_CUTS = length(2, whole=30)
 
 
 def marathon(test: Callable[..., None]) -> Callable[..., None]:
