@@ -15,7 +15,7 @@ from assets import blobs
 from assets.models import Asset
 from assets.shared import SharedChunk
 from iotsupport.mirror import MirrorError
-from iotsupport.tests.server import poll
+from iotsupport.tests.waiting import poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("transactional_db", "no_chunks")]
 

@@ -29,9 +29,10 @@ from typing import NamedTuple, Self
 import requests
 
 from iotsupport.tests.databases import make_database
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto
+from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.server import Client, Installation, Server, poll
+from iotsupport.tests.server import Client, Installation, Server
+from iotsupport.tests.waiting import LIMIT, poll
 from iotsupport.tests.wiretap import Wiretap
 
 CLIENTS = 4

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self
 
 from iotsupport.tests import postgresql
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import LIMIT
 
 DATABASES = ["sqlite", "postgresql"]
 

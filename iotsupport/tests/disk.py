@@ -6,12 +6,11 @@ import errno
 import io
 import os
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Self
 
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import looks
 
 
 class Disk:
@@ -44,15 +43,13 @@ class Disk:
 
     def make_read_only(self) -> None:
         # Refused while somebody writes: what was answered may have a temporary file that is about to go.
-        deadline, pause = time.monotonic() + LIMIT, threading.Event()
-        while True:
+        for may_come in looks():
             try:
                 _run("mount", "-o", "remount,ro", str(self.path))
                 return
             except subprocess.CalledProcessError:
-                if time.monotonic() > deadline:
+                if not may_come:
                     raise
-            pause.wait(0.01)
 
     def make_writable(self) -> None:
         _run("mount", "-o", "remount,rw", str(self.path))

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +20,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from iotsupport.tests.ports import free_port
-
-# Seconds that a test waits before it fails; never for something that should not happen. Several times what the longest
-# wait takes: the machine may be slow, or busy with something else. Less than the limit of pytest, which says less.
-LIMIT = 200
+from iotsupport.tests.waiting import LIMIT, eventually
 
 
 class LoggedProcess:
@@ -247,10 +243,7 @@ class Subscriber:
 
     def publish(self, topic: str, payload: bytes) -> None:
         """Speak itself, once it is connected again where the broker was away."""
-        deadline = time.monotonic() + LIMIT
-        while not self._client.is_connected():
-            assert time.monotonic() < deadline, "The subscriber is not connected."
-            threading.Event().wait(0.01)
+        eventually(self._client.is_connected, lambda: "The subscriber is not connected.")
         self._client.publish(topic, payload, qos=1).wait_for_publish(LIMIT)
 
     def _collect(self, client: Client, userdata: Any, message: MQTTMessage) -> None:

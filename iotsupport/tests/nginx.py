@@ -12,9 +12,10 @@ from typing import Self
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess
+from iotsupport.tests.mosquitto import LoggedProcess
 from iotsupport.tests.ports import free_port
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import LIMIT, poll
 
 # Debian keeps it where only root's PATH looks.
 PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"

@@ -11,8 +11,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,8 +19,9 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess
+from iotsupport.tests.mosquitto import LoggedProcess
 from iotsupport.tests.ports import free_port
+from iotsupport.tests.waiting import LIMIT, eventually
 
 # Owns its databases and nothing else: what needs more rights than an installation has, fails.
 ROLE = "iotsupport"
@@ -190,10 +189,7 @@ def drop_database(url: str) -> None:
 def wait_until_left(url: str) -> None:
     """Wait until nobody else is connected to a database."""
     others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    deadline, pause = time.monotonic() + LIMIT, threading.Event()
-    while query(url, others) != [(0,)]:
-        assert time.monotonic() < deadline, "Somebody stays connected."
-        pause.wait(0.01)
+    eventually(lambda: query(url, others) == [(0,)], lambda: "Somebody stays connected.")
 
 
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:

@@ -9,22 +9,19 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self
 
 import requests
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto
+from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto
 from iotsupport.tests.ports import free_port
-
-T = TypeVar("T")
+from iotsupport.tests.waiting import LIMIT, poll
 
 # Of an installation's administrator, who is called admin.
 PASSWORD = "pigeons-and-mirrors"
@@ -283,16 +280,6 @@ def sign_in(browser: requests.Session, url: str, username: str, password: str) -
     token = browser.cookies["csrftoken"]
     fields = {"username": username, "password": password, "next": "/admin/", "csrfmiddlewaretoken": token}
     return browser.post(login, data=fields, timeout=LIMIT)
-
-
-def poll(look: Callable[[], T], is_there: Callable[[T], bool]) -> T:
-    """Return what is seen once it is there. For what only a request can show."""
-    deadline, pause = time.monotonic() + LIMIT, threading.Event()
-    while not is_there(seen := look()):
-        assert time.monotonic() < deadline, seen
-        # What is waited for needs the processor, too.
-        pause.wait(0.01)
-    return seen
 
 
 def sha256(content: bytes) -> str:

@@ -10,7 +10,8 @@ from playwright.sync_api import Browser, expect
 
 from iotsupport.tests.browser import Visitor, chromium
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
 LIST = "notifications/debt/"

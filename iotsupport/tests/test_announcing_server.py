@@ -15,9 +15,10 @@ import pytest
 import requests
 from paho.mqtt.client import MQTTMessage
 
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import wait_until_settled
 from iotsupport.tests.server import Server, files
+from iotsupport.tests.waiting import LIMIT
 
 DEVICES = [f"aa-bb-cc-dd-ee-{number:02x}" for number in range(5)]
 

@@ -22,8 +22,9 @@ import requests
 
 from iotsupport.tests.databases import is_on_postgresql
 from iotsupport.tests.disk import Disk, Image, may_mount
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import LIMIT, poll
 
 MAC = "aa-bb-cc-dd-ee-ff"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'

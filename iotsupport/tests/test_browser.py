@@ -11,8 +11,8 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from iotsupport.tests.browser import Visitor, chromium
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Client, Installation, Server
+from iotsupport.tests.waiting import LIMIT
 
 ASSET_MAX_BYTES = 100_000
 

@@ -11,8 +11,8 @@ from typing import Any
 import requests
 
 from iotsupport.tests.marathons import CRASHES, marathon
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Client, Server, sha256
+from iotsupport.tests.waiting import LIMIT
 
 CLIENTS = 4
 

@@ -12,8 +12,9 @@ import requests
 
 from iotsupport.tests.disk import Disk, may_mount
 from iotsupport.tests.module_broker import *  # noqa: F403
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
-from iotsupport.tests.server import Installation, Server, poll, sha256
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.server import Installation, Server, sha256
+from iotsupport.tests.waiting import LIMIT, poll
 
 MAC = "aa-bb-cc-dd-ee-ff"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'

@@ -31,8 +31,8 @@ from hypothesis import strategies as st
 from iotsupport import downloads
 from iotsupport.downloads import Content, asked_range, matches_any, mirror_response
 from iotsupport.mirror import MirrorStorage
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.properties import PATIENT
+from iotsupport.tests.waiting import LIMIT
 
 CONTENT = b"0123456789"
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,7 +18,7 @@ from iotsupport import mirror, nodes
 from iotsupport.mirror import CHANNEL, MirrorError, StagedFile
 from iotsupport.nodes import FAILURES_AT_ONCE, Change, Follower, follow, read_change
 from iotsupport.signals import following
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import LIMIT, eventually
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("transactional_db")]
 
@@ -93,19 +91,12 @@ def tell(*filenames: str) -> None:
             cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, f"elsewhere configs {filename}"])
 
 
-def wait_until(is_so: Callable[[], bool], otherwise: Callable[[], object]) -> None:
-    deadline, pause = time.monotonic() + LIMIT, threading.Event()
-    while not is_so():
-        assert time.monotonic() < deadline, otherwise()
-        pause.wait(0.005)
-
-
 def wait_for_log(log: pytest.LogCaptureFixture, text: str) -> None:
-    wait_until(lambda: text in log.text, lambda: log.text)
+    eventually(lambda: text in log.text, lambda: log.text)
 
 
 def wait_for_content(path: Path, content: str) -> None:
-    wait_until(lambda: path.is_file() and path.read_text() == content, lambda: os.listdir(path.parent))
+    eventually(lambda: path.is_file() and path.read_text() == content, lambda: os.listdir(path.parent))
 
 
 def replace_by_directory(path: Path) -> None:

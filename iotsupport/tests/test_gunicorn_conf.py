@@ -16,8 +16,8 @@ import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT
-from iotsupport.tests.server import Installation, Server, clean_environ, poll
+from iotsupport.tests.server import Installation, Server, clean_environ
+from iotsupport.tests.waiting import LIMIT, poll
 
 LISTS = r'^iot_config_operations_total\{operation="list",status="\w+"\} (\S+)'
 DOWNLOADS = r'^iot_config_operations_total\{operation="get_raw",status="\w+"\} (\S+)'

@@ -16,7 +16,8 @@ from django.test import Client
 
 from iotsupport import mirror
 from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import Server, files, poll
+from iotsupport.tests.server import Server, files
+from iotsupport.tests.waiting import poll
 
 DATABASE = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
 NOTHING_OWED = {"announcements": 0, "oldest_seconds": 0}

@@ -18,8 +18,8 @@ import pytest
 
 from iotsupport.logs import LINE_CHARS
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import Installation, Server
+from iotsupport.tests.waiting import LIMIT
 
 LOGIN = "/admin/login/"
 ADD = "/admin/devices/deviceconfig/add/"

@@ -23,8 +23,8 @@ from devices.models import DeviceConfig
 from iotsupport import mirror
 from iotsupport.mirror import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import files
+from iotsupport.tests.waiting import LIMIT
 
 MAC = "aa-bb-cc-dd-ee-ff"
 

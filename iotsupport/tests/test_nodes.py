@@ -19,10 +19,11 @@ import requests
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import PostgreSQLDatabase
 from iotsupport.tests.disk import Disk, may_mount
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.postgresql import PostgreSQL, create_database
-from iotsupport.tests.server import Installation, Server, clean_environ, poll, sha256
+from iotsupport.tests.server import Installation, Server, clean_environ, sha256
+from iotsupport.tests.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 

@@ -21,10 +21,10 @@ from django.test import Client
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.ports import free_port
 from iotsupport.tests.postgresql import PostgreSQL, create_database, query
-from iotsupport.tests.server import Installation, Server, clean_environ, manage, poll
+from iotsupport.tests.server import Installation, Server, clean_environ, manage
+from iotsupport.tests.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 

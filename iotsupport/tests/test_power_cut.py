@@ -22,11 +22,12 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import PostgreSQLDatabase, is_on_postgresql
 from iotsupport.tests.disk import Image, may_mount
 from iotsupport.tests.marathons import POWER_CUTS, marathon
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.postgresql import PostgreSQL, create_database
-from iotsupport.tests.server import PASSWORD, Client, Installation, Server, clean_environ, poll, sha256, sign_in
+from iotsupport.tests.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
 from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
+from iotsupport.tests.waiting import LIMIT, poll
 from iotsupport.tests.wiretap import Wiretap
 
 PEOPLE = 3

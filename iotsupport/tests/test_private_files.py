@@ -15,8 +15,8 @@ import pytest
 
 from iotsupport.environment import Environment
 from iotsupport.sqlite import PrivateConnection, keep_private
-from iotsupport.tests.mosquitto import LIMIT
 from iotsupport.tests.server import manage
+from iotsupport.tests.waiting import LIMIT
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,10 @@ import requests
 from iotsupport import run
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, Subscriber
+from iotsupport.tests.mosquitto import LoggedProcess, Subscriber
 from iotsupport.tests.ports import free_port, reserved
-from iotsupport.tests.server import Installation, clean_environ, manage, poll, sign_in
+from iotsupport.tests.server import Installation, clean_environ, manage, sign_in
+from iotsupport.tests.waiting import LIMIT, poll
 
 READY = "IoT Support is ready"
 WORKERS = 2

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from iotsupport.tests.mosquitto import LIMIT
-from iotsupport.tests.server import Client, Installation, Server, poll
+from iotsupport.tests.server import Client, Installation, Server
+from iotsupport.tests.waiting import LIMIT, poll
 
 MOST_BYTES = 300_000
 

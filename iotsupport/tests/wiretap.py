@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple, Self
 
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import LIMIT
 
 # MQTT 5, section 2.1.2: the upper half of a packet's first byte.
 PUBLISH, PUBACK = 3, 4

@@ -3,7 +3,6 @@ import json
 import logging
 import socket
 import threading
-import time
 from datetime import timedelta
 
 import pytest
@@ -12,7 +11,8 @@ from prometheus_client import REGISTRY
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
-from iotsupport.tests.mosquitto import LIMIT, Certificates, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import Certificates, Mosquitto, Subscriber
+from iotsupport.tests.waiting import LIMIT, eventually
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
@@ -171,14 +171,6 @@ def installation(template, tmp_path):
     copy = template.copy(tmp_path / "installation")
     yield copy
     copy.database.drop()
-
-
-def eventually(is_so, look=lambda: None):
-    """Wait until something holds; ``look`` says more where it never does."""
-    deadline, pause = time.monotonic() + LIMIT, threading.Event()
-    while not is_so():
-        assert time.monotonic() < deadline, look()
-        pause.wait(0.005)
 
 
 def wait_until_paid():

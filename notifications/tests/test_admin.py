@@ -20,12 +20,12 @@ from devices.models import DeviceConfig
 from iotsupport.tests.api_client import make_user, session_client
 from iotsupport.tests.fixtures import *  # noqa: F403
 from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import poll
+from iotsupport.tests.waiting import eventually, poll
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.templatetags import notifications as trouble
-from notifications.tests.conftest import eventually, stop_publisher
+from notifications.tests.conftest import stop_publisher
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 

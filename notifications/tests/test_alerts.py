@@ -11,7 +11,7 @@ from django.test import Client
 
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import LIMIT
 
 RULES = BASE_DIR / "deploy" / "prometheus-alerts.yml"
 TESTS = BASE_DIR / "deploy" / "prometheus-alerts.test.yml"

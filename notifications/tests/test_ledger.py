@@ -18,7 +18,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
 from iotsupport.mirror import MirrorBehindError
-from iotsupport.tests.mosquitto import LIMIT
+from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import ledger as ledger_module
 from notifications import messenger as messenger_module
 from notifications import models
@@ -29,7 +29,7 @@ from notifications.ledger import Ledger
 from notifications.messenger import Messenger
 from notifications.models import Debt
 from notifications.publisher import publisher
-from notifications.tests.conftest import debt_of, eventually, save_config, upload_asset, wait_until_paid
+from notifications.tests.conftest import debt_of, save_config, upload_asset, wait_until_paid
 from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -231,7 +231,7 @@ def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
     broker.refused[name(1)] = QUOTA_EXCEEDED
     config, pauses = save_config(1), []
     for tries in [1, 2, 3]:
-        eventually(lambda tries=tries: debt_of(config).tries == tries)
+        eventually(lambda tries=tries: debt_of(config).tries == tries)  # type: ignore[misc]
         pauses.append(round((debt_of(config).retry_at - timezone.now()).total_seconds() / 3600))
         note(1, retry_at=None)
         publisher.pay()
@@ -342,7 +342,7 @@ def test_the_end_of_a_connection_is_no_reason_to_pause(broker):
     for times in [1, 2, 3]:
         broker.wait_for_heard(*[name(1)] * times)
         broker.drop()
-        eventually(lambda times=times: debt_of(config).tries == times)
+        eventually(lambda times=times: debt_of(config).tries == times)  # type: ignore[misc]
         assert debt_of(config).retry_at is None
     broker.release()
     wait_until_paid()

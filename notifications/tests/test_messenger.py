@@ -14,13 +14,13 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from iotsupport.tests.api_client import metric
-from iotsupport.tests.mosquitto import LIMIT, free_port
+from iotsupport.tests.mosquitto import free_port
+from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.broker import Broker
 from notifications.messenger import LOST, Messenger, packet_bytes
-from notifications.tests.conftest import eventually
 from notifications.tests.scripted_broker import NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 
@@ -563,7 +563,7 @@ def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger
             if trouble == "dropped":
                 eventually(lambda: messenger.is_connected)
                 broker.drop()
-            eventually(lambda tries=tries: len(attempts) > tries)
+            eventually(lambda tries=tries: len(attempts) > tries)  # type: ignore[misc]
         messenger.close()
 
         # The last few, two files each, are remembered where their end was told after the messenger's.

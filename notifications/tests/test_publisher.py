@@ -8,20 +8,13 @@ from prometheus_client import REGISTRY
 
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
-from iotsupport.tests.mosquitto import LIMIT, Subscriber
+from iotsupport.tests.mosquitto import Subscriber
+from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import messenger
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.models import Debt
 from notifications.publisher import publisher
-from notifications.tests.conftest import (
-    debt_of,
-    eventually,
-    heard,
-    save_config,
-    stop_publisher,
-    upload_asset,
-    wait_until_paid,
-)
+from notifications.tests.conftest import debt_of, heard, save_config, stop_publisher, upload_asset, wait_until_paid
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
 

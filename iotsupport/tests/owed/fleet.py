@@ -6,7 +6,8 @@ import json
 from collections import Counter
 
 from iotsupport.tests.mosquitto import Received, Subscriber
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import poll
 
 DEVICES = [f"aa-bb-cc-dd-ee-{number:02x}" for number in range(20)]
 FILENAMES = {f"{mac_address}.json" for mac_address in DEVICES}

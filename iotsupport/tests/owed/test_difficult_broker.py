@@ -7,7 +7,7 @@ from pathlib import Path
 
 import requests
 
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto, Subscriber
+from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import (
     DEVICES,
     FILENAMES,
@@ -18,7 +18,8 @@ from iotsupport.tests.owed.fleet import (
     save_all,
     wait_until_settled,
 )
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import LIMIT, poll
 from iotsupport.tests.wiretap import Wiretap
 
 

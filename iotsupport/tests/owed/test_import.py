@@ -8,9 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 from iotsupport.tests.marathons import IMPORTED_FILES, marathon
-from iotsupport.tests.mosquitto import LIMIT, Mosquitto
+from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.owed.fleet import wait_until_settled
 from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import LIMIT
 from iotsupport.tests.wiretap import Announced, Wiretap
 from notifications.pace import BURST_SECONDS
 
