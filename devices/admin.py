@@ -9,6 +9,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
+from devices.fields import base_mac_address
 from devices.forms import DeviceConfigForm
 from devices.metrics import count, track
 from devices.models import DeviceConfig
@@ -58,8 +59,10 @@ class DeviceConfigAdmin(MirroredAdmin):
         self, request: HttpRequest, queryset: QuerySet[DeviceConfig], search_term: str
     ) -> tuple[QuerySet[DeviceConfig], bool]:
         found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
-        if MAC_ADDRESS_PART.fullmatch(search_term.strip()):
-            found |= queryset.filter(mac_address__contains=_as_stored(search_term.strip()))
+        term = search_term.strip()
+        part = base_mac_address(term) or (_as_stored(term) if MAC_ADDRESS_PART.fullmatch(term) else None)
+        if part:
+            found |= queryset.filter(mac_address__contains=part)
         return found, may_have_duplicates
 
     def save_model(self, request: HttpRequest, obj: DeviceConfig, form: Any, change: bool) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from iotsupport.characters import name_of_character
+
 MAC_ADDRESS = re.compile(r"[0-9a-f]{2}([-:]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
+
+
+# EUI-64, as boards with IEEE 802.15.4 print it; made from a MAC address by putting ff:fe into its middle.
+EIGHT_BYTES = re.compile(r"[0-9a-f]{2}([-:]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){6}", re.ASCII | re.IGNORECASE)
 
 
 def normalise_mac_address(text: str) -> str:
@@ -17,12 +23,39 @@ def normalise_mac_address(text: str) -> str:
     Raises ``ValidationError`` for anything else.
     """
     if not MAC_ADDRESS.fullmatch(text):
-        raise ValidationError(
-            "This is not a MAC address: write six pairs of hexadecimal digits, such as aa-bb-cc-dd-ee-ff.",
-            code="INVALID_MAC_ADDRESS",
-        )
+        raise ValidationError(_what_is_wrong(text), code="INVALID_MAC_ADDRESS")
+    return _spelled(re.sub("[-:]", "", text))
+
+
+def base_mac_address(text: str) -> str | None:
+    """Return the MAC address that an address of eight bytes was made from; None where that is not what it is."""
     digits = re.sub("[-:]", "", text).lower()
-    return "-".join(digits[i : i + 2] for i in range(0, 12, 2))
+    if not EIGHT_BYTES.fullmatch(text) or digits[6:10] != "fffe":
+        return None
+    return _spelled(digits[:6] + digits[10:])
+
+
+def _spelled(digits: str) -> str:
+    return "-".join(digits[i : i + 2] for i in range(0, 12, 2)).lower()
+
+
+def _what_is_wrong(text: str) -> str:
+    if base := base_mac_address(text):
+        return (
+            "This address has eight bytes, as ESP32-C6 and H2 print it. Write the base MAC address instead,"
+            f" the six bytes without ff:fe: {base}."
+        )
+    if EIGHT_BYTES.fullmatch(text):
+        return "This address has eight bytes; a MAC address has six. Write the base MAC address of the board."
+    # Pasted with the rest, and not to be seen: the address looks right.
+    if strange := re.search("[^ -~]", text):
+        return (
+            f"This is not a MAC address: {name_of_character(strange[0])} stands in it."
+            " Type it anew, as aa-bb-cc-dd-ee-ff."
+        )
+    return (
+        "This is not a MAC address: write six pairs of hexadecimal digits and nothing else, such as aa-bb-cc-dd-ee-ff."
+    )
 
 
 class MACAddressField(models.CharField):
@@ -36,6 +69,10 @@ class MACAddressField(models.CharField):
         name, path, args, kwargs = super().deconstruct()
         del kwargs["max_length"]
         return name, path, args, kwargs
+
+    def formfield(self, **kwargs: Any) -> Any:
+        # Without a limit: how long it may be says less than what is wrong with it.
+        return super().formfield(**{"max_length": None, **kwargs})
 
     def to_python(self, value: Any) -> Any:
         value = super().to_python(value)

@@ -148,6 +148,9 @@ TEMPLATES = [
     },
 ]
 
+# No field tells the browser to cut what is pasted.
+FORM_RENDERER = "iotsupport.renderers.UncutRenderer"
+
 # --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
 
 HOST = env.host("HOST", default="127.0.0.1")

@@ -108,6 +108,11 @@ class Visitor:
         page.keyboard.press("Control+a")
         page.keyboard.insert_text(text)
 
+    def paste(self, selector: str, text: str) -> None:
+        """Put text into a field as a clipboard does: a browser cuts that to ``maxlength``, unlike ``fill``."""
+        self.page.focus(selector)
+        self.page.keyboard.insert_text(text)
+
     def follow(self, selector: str, page: Page | None = None) -> None:
         """Click on what leads to another page, and wait for that."""
         page = page or self.page

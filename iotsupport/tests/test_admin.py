@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib import admin
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import reverse
 
 from iotsupport.models import ApiToken
 from iotsupport.tests.api_client import make_user, session_client
@@ -14,6 +16,7 @@ from iotsupport.tests.api_client import make_user, session_client
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 TOKENS = "/admin/iotsupport/apitoken/"
+LIST = "/admin/devices/deviceconfig/"
 ADD_TOKEN = f"{TOKENS}add/"
 
 
@@ -71,6 +74,38 @@ def test_allows_no_inline_script_or_style(signed_in: Client):
 
     assert "default-src 'self'" in policy
     assert "unsafe" not in policy
+
+
+def test_no_form_has_a_browser_cut_what_is_typed(signed_in: Client, administrator: User):
+    """A browser cuts what is pasted to ``maxlength`` without a word, and what is left may pass."""
+    user = f"/admin/auth/user/{administrator.pk}"
+    paths = [reverse(f"admin:{model._meta.label_lower.replace('.', '_')}_add") for model in admin.site._registry]
+    pages = {
+        path: signed_in.get(path).content.decode()
+        for path in [*paths, f"{user}/change/", f"{user}/password/", "/admin/password_change/", LIST]
+    }
+    pages["/admin/login/"] = Client().get("/admin/login/").content.decode()
+
+    fields = {path: html.count("<input") for path, html in pages.items()}
+    assert {path for path, html in pages.items() if "maxlength" in html} == set()
+    # The page of what is owed has nothing to add.
+    assert [path for path, count in fields.items() if count < 2] == ["/admin/notifications/debt/add/"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "name"),
+    [
+        ("/admin/auth/group/add/", {"name": "x" * 151}, "name"),
+        ("/admin/auth/user/add/", {"username": "x" * 151, "usable_password": "false"}, "username"),
+        (ADD_TOKEN, {"description": "x" * 1001}, "description"),
+    ],
+)
+def test_what_is_too_long_is_refused_and_shown_again(signed_in: Client, path: str, fields: dict[str, str], name: str):
+    response: Any = signed_in.post(path, fields)
+
+    [error] = response.context_data["adminform"].form.errors[name]
+    assert f"(it has {len(fields[name])})" in error
+    assert fields[name] in response.content.decode()
 
 
 def test_dates_are_short_and_have_a_time_zone(signed_in: Client, administrator: User):

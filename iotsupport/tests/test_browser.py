@@ -146,12 +146,13 @@ def test_marks_a_mistake_while_it_is_typed(visitor: Visitor):
         ("02-aa-00-00-00-10", '{"a": 1,\n "a": 2}\n', 'Line 2, column 2: the key "a" is in this object already.'),
         ("02-aa-00-00-00-10", '{\n  "enableOTA": tru\n}', "Line 2, column 16: a value is missing here."),
         ("02-aa-00-00-00-1g", '{"typed": true}\n', "This is not a MAC address:"),
+        ("02:71:bc:ff:fe:12:34:56", '{"typed": true}\n', "the six bytes without ff:fe: 02-71-bc-12-34-56."),
     ],
-    ids=["duplicate key", "broken JSON", "MAC address"],
+    ids=["duplicate key", "broken JSON", "MAC address", "eight bytes"],
 )
 def test_shows_refused_text_again(visitor: Visitor, server: Server, mac_address: str, content: str, error: str):
     visitor.open("devices/deviceconfig/add/")
-    visitor.page.fill("[name=mac_address]", mac_address)
+    visitor.paste("[name=mac_address]", mac_address)
     visitor.type_config(content)
 
     visitor.save()
