@@ -15,10 +15,18 @@ from typing import Any
 from django.conf import settings
 from django.core.exceptions import ValidationError
 
+from devices.mistakes import (
+    QUOTES,
+    WHITE_SPACE,
+    Mistake,
+    find_mistake,
+    line_and_column,
+    shortened,
+    strange_sign,
+)
+
 # Of objects and arrays; the outermost object is level 1.
 MAX_LEVELS = 100
-
-WHITE_SPACE = " \t\n\r"
 
 # What of JSON has to be looked at. Possessive: text made of quotes and backslashes must not cost any backtracking.
 TOKEN = re.compile(
@@ -40,19 +48,6 @@ MEMBER = re.compile(
 ESCAPE = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|(?P<lone>u[dD][89a-fA-F]..)|.)")
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-# What json says, by its beginning, and what we say.
-SYNTAX_ERRORS = {
-    "Expecting value": 'a value is missing here. Write "text", a number, true, false, null, {…} or […].',
-    "Expecting property name": 'a key in "double quotes" is missing here. No comma may stand behind the last member.',
-    "Expecting ',' delimiter": "a comma or a closing bracket is missing here.",
-    "Expecting ':' delimiter": "a colon is missing here, between the key and its value.",
-    "Illegal trailing comma": "no comma may stand behind the last member. Remove it.",
-    "Unterminated string": "this text is never closed. Add the double quote at its end.",
-    "Invalid control character": r"line breaks and tabs inside of text are written as \n and \t.",
-    "Invalid \\": r"this escape is unknown to JSON. Write a backslash as \\ and any other character as itself.",
-    "Extra data": "the object has ended before. Remove what follows it.",
-}
 
 
 class InvalidConfig(ValidationError):
@@ -115,7 +110,8 @@ def _parse(text: str, levels: int) -> dict[str, Any]:
         # As floats, since Python refuses integers of more than 4300 digits.
         parsed: dict[str, Any] = json.loads(text, parse_int=float)
     except json.JSONDecodeError as error:
-        raise _syntax_error(text, error) from error
+        mistake = find_mistake(text) or Mistake(error.pos, "this is not JSON. Write it anew from here.")
+        raise _refusal(text, mistake.position, "INVALID_JSON", mistake.sentence) from error
     _check_tokens(text)
     return parsed
 
@@ -142,6 +138,8 @@ def _check_start(text: str) -> None:
     start = len(text) - len(text.lstrip(WHITE_SPACE))
     if start == len(text):
         raise _refusal(text, start, "EMPTY", "nothing is here. Write one JSON object; the smallest is {}.")
+    if text[start] not in QUOTES and (strange := strange_sign(text, start)):
+        raise _refusal(text, start, "INVALID_JSON", strange.sentence)
     if text[start] != "{":
         raise _refusal(text, start, "NOT_AN_OBJECT", "write one JSON object, which begins with { and ends with }.")
 
@@ -181,7 +179,7 @@ def _check_number(text: str, token: re.Match[str]) -> None:
     if token[0] in {"NaN", "Infinity", "-Infinity"}:
         sentence = f"{token[0]} is no number in JSON. Write a number, null, or text in double quotes."
         raise _refusal(text, token.start(), "NOT_A_NUMBER", sentence)
-    sentence = f"the number {_shortened(token[0])} is too large: it overflows to infinity. Write a smaller one."
+    sentence = f"the number {shortened(token[0])} is too large: it overflows to infinity. Write a smaller one."
     raise _refusal(text, token.start(), "NUMBER_OVERFLOW", sentence)
 
 
@@ -196,16 +194,9 @@ def _check_name(text: str, token: re.Match[str], names: set[str]) -> None:
     source = token["string"]
     name = json.loads(source) if "\\" in source else source[1:-1]
     if name in names:
-        sentence = f"the key {_shortened(source)} is in this object already. Remove or rename one of the two."
+        sentence = f"the key {shortened(source)} is in this object already. Remove or rename one of the two."
         raise _refusal(text, token.start(), "DUPLICATE_KEY", sentence)
     names.add(name)
-
-
-def _syntax_error(text: str, error: json.JSONDecodeError) -> InvalidConfig:
-    for beginning, sentence in SYNTAX_ERRORS.items():
-        if error.msg.startswith(beginning):
-            return _refusal(text, error.pos, "INVALID_JSON", sentence)
-    return _refusal(text, error.pos, "INVALID_JSON", f"this is not JSON ({error.msg}).")
 
 
 def _byte_order_mark() -> InvalidConfig:
@@ -214,11 +205,5 @@ def _byte_order_mark() -> InvalidConfig:
 
 
 def _refusal(text: str, position: int, code: str, sentence: str) -> InvalidConfig:
-    before = text[:position]
-    line = before.count("\n") + 1
-    column = len(before) - before.rfind("\n")
+    line, column = line_and_column(text, position)
     return InvalidConfig(f"Line {line}, column {column}: {sentence}", code, line, column)
-
-
-def _shortened(source: str) -> str:
-    return source if len(source) <= 40 else f"{source[:30]}…{source[-9:]}"

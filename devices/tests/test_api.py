@@ -281,6 +281,15 @@ class TestSaving:
 
         assert refusal(response) == (400, "BYTE_ORDER_MARK")
 
+    def test_says_what_stands_there(self, script, root):
+        response = put(script, f"{root}/configs/{MAC}.json", '{\n  "a": “b” // why\n}')
+
+        assert refusal(response) == (400, "INVALID_JSON")
+        assert response.json()["details"] == {"line": 2, "column": 8}
+        assert response.json()["error"] == (
+            'Line 2, column 8: “ (U+201C) is no quote in JSON. Write " at both ends of the text.'
+        )
+
     def test_tells_line_and_column_in_the_body(self, script, root):
         bare = put(script, f"{root}/configs/{MAC}.json", '{\n  "a": 1,\n  "a": 2\n}')
         within = put(script, f"{root}/configs/{MAC}", '{\n  "content": {"a": 1,\n  "a": 2\n}}')

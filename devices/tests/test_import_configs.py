@@ -38,6 +38,7 @@ REFUSED = {
     "aa-bb-cc-dd-ee-07.json": (b"", "nothing is here"),
     "aa-bb-cc-dd-ee.json": (b"{}", "This is not a MAC address"),
     "aa-bb:cc-dd-ee-ff.json": (b"{}", "This is not a MAC address"),
+    "aa-bb-cc-dd-ee-09.json": ('{"a":\u00a01}'.encode(), "NO-BREAK SPACE (U+00A0) stands here"),
     "aa-bb-cc-dd-ee-08.txt": (b"{}", "It is not called <MAC address>.json"),
 }
 

@@ -68,7 +68,7 @@ class TestWhatIsRefused:
         assert (error.code, error.line, error.column) == ("EMPTY", 2, 2)
         assert str(error) == "Line 2, column 2: nothing is here. Write one JSON object; the smallest is {}."
 
-    @pytest.mark.parametrize("text", ["[1]", '"a"', "5", "null", "NaN", "deviceName: Lamp", "\ufdd0", "\x00"])
+    @pytest.mark.parametrize("text", ["[1]", '"a"', "5", "null", "NaN", "deviceName: Lamp", "\ufdd0", "'{}'"])
     def test_anything_but_an_object(self, text: str):
         error = refusal(f"\n {text}")
 
@@ -80,35 +80,6 @@ class TestWhatIsRefused:
 
         assert (error.code, error.line, error.column) == ("INVALID_JSON", 2, 1)
         assert str(error) == "Line 2, column 1: the object has ended before. Remove what follows it."
-
-    @pytest.mark.parametrize(
-        ("text", "place", "sentence"),
-        [
-            ('{"a": 1\n "b": 2}', (2, 2), "a comma or a closing bracket is missing here."),
-            ('{"a" 1}', (1, 6), "a colon is missing here, between the key and its value."),
-            ('{"a": }', (1, 7), "a value is missing here."),
-            ('{"a": True}', (1, 7), "a value is missing here."),
-            ('{"a": +1}', (1, 7), "a value is missing here."),
-            ('{"a": 01}', (1, 8), "a comma or a closing bracket is missing here."),
-            ("{a: 1}", (1, 2), 'a key in "double quotes" is missing here.'),
-            ("{'a': 1}", (1, 2), 'a key in "double quotes" is missing here.'),
-            ('{"a": "b}', (1, 7), "this text is never closed. Add the double quote at its end."),
-            ('{"a": "\tb"}', (1, 8), r"line breaks and tabs inside of text are written as \n and \t."),
-            (r'{"a": "\x"}', (1, 8), r"this escape is unknown to JSON."),
-            ('{"a": 1', (1, 8), "a comma or a closing bracket is missing here."),
-            ('{"a": [1}', (1, 9), "a comma or a closing bracket is missing here."),
-            ('{"a":\u00a01}', (1, 6), "a value is missing here."),
-        ],
-    )
-    def test_wrong_syntax(self, text: str, place: tuple[int, int], sentence: str):
-        error = refusal(text)
-
-        assert (error.code, error.line, error.column) == ("INVALID_JSON", *place)
-        assert str(error).startswith(f"Line {place[0]}, column {place[1]}: {sentence}")
-
-    @pytest.mark.parametrize("text", ['{"a": 1,}', '{"a": [1,]}'])
-    def test_a_comma_behind_the_last_member(self, text: str):
-        assert refusal(text).code == "INVALID_JSON"
 
     def test_a_key_twice(self):
         error = refusal('{"a": 1,\n "b": 2,\n  "a": 1}')

@@ -144,7 +144,7 @@ def test_marks_a_mistake_while_it_is_typed(visitor: Visitor):
     ("mac_address", "content", "error"),
     [
         ("02-aa-00-00-00-10", '{"a": 1,\n "a": 2}\n', 'Line 2, column 2: the key "a" is in this object already.'),
-        ("02-aa-00-00-00-10", '{\n  "enableOTA": tru\n}', "Line 2, column 16: a value is missing here."),
+        ("02-aa-00-00-00-10", '{\n  "enableOTA": tru\n}', "Line 2, column 16: tru stands here without quotes."),
         ("02-aa-00-00-00-1g", '{"typed": true}\n', "This is not a MAC address:"),
         ("02:71:bc:ff:fe:12:34:56", '{"typed": true}\n', "the six bytes without ff:fe: 02-71-bc-12-34-56."),
     ],
