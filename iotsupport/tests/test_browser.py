@@ -19,6 +19,9 @@ ASSET_MAX_BYTES = 100_000
 # Numbers, key order and white space that a parser would not write again as they are.
 VERBATIM = '{"z": 1.0,\n\t"a": 1e3,   "n": 12345678901234567890, "m": -0.0,\n  "é": "€ 😀"\n}\n\n'
 
+# Whether nothing of these elements is cut off at their edge.
+SHOWS_ALL = "elements => elements.length > 0 && elements.every(element => element.scrollWidth <= element.clientWidth)"
+
 
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
@@ -158,6 +161,7 @@ def test_shows_refused_text_again(visitor: Visitor, server: Server, mac_address:
     visitor.save()
 
     assert error in visitor.errors()
+    assert visitor.page.eval_on_selector_all(".errorlist", SHOWS_ALL)
     assert visitor.editor_text() == content
     assert visitor.page.input_value("[name=mac_address]") == mac_address
     assert not config_file(server, mac_address).exists()
