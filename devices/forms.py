@@ -22,13 +22,17 @@ class DeviceConfigForm(RefusableForm):
         label="Configuration",
         strip=False,
         initial=EXAMPLE,
-        help_text="One JSON object. Kept byte for byte, as it is typed.",
+        help_text="One JSON object. Kept byte for byte, as it is typed. Tab indents; Esc, then Tab, goes on.",
         # Sizes come from a style sheet: the content security policy takes no inline style.
         widget=AceWidget(
             mode="json", width=None, height=None, tabsize=2, toolbar=False, showprintmargin=False, useStrictCSP=True
         ),
     )
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    class Media:
+        # In this order: the first makes the editor that the second changes.
+        js = ["django_ace/widget.js", "devices/editor.js"]
 
     class Meta:
         model = DeviceConfig

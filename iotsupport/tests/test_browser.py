@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
-from iotsupport.tests.browser import Visitor, chromium
+from iotsupport.tests.browser import EDITOR, Visitor, chromium
 from iotsupport.tests.server import Client, Installation, Server
 from iotsupport.tests.waiting import LIMIT
 
@@ -141,6 +141,35 @@ def test_marks_a_mistake_while_it_is_typed(visitor: Visitor):
     visitor.type_config('{\n  "enableOTA": tru\n}')
 
     visitor.page.wait_for_selector(".ace_gutter-cell.ace_error")
+
+
+def test_the_keyboard_leads_through_the_editor_and_changes_nothing(visitor: Visitor, server: Server, script: Client):
+    # So long that it can be scrolled: browsers stop at what can be.
+    content = VERBATIM + "\n" * 200
+    script.save_config("02-aa-00-00-00-03", content.encode())
+    page = open_config(visitor, "02-aa-00-00-00-03")
+    page.focus(f"{EDITOR} textarea")
+
+    focused = []
+    for keys in ["Escape", "Tab", "Shift+Tab", "Escape", "Shift+Tab"]:
+        page.keyboard.press(keys)
+        focused.append(page.evaluate(f"!!document.activeElement.closest('{EDITOR}')"))
+
+    assert focused == [True, False, True, True, False]
+    assert "Esc, then Tab, goes on." in page.inner_text("#id_content_helptext")
+    assert visitor.editor_text() == content
+    visitor.save()
+    assert config_file(server, "02-aa-00-00-00-03").read_bytes() == content.encode()
+
+
+def test_tab_indents_unless_it_follows_esc(visitor: Visitor):
+    page = visitor.open("devices/deviceconfig/add/")
+    visitor.type_config("")
+
+    for key in ["Tab", "Escape", "Shift", "1", "Tab", "2"]:
+        page.keyboard.press(key)
+
+    assert visitor.editor_text() == "  1 2"
 
 
 @pytest.mark.parametrize(
