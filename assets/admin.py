@@ -23,7 +23,7 @@ class AssetAdmin(MirroredAdmin):
     list_display = ["filename", "readable_size", "short_sha256", "uploaded_at", "uploaded_by"]
     list_filter = ["uploaded_at"]
     list_select_related = ["uploaded_by"]
-    search_fields = ["filename", "sha256", "md5"]
+    search_fields = ["folded__contains", "sha256", "md5"]
     history_list_display = ["size", "sha256"]
 
     def get_fields(self, request: HttpRequest, obj: Asset | None = None) -> list[str]:

@@ -15,7 +15,7 @@ from pydantic import WithJsonSchema
 from assets import views
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
-from assets.names import validate_filename
+from assets.names import find_filename
 from assets.uploads import UploadedAsset
 from iotsupport import converters  # noqa: F401 - registers {anything:…}
 from iotsupport.api import (
@@ -38,9 +38,9 @@ Filename = Annotated[
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": r"^(?!\.)(?!.*\.\.)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+$",
+            "pattern": r"^(?!\.|\s)(?!.*\.\.)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+(?<!\s)$",
             "maxLength": 200,
-            "description": "At most 200 bytes in UTF-8.",
+            "description": "At most 200 bytes in UTF-8. Kept in Unicode's form NFC, and found in any.",
             "examples": ["firmware.bin"],
         }
     ),
@@ -99,7 +99,7 @@ def download_asset(request: HttpRequest, filename: Filename) -> HttpResponseBase
 @router.delete("/assets/{anything:filename}", response={204: None, **REFUSALS}, summary="Delete an asset")
 def delete_asset(request: HttpRequest, filename: Filename) -> HttpResponse:
     require(request, "assets.delete_asset")
-    validate_filename(filename)
+    filename = find_filename(filename, lambda name: Asset.objects.filter(filename=name).exists())
     with transaction.atomic():
         asset = Asset.objects.select_for_update().filter(filename=filename).first()
         if asset is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -13,8 +13,9 @@ from django.db import models
 from simple_history.models import HistoricalRecords
 
 from assets import blobs
-from assets.names import validate_filename
+from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
+from iotsupport.characters import fold
 from iotsupport.history import HistoryManager
 from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
 
@@ -43,6 +44,7 @@ class AssetManager(MirroredManager["Asset"]):
         ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
         ``ValidationError`` for an unusable name, and ``MirrorError`` where the bytes cannot be stored.
         """
+        filename = normalise_filename(filename)
         try:
             validate_filename(filename)
             return self.create_or_replace(lambda asset: asset.take(blob, user), check=check, filename=filename)
@@ -52,9 +54,10 @@ class AssetManager(MirroredManager["Asset"]):
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one file; return ``taken``, ``replaced`` or ``unchanged``. Raises as :meth:`upload`."""
-        validate_filename(path.name)
+        filename = normalise_filename(path.name)
+        validate_filename(filename)
         blobs.check_size(path.stat().st_size)
-        current = self.filter(filename=path.name).first()
+        current = self.filter(filename=filename).first()
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             # Where the kept bytes are lost, this is how they come back.
@@ -62,7 +65,7 @@ class AssetManager(MirroredManager["Asset"]):
                 return "unchanged"
             file.seek(0)
             if not dry_run:
-                self.upload(path.name, iter(lambda: file.read(CHUNK_BYTES), b""))
+                self.upload(filename, iter(lambda: file.read(CHUNK_BYTES), b""))
         return "taken" if current is None else "replaced"
 
 
@@ -81,19 +84,26 @@ class Asset(MirroredModel):
     size = models.PositiveBigIntegerField("size in bytes", editable=False)
     sha256 = models.CharField("SHA-256", max_length=64, editable=False)
     md5 = models.CharField("MD5", max_length=32, editable=False)
+    folded = models.TextField(default="", editable=False)  # what searches look at
     uploaded_at = models.DateTimeField(auto_now=True)
     uploaded_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
 
     objects = AssetManager()
-    history = HistoricalRecords(history_manager=HistoryManager)
+    history = HistoricalRecords(history_manager=HistoryManager, excluded_fields=["folded"])
 
     class Meta:
         ordering = ["filename"]
 
     def __str__(self) -> str:
         return self.filename
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        # An earlier version that comes back may have a name from before names had one form.
+        self.filename = normalise_filename(self.filename).strip()
+        self.folded = fold(self.filename)
+        super().save(*args, **kwargs)
 
     def take(self, blob: blobs.StagedBlob, user: User | None) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""

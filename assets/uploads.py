@@ -14,6 +14,7 @@ from django.http import HttpRequest
 
 from assets import blobs
 from assets.blobs import StagedBlob
+from assets.names import normalise_filename
 from iotsupport.mirror import MirrorError, explain
 
 
@@ -23,7 +24,7 @@ class UploadedAsset(UploadedFile):
     def __init__(self, name: str, blob: StagedBlob | None, problem: Exception | None) -> None:
         super().__init__(name=name, size=blob.size if blob else 0)
         # UploadedFile shortens long names, which would hide what is wrong with them.
-        self.full_name = name
+        self.full_name = normalise_filename(name)
         self.blob = blob
         self.problem = problem
 

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from assets.models import Asset
-from assets.names import validate_filename
+from assets.names import find_filename
 from iotsupport.downloads import mirror_response
 from iotsupport.errors import json_view
 from iotsupport.fast_downloads import FastDownloads
@@ -22,8 +22,9 @@ def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
 
     Reads the mirror only. Refuses an unusable name with 400 and an unknown one with 404.
     """
-    validate_filename(filename)
-    return mirror_response(request, Asset.storage(), filename, content_type=CONTENT_TYPE, with_digests=True)
+    storage = Asset.storage()
+    filename = find_filename(filename, storage.exists)
+    return mirror_response(request, storage, filename, content_type=CONTENT_TYPE, with_digests=True)
 
 
 # No name that validate_filename() refuses.

@@ -114,6 +114,8 @@ def _multiply(database: sqlite3.Connection, table: str, changes: Iterator[dict[s
 
 
 def _row(number: int) -> dict[str, Any]:
+    from iotsupport.characters import fold
+
     text = content(number)
     config = json.loads(text)
     return {
@@ -123,6 +125,7 @@ def _row(number: int) -> dict[str, Any]:
         "device_name": config["deviceName"],
         "device_entity_id": config["deviceEntityId"],
         "enable_ota": config["enableOTA"],
+        "folded": fold(f"{config['deviceName']}\n{config['deviceEntityId']}"),
     }
 
 

@@ -26,7 +26,7 @@ class DeviceConfigAdmin(MirroredAdmin):
     list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
     list_filter = ["enable_ota", "updated_at"]
     list_select_related = ["updated_by"]
-    search_fields = ["mac_address", "device_name", "device_entity_id"]
+    search_fields = ["mac_address", "folded__contains"]
     search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
 
     def get_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:

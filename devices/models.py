@@ -15,6 +15,7 @@ from simple_history.models import HistoricalRecords
 
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
+from iotsupport.characters import fold
 from iotsupport.history import HistoryManager
 from iotsupport.mirror import MirroredManager, MirroredModel, StagedFile
 
@@ -78,6 +79,8 @@ class DeviceConfig(MirroredModel):
     device_entity_id = models.TextField("device entity ID", null=True, editable=False)  # noqa: DJ001
     enable_ota = models.BooleanField("OTA updates", null=True, editable=False)
 
+    folded = models.TextField(default="", editable=False)  # the two names, as searches look at them
+
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     updated_by = models.ForeignKey(
@@ -85,7 +88,7 @@ class DeviceConfig(MirroredModel):
     )
 
     objects = DeviceConfigManager()
-    history = HistoricalRecords(history_manager=HistoryManager)
+    history = HistoricalRecords(history_manager=HistoryManager, excluded_fields=["folded"])
 
     class Meta:
         ordering = ["mac_address"]
@@ -105,7 +108,7 @@ class DeviceConfig(MirroredModel):
         self.read_facts()
         update_fields = kwargs.get("update_fields")
         if update_fields is not None and "content" in update_fields:
-            facts = {"device_name", "device_entity_id", "enable_ota", "updated_at"}
+            facts = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
             kwargs["update_fields"] = {*update_fields, *facts}
         super().save(*args, **kwargs)
 
@@ -115,6 +118,7 @@ class DeviceConfig(MirroredModel):
         name, entity_id, enable_ota = (config.get(key) for key in ["deviceName", "deviceEntityId", "enableOTA"])
         self.device_name = _storable(name) if isinstance(name, str) else None
         self.device_entity_id = _storable(entity_id) if isinstance(entity_id, str) else None
+        self.folded = fold("\n".join(filter(None, [self.device_name, self.device_entity_id])))
         self.enable_ota = enable_ota if isinstance(enable_ota, bool) else None
 
     @property

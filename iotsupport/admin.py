@@ -18,6 +18,8 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from simple_history.admin import SimpleHistoryAdmin
 
+from iotsupport.accounts import FoldedSearch
+from iotsupport.characters import fold
 from iotsupport.errors import explain_database
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken
@@ -74,6 +76,11 @@ class MirroredAdmin(SimpleHistoryAdmin):
         if request.method == "POST" and not self.has_change_permission(request):
             raise PermissionDenied
         return super().history_form_view(request, *args, **kwargs)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, fold(search_term))
 
     def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
         return TemplateResponse(request, template, context)
@@ -168,7 +175,7 @@ def _refusal_code(response: HttpResponseBase) -> str | None:
 
 
 @admin.register(ApiToken)
-class ApiTokenAdmin(admin.ModelAdmin):
+class ApiTokenAdmin(FoldedSearch):
     """Tokens are made, shown once, revoked and deleted; never changed."""
 
     list_display = ["hint", "user", "description", "created_at", "last_used_at", "revoked_at"]

@@ -18,7 +18,6 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from devices.models import DeviceConfig
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.ledger import MODELS
 from notifications.models import Debt
@@ -175,11 +174,12 @@ class DebtAdmin(admin.ModelAdmin):
         self, request: HttpRequest, queryset: QuerySet[Debt], search_term: str
     ) -> tuple[QuerySet[Debt], bool]:
         found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
-        configs = admin.site.get_model_admin(DeviceConfig)
-        if search_term.strip() and configs.has_view_permission(request):
-            matching, _ = configs.get_search_results(request, DeviceConfig.objects.order_by(), search_term)
-            filenames = matching.values_list(Concat("mac_address", Value(FILE_NAMES[CONFIGS_TOPIC].suffix)))
-            found |= queryset.filter(topic=CONFIGS_TOPIC, filename__in=filenames)
+        for topic, model in MODELS.items():
+            model_admin = admin.site.get_model_admin(model)
+            if search_term.strip() and model_admin.has_view_permission(request):
+                matching, _ = model_admin.get_search_results(request, model._base_manager.order_by(), search_term)
+                field, suffix = FILE_NAMES[topic]
+                found |= queryset.filter(topic=topic, filename__in=matching.values_list(Concat(field, Value(suffix))))
         return found, may_have_duplicates
 
     @admin.display(description="file", ordering="filename")

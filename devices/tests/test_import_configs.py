@@ -190,7 +190,7 @@ def test_refuses_a_second_file_for_the_same_device(tmp_path: Path, configs: Path
 
     assert lines == [
         "AA-BB-CC-DD-EE-FF.json: taken",
-        "'aabbccddeeff.json': refused: AA-BB-CC-DD-EE-FF.json is for the same device. Remove one of the two.",
+        "'aabbccddeeff.json': refused: 'AA-BB-CC-DD-EE-FF.json' is for the same device. Remove one of the two.",
     ]
     assert summary.startswith("1 taken, 0 replaced, 0 unchanged, 1 refused")
     assert files(configs) == ({} if options else {"aa-bb-cc-dd-ee-ff.json": b'{"which": 1}'})

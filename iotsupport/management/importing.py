@@ -22,14 +22,29 @@ class ImportCommand(BaseCommand):
     """Report for each file what became of it: ``taken``, ``replaced``, ``unchanged``, or refused and why."""
 
     manager: ImportingManager
+    # What is said of a second file of one name.
+    has_same_name = "has the same name"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._taken: dict[str, str] = {}
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("directory", metavar="DIR", type=Path)
         parser.add_argument("--dry-run", action="store_true", help="only report what would happen")
 
+    def name_of(self, path: Path) -> str:
+        """What becomes of a file's name: of two files with one, the first is taken."""
+        raise NotImplementedError
+
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take one file, and return what became of it. Raises ``ValidationError`` and ``MirrorError``."""
-        return self.manager.import_file(path, dry_run=dry_run)
+        name = self.name_of(path)
+        if name in self._taken:
+            raise ValidationError(f"{self._taken[name]!a} {self.has_same_name}. Remove one of the two.")
+        outcome = self.manager.import_file(path, dry_run=dry_run)
+        self._taken[name] = path.name
+        return outcome
 
     def handle(self, *, directory: Path, dry_run: bool, **options: Any) -> None:
         if not directory.is_dir():

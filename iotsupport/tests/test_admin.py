@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.contrib import admin
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
 
@@ -179,3 +179,26 @@ def test_an_administrator_makes_tokens_for_others(signed_in: Client, user: User)
     signed_in.post(ADD_TOKEN, {"user": user.pk})
 
     assert ApiToken.objects.get().user == user
+
+
+@pytest.mark.parametrize(
+    ("path", "term"),
+    [
+        ("auth/user/", "ИВАН"),
+        ("auth/user/", "иванов иван"),
+        ("auth/group/", "ТЕХНИКИ"),
+        ("iotsupport/apitoken/", "nachtlauf in KÖLN"),
+        ("iotsupport/apitoken/", "иван"),
+    ],
+)
+def test_a_search_folds_case(signed_in: Client, administrator: User, path: str, term: str):
+    user = make_user(username="иван", last_name="Иванов")
+    Group.objects.create(name="Техники")
+    Group.objects.create(name="Others")
+    ApiToken.objects.create(user=administrator, description="Others", digest="1")
+    ApiToken.objects.create(user=user, description="Nachtlauf in Köln", digest="2")
+
+    page: Any = signed_in.get(f"/admin/{path}", {"q": term})
+
+    assert page.context_data["cl"].result_count == 1
+    assert str(page.context_data["cl"].result_list[0]) in {"иван", "Техники", str(ApiToken.objects.get(digest="2"))}
