@@ -26,6 +26,7 @@ from iotsupport.api import (
     no_content,
     require,
     require_length,
+    require_no_coding,
     user_of,
 )
 from iotsupport.errors import ApiError
@@ -112,6 +113,7 @@ def _read_upload(request: HttpRequest) -> UploadedAsset:
     if (request.content_type or "").lower() != "multipart/form-data":
         message = "Send the file as multipart/form-data, in a field called 'file': curl -F file=@firmware.bin …"
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    require_no_coding(request)
     require_length(request)
     # One of the two is needed at least; which, the name will tell.
     if not request.user.has_perm("assets.add_asset"):

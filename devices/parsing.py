@@ -65,8 +65,20 @@ class InvalidConfig(ValidationError):
         return str(self.message)
 
 
+# How compressed files begin.
+COMPRESSED = {
+    b"\x1f\x8b": "gzip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"PK\x03\x04": "ZIP",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+}
+
+
 def decode_config(data: bytes) -> str:
     """Return the text of UTF-8 bytes without a byte order mark. Raises :class:`InvalidConfig`."""
+    if packed := next((name for begin, name in COMPRESSED.items() if data.startswith(begin)), None):
+        raise InvalidConfig(f"This is compressed ({packed}), not text. Unpack it first.", "COMPRESSED")
     if data.startswith(codecs.BOM_UTF8):
         raise _byte_order_mark()
     try:

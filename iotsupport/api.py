@@ -111,12 +111,21 @@ def require_length(request: HttpRequest) -> None:
         raise ApiError(400, "LENGTH_REQUIRED", "Send the body with its Content-Length, not in chunks.")
 
 
+def require_no_coding(request: HttpRequest) -> None:
+    """Raise 415 for a body that is compressed."""
+    coding = request.headers.get("Content-Encoding", "").strip().lower()
+    if coding not in {"", "identity"}:
+        message = f"A body in the coding {coding[:40]!a} is not taken. Send it unpacked, without Content-Encoding."
+        raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+
+
 def read_json(request: HttpRequest, most_bytes: int) -> bytes:
     """Return the body of a JSON request. Raises 400 for half a body, 413 and 415."""
     media_type = request.headers.get("Content-Type", "").partition(";")[0].strip()
     if media_type and not JSON_TYPE.fullmatch(media_type):
         message = "The body must be JSON: send it with the header 'Content-Type: application/json'."
         raise ApiError(415, "UNSUPPORTED_MEDIA_TYPE", message)
+    require_no_coding(request)
     require_length(request)
     announced = int(request.META.get("CONTENT_LENGTH") or 0)
     if announced > most_bytes:

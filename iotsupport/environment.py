@@ -27,6 +27,8 @@ FALSE_STRINGS = frozenset({"false", "off", "no", "n", "0", "f"})
 
 HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII | re.IGNORECASE)
 
+HOST_RULE = "a name has letters, digits, - and dots, but no _"
+
 
 def is_host(text: str) -> bool:
     """Whether text can be a host's name or address, without scheme and port."""

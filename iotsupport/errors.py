@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 DATABASE_ERRORS = (django.db.Error, ImproperlyConfigured)
 
 # Codes of a ValidationError that are not a plain 400.
-STATUS_OF_CODE = {"TOO_LARGE": 413}
+STATUS_OF_CODE = {"TOO_LARGE": 413, "COMPRESSED": 415}
 
 
 # What SQLite says (https://sqlite.org/rescode.html), and PostgreSQL's SQLSTATE; the first that it begins with counts.

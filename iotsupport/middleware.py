@@ -8,10 +8,13 @@ from typing import Any
 
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
+from django.http.request import split_domain_port
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.urls import is_valid_path
 
+from iotsupport.addresses import refuse_address
+from iotsupport.environment import HOST_RULE, is_allowed_host
 from iotsupport.errors import DATABASE_ERRORS, ApiError, explain_database, plain_error
 
 logger = logging.getLogger(__name__)
@@ -46,6 +49,8 @@ class OpenUrlsMiddleware:
         self.get_response = get_response
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        if (refusal := refuse_address(request)) is not None:
+            return refusal
         is_open = is_valid_path(request.path_info, OPEN_URLS)
         if is_open and request.method in {"GET", "HEAD"}:
             request.urlconf = OPEN_URLS
@@ -129,7 +134,12 @@ class HostMiddleware(CommonMiddleware):
 
 def _refuse_host(request: HttpRequest) -> HttpResponse:
     host = request.META.get("HTTP_HOST") or request.META.get("SERVER_NAME", "")
-    message = f"The name {host!r} is not this server's. Use one that ALLOWED_HOSTS lists, or add it there."
+    name, _ = split_domain_port(host)
+    if is_allowed_host(name):
+        message = f"The name {name!r} is not this server's. Use one that ALLOWED_HOSTS lists, or add {name} to it."
+    else:
+        # Adding it would not help: Django refuses it whatever is allowed.
+        message = f"{host[:200]!r} cannot be the name of a server: {HOST_RULE}. Use another name, or the address."
     if request.path_info.startswith(BROWSER_PREFIX):
         return HttpResponseBadRequest(message, content_type="text/plain; charset=utf-8")
     return ApiError(400, "HOST_NOT_ALLOWED", message).response()

@@ -8,7 +8,7 @@ from pathlib import Path
 from csp.constants import SELF
 
 from iotsupport import pool
-from iotsupport.environment import Environment, is_allowed_host, is_origin
+from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
 from iotsupport.sqlite import PrivateConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ ALLOWED_HOSTS = env.items(
     "ALLOWED_HOSTS",
     ["localhost", "127.0.0.1", "[::1]"],
     is_allowed_host,
-    "a host name or address, without scheme or port",
+    f"a host name or address, without scheme or port ({HOST_RULE})",
 )
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like https://iot.example.com")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -136,6 +137,20 @@ class TestUploading:
             response = post(script, part(b"one", "one.bin"), part(b"two", "two.bin"), path=f"{root}/assets")
 
         assert refusal(response) == (400, "TOO_MANY_FILES")
+
+    def test_refuses_a_compressed_request(self, script, saved, root):
+        with nothing_changed():
+            response = script.generic(
+                "POST", f"{root}/assets", body(part(BYTES)), content_type=CONTENT_TYPE, HTTP_CONTENT_ENCODING="gzip"
+            )
+
+        assert refusal(response) == (415, "UNSUPPORTED_MEDIA_TYPE")
+        assert "Send it unpacked, without Content-Encoding." in response.json()["error"]
+
+    def test_takes_a_compressed_file_as_it_is(self, script, root):
+        packed = gzip.compress(BYTES)
+
+        assert upload(script, packed, "font.gz", path=f"{root}/assets").json()["size"] == len(packed)
 
     @pytest.mark.parametrize("content_type", ["application/octet-stream", "application/json", "", "multipart/mixed"])
     def test_refuses_what_is_no_form(self, script, saved, root, content_type):

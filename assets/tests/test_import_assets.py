@@ -113,8 +113,6 @@ def test_names_what_it_refuses_and_why_and_takes_the_rest(
 ) -> None:
     existing = make(tmp_path / "existing", dict.fromkeys(REFUSED, b"content"))
     (existing / "good.bin").write_bytes(b"good")
-    (existing / ".hidden").write_bytes(b"not even looked at")
-    (existing / "old").mkdir()
 
     *lines, summary = refuse_assets(existing, *options)
 

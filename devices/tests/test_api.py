@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import json
+import lzma
 from typing import Any
 from unittest import mock
 
@@ -310,6 +313,26 @@ class TestSaving:
         with nothing_changed():
             for path, body in [(f"{root}/configs/{MAC}.json", "{}"), (f"{root}/configs/{MAC}", wrapped("{}"))]:
                 assert refusal(put(script, path, body, content_type)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+
+    @pytest.mark.parametrize("coding", ["gzip", "br", "GZip, identity"])
+    def test_refuses_a_compressed_body(self, script, root, coding):
+        with nothing_changed():
+            for path, body in [(f"{root}/configs/{MAC}.json", "{}"), (f"{root}/configs/{MAC}", wrapped("{}"))]:
+                response = put(script, path, body, Content_Encoding=coding)
+
+                assert refusal(response) == (415, "UNSUPPORTED_MEDIA_TYPE")
+                assert "Send it unpacked, without Content-Encoding." in response.json()["error"]
+
+    @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+    def test_refuses_a_compressed_body_that_says_nothing_of_it(self, script, root, pack):
+        with nothing_changed():
+            response = put(script, f"{root}/configs/{MAC}.json", pack(b"{}"))
+
+        assert refusal(response) == (415, "COMPRESSED")
+        assert response.json()["error"].endswith("not text. Unpack it first.")
+
+    def test_takes_a_body_that_says_it_is_not_compressed(self, script, root):
+        assert put(script, f"{root}/configs/{MAC}.json", "{}", Content_Encoding="identity").status_code == 200
 
     @pytest.mark.parametrize(
         "content_type", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.lamp+json", ""]

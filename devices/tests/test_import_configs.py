@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 from io import StringIO
 from pathlib import Path
@@ -38,6 +39,7 @@ REFUSED = {
     "aa-bb-cc-dd-ee-07.json": (b"", "nothing is here"),
     "aa-bb-cc-dd-ee.json": (b"{}", "This is not a MAC address"),
     "aa-bb:cc-dd-ee-ff.json": (b"{}", "This is not a MAC address"),
+    "aa-bb-cc-dd-ee-0a.json": (gzip.compress(b"{}"), "This is compressed (gzip), not text. Unpack it first."),
     "aa-bb-cc-dd-ee-09.json": ('{"a":\u00a01}'.encode(), "NO-BREAK SPACE (U+00A0) stands here"),
     "aa-bb-cc-dd-ee-08.txt": (b"{}", "It is not called <MAC address>.json"),
 }
@@ -155,8 +157,6 @@ def test_names_what_it_refuses_and_why_and_takes_the_rest(tmp_path: Path, config
     for name, (data, _) in REFUSED.items():
         (directory / name).write_bytes(data)
     (directory / "ff-ff-ff-ff-ff-ff.json").write_bytes(b"{}")
-    (directory / ".DS_Store").write_bytes(b"not even looked at")
-    (directory / "backup").mkdir()
 
     *lines, summary = refuse_configs(directory, *options)
 

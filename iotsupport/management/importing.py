@@ -50,16 +50,23 @@ class ImportCommand(BaseCommand):
         if not directory.is_dir():
             raise CommandError(f"{directory} is not a directory. Name the one that holds the files.")
         outcomes: Counter[str] = Counter()
+        try:
+            paths = sorted(directory.iterdir())
+        except OSError as error:
+            raise CommandError(f"{directory} cannot be read: {error.strerror}. Run this as a user who may.") from error
         with bulk_change():
-            for path in sorted(directory.iterdir()):
-                if path.is_file() and not path.name.startswith("."):
-                    outcomes[self._report(path, dry_run)] += 1
-        summary = ", ".join(f"{outcomes[name]} {name}" for name in ["taken", "replaced", "unchanged", "refused"])
+            for path in paths:
+                outcomes[self._report(path, dry_run)] += 1
+        names = ["taken", "replaced", "unchanged", "refused", *(["passed over"] if outcomes["passed over"] else [])]
+        summary = ", ".join(f"{outcomes[name]} {name}" for name in names)
         self.stdout.write(f"{summary}{'; nothing was changed (--dry-run)' if dry_run else ''}")
         if outcomes["refused"]:
             raise CommandError("Some files were refused. Correct them, then run this again: it goes on where it was.")
 
     def _report(self, path: Path, dry_run: bool) -> str:
+        if reason := _why_passed_over(path):
+            self.stderr.write(f"{path.name!r}: passed over: {reason}")
+            return "passed over"
         try:
             outcome = self.import_file(path, dry_run=dry_run)
         except (ValidationError, MirrorError, OSError) as error:
@@ -68,3 +75,16 @@ class ImportCommand(BaseCommand):
             return "refused"
         self.stdout.write(f"{path.name}: {outcome}")
         return outcome
+
+
+def _why_passed_over(path: Path) -> str | None:
+    """Say why something in the directory is no file to take; None for what is one."""
+    if path.name.startswith("."):
+        return "its name starts with a dot."
+    if path.is_file():
+        return None
+    if path.is_dir():
+        return "it is a directory. What is in it needs an import of its own."
+    if path.is_symlink():
+        return "it is a link that leads nowhere. Put the file there, or remove the link."
+    return "it is no regular file."

@@ -24,6 +24,13 @@ from iotsupport.tests.server import Server, clean_environ, manage
 BROKEN = [
     ("DEBUG", "maybe", "iotsupport.E001", "DEBUG is 'maybe', but it must be true or false."),
     ("ALLOWED_HOSTS", "http://iot:80", "iotsupport.E002", "ALLOWED_HOSTS holds 'http://iot:80', but each must be"),
+    (
+        "ALLOWED_HOSTS",
+        "iot_server",
+        "iotsupport.E002",
+        "ALLOWED_HOSTS holds 'iot_server', but each must be a host name or address, without scheme or port"
+        " (a name has letters, digits, - and dots, but no _).",
+    ),
     ("CSRF_TRUSTED_ORIGINS", "iot", "iotsupport.E003", "CSRF_TRUSTED_ORIGINS holds 'iot', but each must be"),
     ("DATABASE_URL", "mysql://u:secret@h/n", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
     ("CONFIG_MAX_BYTES", "64k", "iotsupport.E005", "CONFIG_MAX_BYTES is '64k', but it must be a whole number"),

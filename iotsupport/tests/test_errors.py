@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from unittest import mock
+from urllib.parse import unquote_to_bytes
 
 import pytest
 from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db import InterfaceError, OperationalError
 from django.http import Http404, HttpResponse
 from django.test import Client, RequestFactory
+from django.urls import is_valid_path
+from hypothesis import given
+from hypothesis import strategies as st
 
 from devices.models import DeviceConfig
+from iotsupport.addresses import right_address
+from iotsupport.environment import Environment, is_allowed_host
 from iotsupport.errors import ApiError, as_api_error, json_view
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.tests.api_client import make_administrator, make_token, read, refusal
+from iotsupport.tests.properties import PATIENT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
 
+MAC = "aa-bb-cc-dd-ee-ff"
 OPEN_PATHS = ["/configs/aa-bb-cc-dd-ee-ff.json", "/esp32/config/aa-bb-cc-dd-ee-ff.json", "/health", "/metrics"]
 
 
@@ -76,6 +84,63 @@ class TestUnknownPaths:
         assert response["Content-Length"] == str(len(response.content))
 
 
+class TestNearlyRightAddresses:
+    """Whoever asks, and under whatever name of the server."""
+
+    @pytest.mark.parametrize(
+        ("path", "right"),
+        [
+            (f"//configs/{MAC}.json", f"/configs/{MAC}.json"),
+            (f"/configs//{MAC}.json", f"/configs/{MAC}.json"),
+            (f"/configs/{MAC}.json/", f"/configs/{MAC}.json"),
+            (f"/configs/{MAC}.JSON", f"/configs/{MAC}.json"),
+            (f"/configs/{MAC.upper()}.Json", f"/configs/{MAC.upper()}.json"),
+            (f"/Configs/{MAC}.json", f"/configs/{MAC}.json"),
+            (f"/API//esp32/Config/{MAC}.JSON//", f"/api/esp32/config/{MAC}.json"),
+            ("//assets/firmware.bin", "/assets/firmware.bin"),
+            ("/assets/firmware.bin/", "/assets/firmware.bin"),
+            ("/assets//gr%C3%B6%C3%9Fe%201.BIN", "/assets/gr%C3%B6%C3%9Fe%201.BIN"),
+            ("/health/", "/health"),
+            ("/api//metrics", "/api/metrics"),
+            ("/configs/", "/configs"),
+            (f"/configs/{MAC}/", f"/configs/{MAC}"),
+        ],
+    )
+    @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+    @pytest.mark.parametrize("host", ["testserver", "192.168.1.7:8000", "a_b"])
+    def test_are_404_with_the_right_one(self, client, path, right, method, host):
+        # The client would take what follows two slashes for a host.
+        asked = {"PATH_INFO": unquote_to_bytes(path).decode("latin-1"), "HTTP_HOST": host}
+
+        response = client.generic(method, "/", **asked)
+
+        assert client.head("/", **asked).status_code == 404
+        assert refusal(response) == (404, "NOT_FOUND")
+        assert response.json()["details"] == {"address": right}
+        assert response.json()["error"].endswith(f"The right address is {right}.")
+
+    @pytest.mark.parametrize(
+        "path", ["/nothing/", "//nothing", "//", "/admin//", "/static//x", "/configs/a/b/", "/assetsX/"]
+    )
+    def test_are_not_made_up(self, client, path):
+        response = client.get("/", PATH_INFO=path)
+
+        assert b"The right address" not in response.content
+
+    @pytest.mark.parametrize("path", [f"/configs/{MAC.upper()}.json", "/assets/A.JSON", "/health", "/configs"])
+    def test_are_not_found_in_right_ones(self, path):
+        assert right_address(path) is None
+
+    @PATIENT
+    @given(
+        st.lists(st.sampled_from(["/", "//", "api", "configs", "ASSETS", "a.JSON", ".json", "é", "admin"])).map("".join)
+    )
+    def test_lead_to_right_ones(self, path):
+        right = right_address(f"/{path}")
+
+        assert right is None or (right_address(right) is None and is_valid_path(right))
+
+
 class TestTheHostHeader:
     @pytest.mark.parametrize("path", OPEN_PATHS + [f"/api{path}" for path in OPEN_PATHS])
     @pytest.mark.parametrize("host", ["192.168.1.7:8000", "iot.local", "[fe80::1]", "a b", "", "é", "x" * 300])
@@ -92,8 +157,38 @@ class TestTheHostHeader:
         response = client.get(path, HTTP_HOST=host, HTTP_AUTHORIZATION=f"Bearer {make_token(make_administrator())}")
 
         assert refusal(response) == (400, "HOST_NOT_ALLOWED")
-        assert f"The name {host!r} is not this server's." in response.json()["error"]
-        assert "ALLOWED_HOSTS" in response.json()["error"]
+        assert repr(host) in response.json()["error"]
+        assert ("ALLOWED_HOSTS" in response.json()["error"]) == (host != "a b")
+
+    @pytest.mark.parametrize(
+        ("host", "name"),
+        [
+            ("iot.local:8000", "iot.local"),
+            ("IOT.Local.", "iot.local"),
+            ("192.168.1.7:80", "192.168.1.7"),
+            ("[fe80::1]:8000", "[fe80::1]"),
+        ],
+    )
+    @pytest.mark.parametrize("path", ["/configs", "/admin/login/"])
+    def test_is_refused_with_advice_that_helps(self, client, settings, monkeypatch, host, name, path):
+        refused = client.get(path, HTTP_HOST=host)
+
+        assert f"Use one that ALLOWED_HOSTS lists, or add {name} to it." in refused.content.decode()
+        monkeypatch.setenv("ALLOWED_HOSTS", name)
+        environment = Environment()
+        settings.ALLOWED_HOSTS = environment.items("ALLOWED_HOSTS", [], is_allowed_host, "")
+        assert environment.problems == {}
+        assert client.get(path, HTTP_HOST=host).status_code != 400
+
+    @pytest.mark.parametrize("host", ["iot_server", "iot_server:8000", "-iot", "1.2.3", "a..b", "x" * 300])
+    @pytest.mark.parametrize("path", ["/configs", "/admin/login/"])
+    def test_is_refused_with_the_reason_where_it_is_no_name(self, client, host, path):
+        refused = client.get(path, HTTP_HOST=host)
+
+        assert refused.status_code == 400
+        assert "cannot be the name of a server: a name has letters, digits, - and dots" in refused.content.decode()
+        assert "ALLOWED_HOSTS" not in refused.content.decode()
+        assert len(refused.content) < 500
 
     @pytest.mark.parametrize(
         ("method", "path"), [("PUT", OPEN_PATHS[0]), ("DELETE", "/assets/a.bin"), ("POST", "/health")]
@@ -105,7 +200,7 @@ class TestTheHostHeader:
         response = client.get("/admin/", HTTP_HOST="other<script>")
 
         assert (response.status_code, response["Content-Type"]) == (400, "text/plain; charset=utf-8")
-        assert b"ALLOWED_HOSTS" in response.content
+        assert b"Use another name, or the address." in response.content
 
     def test_names_the_server_where_there_is_none(self, client):
         response = client.get("/configs", SERVER_NAME="10.0.0.1")
