@@ -148,8 +148,8 @@ TEMPLATES = [
     },
 ]
 
-# No field tells the browser to cut what is pasted.
-FORM_RENDERER = "iotsupport.renderers.UncutRenderer"
+# No field tells the browser to cut what is pasted, and a help text is text.
+FORM_RENDERER = "iotsupport.renderers.FormRenderer"
 
 # --- Server: read by gunicorn.conf.py and ``make run`` -----------------------------------------------------------
 

@@ -69,10 +69,13 @@ def test_says_whose_pages_they_are(signed_in: Client):
     assert "Django" not in page
 
 
-def test_allows_no_inline_script_or_style(signed_in: Client):
-    policy = signed_in.get("/admin/")["Content-Security-Policy"]
+@pytest.mark.parametrize("url", ["/admin/", "/admin/login/", "/admin/devices/deviceconfig/add/", "/admin/nowhere/"])
+def test_allows_no_inline_script_or_style_and_no_other_host(signed_in: Client, url: str):
+    policy = signed_in.get(url)["Content-Security-Policy"]
 
-    assert "default-src 'self'" in policy
+    directives = {part.strip() for part in policy.split(";")}
+    # A form or a base of somebody else's making leads to no other host; nothing else is taken from one, either.
+    assert {"default-src 'self'", "form-action 'self'", "base-uri 'self'", "frame-ancestors 'none'"} <= directives
     assert "unsafe" not in policy
 
 
