@@ -26,10 +26,6 @@ from iotsupport.models import ApiToken
 
 logger = logging.getLogger(__name__)
 
-admin.site.site_url = None  # there is no other site than this one
-admin.site.site_header = admin.site.site_title = "IoT Support"
-admin.site.index_title = "Devices and their files"
-
 View = Callable[..., HttpResponseBase]
 
 

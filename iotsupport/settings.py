@@ -92,7 +92,7 @@ AUTH_PASSWORD_VALIDATORS = [
 
 INSTALLED_APPS = [
     "iotsupport",  # ahead of django.contrib.admin: its templates and static files come first
-    "django.contrib.admin",
+    "iotsupport.site_config.SiteConfig",  # django.contrib.admin
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
