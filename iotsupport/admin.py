@@ -8,11 +8,12 @@ from time import perf_counter
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.forms import ModelChoiceField, ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -64,14 +65,31 @@ class MirroredAdmin(SimpleHistoryAdmin):
         # Shown again without a transaction: a database that cannot be written, or is locked, begins none.
         return self._save(request, super().changeform_view, *args, again=self._changeform_view, **kwargs)
 
-    def history_form_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        return self._save(request, self._revert, *args, **kwargs)
+    def history_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+        self._require_numbers(object_id)
+        return super().history_view(request, object_id, *args, **kwargs)
 
-    def _revert(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        # simple-history lets everybody revert who may look.
-        if request.method == "POST" and not self.has_change_permission(request):
+    def history_form_view(self, request: HttpRequest, object_id: str, version_id: str, **kwargs: Any) -> Any:
+        self._require_numbers(object_id, version_id)
+        return self._save(request, self._revert, object_id, version_id, **kwargs)
+
+    def _require_numbers(self, *ids: str) -> None:
+        if not all(key.isascii() and key.isdecimal() for key in ids):  # simple-history would fail with any other
+            raise Http404
+
+    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        # simple-history lets everybody revert who may look. Whatever is there is locked from here on.
+        if request.method == "POST" and not self._may_revert(request, self.get_object(request, unquote(object_id))):
             raise PermissionDenied
-        return super().history_form_view(request, *args, **kwargs)
+        return super().history_form_view(request, object_id, *args, **kwargs)
+
+    def _may_revert(self, request: HttpRequest, current: Any) -> bool:
+        """Whether somebody may save an earlier version of what is there now: where that is nothing, it is added."""
+        return self.has_add_permission(request) if current is None else self.has_change_permission(request, current)
+
+    def revert_disabled(self, request: HttpRequest, obj: Any = None) -> bool:
+        current = obj and self.model._base_manager.filter(pk=obj.pk).first()
+        return not self._may_revert(request, current)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str

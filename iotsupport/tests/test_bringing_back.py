@@ -1,0 +1,140 @@
+"""What was deleted comes back by whatever way to those who may add it, and to nobody else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from assets.models import Asset
+from devices.models import DeviceConfig
+from iotsupport.mirror import mirror_storage
+from iotsupport.tests.api_client import make_user, nothing_changed, session_client
+
+pytestmark = [
+    pytest.mark.both_databases,
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("directories"),
+]
+
+MAC = "aa-bb-cc-dd-ee-ff"
+CONFIGS, ASSETS = "/admin/devices/deviceconfig/", "/admin/assets/asset/"
+CONTENT = '{"deviceName": "Lamp",\r\n "level": 1.0}'
+
+
+@pytest.fixture
+def config() -> DeviceConfig:
+    DeviceConfig.objects.put(MAC, '{"deviceName": "Before"}')
+    return DeviceConfig.objects.put(MAC, CONTENT)
+
+
+@pytest.fixture
+def asset() -> Asset:
+    Asset.objects.upload("firmware.bin", [b"before"])
+    return Asset.objects.upload("firmware.bin", [b"last"])
+
+
+def somebody(*actions: str) -> Client:
+    """Who may do this with configurations and assets."""
+    models = ["devices.{}_deviceconfig", "assets.{}_asset"]
+    permissions = [model.format(action) for model in models for action in actions]
+    return session_client(make_user(*permissions, username="maria", is_staff=True))
+
+
+def upload(content: bytes) -> dict[str, Any]:
+    return {"file": SimpleUploadedFile("firmware.bin", content)}
+
+
+def history_of(row: Any) -> str:
+    """Where the last version before the deletion is shown, and saved again."""
+    return f"{row.pk}/history/{row.history.latest().pk}/"
+
+
+Way = Callable[[Client, Any, str], Any]
+
+# Of a row that was read before it was deleted, and the page of its last version.
+CONFIG_WAYS: dict[str, Way] = {
+    "the history": lambda client, row, page: client.post(CONFIGS + page, {"content": '{"other": 1}'}),
+    "an open form": lambda client, row, page: client.post(f"{CONFIGS}{row.pk}/change/", {"content": '{"other": 1}'}),
+    "PUT": lambda client, row, page: client.put(f"/configs/{MAC}", {"content": {}}, "application/json"),
+    "PUT of the file": lambda client, row, page: client.put(f"/configs/{MAC}.json", {}, "application/json"),
+}
+ASSET_WAYS: dict[str, Way] = {
+    "the history": lambda client, row, page: client.post(ASSETS + page, {}),
+    "the history, with a file": lambda client, row, page: client.post(ASSETS + page, upload(b"other")),
+    "an open form": lambda client, row, page: client.post(f"{ASSETS}{row.pk}/change/", upload(b"other")),
+    "POST": lambda client, row, page: client.post("/assets", upload(b"other")),
+}
+
+
+@pytest.mark.parametrize("way", CONFIG_WAYS.values(), ids=CONFIG_WAYS)
+def test_who_may_only_change_brings_back_no_configuration(config: DeviceConfig, way: Way):
+    client, page, row = somebody("view", "change", "delete"), history_of(config), DeviceConfig.objects.get()
+    config.delete()
+
+    with nothing_changed():
+        response = way(client, row, page)
+
+    assert response.status_code == 403
+
+
+@pytest.mark.parametrize("way", ASSET_WAYS.values(), ids=ASSET_WAYS)
+def test_who_may_only_change_brings_back_no_asset(asset: Asset, way: Way):
+    client, page, row = somebody("view", "change", "delete"), history_of(asset), Asset.objects.get()
+    asset.delete()
+
+    with nothing_changed():
+        response = way(client, row, page)
+
+    assert response.status_code == 403
+
+
+def test_who_may_add_needs_no_more(config: DeviceConfig, asset: Asset):
+    client, pages = somebody("view", "add"), [CONFIGS + history_of(config), ASSETS + history_of(asset)]
+    for row in [config, asset]:
+        row.delete()
+
+    answers = [client.post(page, {"content": CONTENT}) for page in pages]
+
+    assert [answer.status_code for answer in answers] == [302, 302]
+    assert mirrored("configs") == {f"{MAC}.json": CONTENT.encode()}
+    assert mirrored("assets") == {"firmware.bin": b"last"}
+
+
+def test_who_may_only_add_reverts_nothing(config: DeviceConfig, asset: Asset):
+    client, pages = somebody("view", "add"), [CONFIGS + history_of(config), ASSETS + history_of(asset)]
+
+    with nothing_changed():
+        answers = [client.post(page, {"content": "{}"}) for page in pages]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+
+
+@pytest.mark.parametrize(
+    ("actions", "is_deleted", "is_offered"),
+    [(["change"], True, False), (["add"], True, True), (["change"], False, True), (["add"], False, False)],
+)
+def test_offers_to_revert_to_those_who_may(
+    config: DeviceConfig, actions: list[str], is_deleted: bool, is_offered: bool
+):
+    client, page = somebody("view", *actions), CONFIGS + history_of(config)
+    history = f"{CONFIGS}{config.pk}/history/"
+    if is_deleted:
+        config.delete()
+
+    form, versions = (client.get(url).content.decode() for url in [page, history])
+
+    assert ('value="Revert"' in form, "Choose a date" in versions) == (is_offered, is_offered)
+
+
+@pytest.mark.parametrize("path", ["x/history/1/", "1/history/x/", "x/history/", f"{'9' * 30}/history/1/"])
+def test_there_is_no_history_of_what_never_was(signed_in: Client, path: str):
+    assert signed_in.get(CONFIGS + path).status_code == 404
+    assert signed_in.post(CONFIGS + path).status_code == 404
+
+
+def mirrored(alias: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in mirror_storage(alias).directory.iterdir()}
