@@ -20,6 +20,7 @@ from iotsupport.api import user_of
 @admin.register(Asset)
 class AssetAdmin(MirroredAdmin):
     form = AssetForm
+    saved_by = "uploaded_by"
     list_display = ["filename", "readable_size", "short_sha256", "uploaded_at", "uploaded_by"]
     list_filter = ["uploaded_at"]
     list_select_related = ["uploaded_by"]

@@ -23,6 +23,7 @@ MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
 @admin.register(DeviceConfig)
 class DeviceConfigAdmin(MirroredAdmin):
     form = DeviceConfigForm
+    saved_by = "updated_by"
     list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
     list_filter = ["enable_ota", "updated_at"]
     list_select_related = ["updated_by"]

@@ -17,13 +17,13 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
-from simple_history.admin import SimpleHistoryAdmin
 
 from iotsupport.accounts import FoldedSearch
 from iotsupport.characters import fold
 from iotsupport.errors import explain_database
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken
+from iotsupport.undo import UndoingAdmin
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class RefusableForm(ModelForm):
         return cleaned_data
 
 
-class MirroredAdmin(SimpleHistoryAdmin):
+class MirroredAdmin(UndoingAdmin):
     """Refuses a change with a sentence where it cannot be stored: the form is shown again with what was typed."""
 
     form = RefusableForm
@@ -98,9 +98,6 @@ class MirroredAdmin(SimpleHistoryAdmin):
 
     def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
         return TemplateResponse(request, template, context)
-
-    def count_save(self, refusal_code: str | None, seconds: float) -> None:
-        """Count what became of a form: saved where there is no ``refusal_code``."""
 
     def _save(
         self, request: HttpRequest, view: View, *args: Any, again: View | None = None, **kwargs: Any

@@ -319,6 +319,26 @@ def test_a_deleted_configuration_is_not_served_any_more(visitor: Visitor, server
     assert not config_file(server, "02-aa-00-00-00-40").exists()
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_deletion_is_taken_back_by_its_message(visitor: Visitor, server: Server, script: Client, count: int):
+    names = [f"02-aa-00-00-0{count}-4{number}" for number in range(count)]
+    for name in names:
+        script.save_config(name, VERBATIM.encode())
+    visitor.open(f"devices/deviceconfig/?q=02-aa-00-00-0{count}-4")
+    for box in visitor.page.locator("[name=_selected_action]").all():
+        box.check()
+    visitor.page.select_option("[name=action]", "delete_selected")
+    visitor.follow("[name=index]")
+    visitor.follow("[type=submit][value^=Yes]")
+    assert not any(config_file(server, name).exists() for name in names)
+
+    visitor.follow(".messagelist button:text-is('Undo')")
+
+    assert "back, as" in visitor.messages()
+    assert visitor.rows().count() == count
+    assert [config_file(server, name).read_bytes() for name in names] == [VERBATIM.encode()] * count
+
+
 def test_deletes_the_selected_ones_with_their_files(visitor: Visitor, server: Server, script: Client):
     names = ["02-aa-00-00-00-41", "02-aa-00-00-00-42", "02-aa-00-00-00-43"]
     for name in names:

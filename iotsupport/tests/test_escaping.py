@@ -162,6 +162,8 @@ def test_no_page_makes_html_of_what_people_and_boards_write(world: User):
     assert judge.troubles == []
     assert [what for what in SHOWN if not judge.saw(hostile(what))] == []
     assert judge.saw(FILENAME)
+    # The walk goes as far as taking back a deletion.
+    assert "is back, as it was." in judge.pages
 
 
 def test_nor_for_those_who_may_only_look(world: User):

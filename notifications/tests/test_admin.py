@@ -399,6 +399,19 @@ def test_who_may_change_them_announces_them_again(away: None, permission: str, u
     assert "Announce again" in page(session_client(make_user(permission, is_staff=True)), url)
 
 
+def test_announces_what_was_deleted_and_brought_back(signed_in: Client, away: None):
+    config = DeviceConfig.objects.put(LAMP, "{}")
+    asset = Asset.objects.upload("firmware.bin", [b"one"])
+    for url, row in [(CONFIGS, config), (ASSETS, asset)]:
+        signed_in.post(f"{url}{row.pk}/delete/", {"post": "yes"})
+    assert owed() == []
+
+    for url, row in [(CONFIGS, config), (ASSETS, asset)]:
+        signed_in.post(f"{url}undo/", {"rows": row.pk})
+
+    assert owed() == [f"{LAMP}.json", "firmware.bin"]
+
+
 def test_announces_all_10000_again_without_reading_the_rows(signed_in: Client, away: None):
     names = mac_addresses(range(10_000))
     DeviceConfig.objects.bulk_create([DeviceConfig(mac_address=name, content='{"a": 1}') for name in names])
