@@ -6,9 +6,19 @@ from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.exceptions import DisallowedModelAdminLookup
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList, ChangeListSearchForm
 from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.http import HttpRequest
+
+# Each is a condition of its own: SQLite takes no more than a thousand, one within the other.
+MOST_WORDS = 100
+
+
+class SearchForm(ChangeListSearchForm):
+    def clean(self) -> None:
+        super().clean()
+        if len(self.cleaned_data.get(SEARCH_VAR, "").split()) > MOST_WORDS:
+            self.add_error(SEARCH_VAR, f"Search for at most {MOST_WORDS} words. All rows are shown.")
 
 
 class OfferedLookups(ChangeList):
@@ -17,6 +27,8 @@ class OfferedLookups(ChangeList):
     Django takes whatever names a field of the model itself. A regular expression runs in Python on SQLite, and holds
     the interpreter, downloads included, for as long as its author likes; others read what the list does not show.
     """
+
+    search_form_class = SearchForm
 
     def get_filters(self, request: HttpRequest) -> Any:
         asked = self.get_filters_params()

@@ -82,6 +82,17 @@ def test_takes_all_that_its_filters_offer(model: type[Model], administrator: Use
     assert bool(filters) == any(isinstance(item, str) for item in admin.site.get_model_admin(model).list_filter)
 
 
+@every_list
+def test_says_that_a_search_has_too_many_words(model: type[Model]):
+    viewer, url = viewer_of(model), list_url(model)
+
+    answers: list[Any] = [viewer.get(url, {"q": "a " * words}) for words in [100, 1900]]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+    said = [[str(message) for message in answer.context["messages"]] for answer in answers]
+    assert said == [[], ["Search for at most 100 words. All rows are shown."]]
+
+
 def test_says_what_to_do_instead():
     page = viewer_of(DeviceConfig).get(list_url(DeviceConfig), {"content__regex": "^(([ -~])+)+~~$"})
 
