@@ -29,4 +29,5 @@ class Announcement(NamedTuple):
 
     @property
     def payload(self) -> bytes:
-        return json.dumps({"filename": self.filename}).encode()
+        """JSON in UTF-8: escaped, a letter beyond ASCII would take six bytes or twelve, and small boards have few."""
+        return json.dumps({"filename": self.filename}, ensure_ascii=False).encode()

@@ -1,0 +1,42 @@
+"""What subscribers are told, byte for byte."""
+
+import json
+import re
+
+import pytest
+
+from assets.names import FILENAME_MAX_BYTES, filename_problem
+from iotsupport.settings import BASE_DIR
+from notifications.announcements import ASSETS_TOPIC, TOPICS, Announcement
+from notifications.messenger import packet_bytes
+from notifications.simulator import read_filename
+
+# The last becomes two bytes.
+CHARACTERS = ["n", "ж", "界", "🔥", '"']
+
+
+@pytest.mark.parametrize(
+    ("filename", "payload"),
+    [
+        ("aa-bb-cc-dd-ee-ff.json", '{"filename": "aa-bb-cc-dd-ee-ff.json"}'),
+        ("Кухня 界 🔥.bin", '{"filename": "Кухня 界 🔥.bin"}'),
+        ('a "b".bin', '{"filename": "a \\"b\\".bin"}'),
+    ],
+)
+def test_a_name_is_announced_in_utf_8(filename, payload):
+    announcement = Announcement(ASSETS_TOPIC, filename, 1)
+
+    assert announcement.payload == payload.encode()
+    assert json.loads(announcement.payload) == {"filename": filename}
+    assert read_filename(announcement.payload) == filename
+
+
+@pytest.mark.parametrize("character", CHARACTERS)
+def test_the_longest_name_fits_into_the_buffer_of_the_sample(character):
+    """PubSubClient holds a whole packet in it, and drops what is longer without a word."""
+    filename = character * (FILENAME_MAX_BYTES // len(character.encode()))
+    [size] = re.findall(r"mqtt\.setBufferSize\((\d+)\)", (BASE_DIR / "README.md").read_text())
+
+    assert filename_problem(filename) is None
+    for topic in TOPICS:
+        assert packet_bytes(Announcement(topic, filename, 1)) <= int(size)
