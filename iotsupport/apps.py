@@ -16,13 +16,22 @@ class IotSupportConfig(AppConfig):
         from iotsupport import limits
         from iotsupport.checks import (
             check_directories,
+            check_dotenv,
             check_environment,
+            check_files,
             check_metrics_directory,
             check_secret_key,
         )
         from iotsupport.signals import serving
 
-        for check in [check_environment, check_directories, check_metrics_directory, check_secret_key]:
+        for check in [
+            check_dotenv,
+            check_environment,
+            check_directories,
+            check_files,
+            check_metrics_directory,
+            check_secret_key,
+        ]:
             checks.register(check, "environment")
         limits.register(limits.LISTS)
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")

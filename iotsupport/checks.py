@@ -9,7 +9,9 @@ from typing import Any
 from django.conf import settings
 from django.core import checks
 
-from iotsupport import metrics_directory
+from iotsupport import access, metrics_directory
+from iotsupport.environment import SQLITE
+from iotsupport.sqlite import files_of
 
 # Variable to id and hint. The sentences on what is wrong come from reading the environment.
 VARIABLES = {
@@ -34,6 +36,12 @@ DIRECTORIES = {
     "ASSETS_DIR": "iotsupport.E012",
 }
 
+KEY_FILE_HINT = (
+    "Give the file to the user that runs the server, with mode 0600; or remove it, so that a new one is made."
+)
+KEY_HINT = "Leave SECRET_KEY out: one is made and kept in DATA_DIR. Or set 50 random characters."
+OWNER_HINT = "Give it to the user that runs the server: chown USER FILE. Commands, too, are run as that user."
+
 METRICS_HINT = "Set METRICS_DIR to a directory in memory that the server's user can write, such as /run/iotsupport."
 
 SECRET_KEY_MIN_LENGTH = 32
@@ -48,6 +56,16 @@ def check_environment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
     ]
 
 
+def check_dotenv(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Every line of ``.env`` is taken, and as it was meant."""
+    return [
+        checks.Warning(trouble.sentence, hint=trouble.hint, id="iotsupport.W031")
+        if trouble.is_taken
+        else checks.Error(trouble.sentence, hint=trouble.hint, id="iotsupport.E030")
+        for trouble in settings.DOTENV_TROUBLES
+    ]
+
+
 def check_directories(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """Every directory exists and can be written by this process."""
     problems = {name: _directory_problem(name, Path(getattr(settings, name))) for name in DIRECTORIES}
@@ -55,9 +73,30 @@ def check_directories(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
     return [checks.Error(problem, hint=hint, id=DIRECTORIES[name]) for name, problem in problems.items() if problem]
 
 
+def check_files(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """What this installation keeps, and no variable of its own names, can be read and written by this process."""
+    data_dir = Path(settings.DATA_DIR)
+    if _directory_problem("DATA_DIR", data_dir):
+        return []  # which check_directories says
+    database, locks = _database_file(), data_dir / "locks"
+    if database and not os.path.isdir(database.parent):
+        message = f"'{database.parent}', where DATABASE_URL has the database, is not a directory."
+        hint = "Create it and give it to the user that runs the server, or correct DATABASE_URL."
+        return [checks.Error(message, hint=hint, id="iotsupport.E034")]
+    files = [Path(settings.BLOBS_DIR), locks, *_inside(locks)]
+    if database:
+        # SQLite puts files beside its own.
+        files = [database.parent, *map(Path, files_of(str(database))), *files]
+    problems = [problem for file in files if file != data_dir and (problem := access.problem(file))]
+    return [checks.Error(problem, hint=OWNER_HINT, id="iotsupport.E033") for problem in problems]
+
+
 def check_metrics_directory(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """The workers of a server can add up their metrics. A warning: everything else works without."""
     directory = settings.METRICS_DIR
+    if "METRICS_DIR" in settings.ENVIRONMENT_PROBLEMS:
+        message = settings.ENVIRONMENT_PROBLEMS["METRICS_DIR"]
+        return [checks.Warning(message, hint=METRICS_HINT, id="iotsupport.W020")]
     if directory is None:
         message = "No place for metrics is found outside the disk of DATA_DIR: /metrics leaves out what workers count."
         return [checks.Warning(message, hint=METRICS_HINT, id="iotsupport.W021")]
@@ -69,19 +108,35 @@ def check_metrics_directory(app_configs: Any, **kwargs: Any) -> list[checks.Chec
 
 
 def check_secret_key(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
-    """Sessions cannot be forged by guessing the key."""
+    """Sessions cannot be forged by guessing the key, and survive a restart."""
+    if problem := settings.ENVIRONMENT_PROBLEMS.get("SECRET_KEY"):
+        if _directory_problem("DATA_DIR", Path(settings.DATA_DIR)):
+            return []  # which check_directories says
+        hint = KEY_HINT if problem.startswith("SECRET_KEY") else KEY_FILE_HINT
+        return [checks.Error(problem, hint=hint, id="iotsupport.E032")]
     if len(settings.SECRET_KEY) >= SECRET_KEY_MIN_LENGTH:
         return []
     message = f"SECRET_KEY is shorter than {SECRET_KEY_MIN_LENGTH} characters, so it can be guessed."
-    hint = "Leave SECRET_KEY out: one is made and kept in DATA_DIR. Or set 50 random characters."
-    return [checks.Warning(message, hint=hint, id="iotsupport.W013")]
+    return [checks.Warning(message, hint=KEY_HINT, id="iotsupport.W013")]
 
 
 def _directory_problem(name: str, path: Path) -> str | None:
     if name in settings.ENVIRONMENT_PROBLEMS:
         return str(settings.ENVIRONMENT_PROBLEMS[name])
-    if not path.is_dir():
-        return f"{name} '{path}' is not a directory."
-    if not os.access(path, os.W_OK | os.X_OK):
-        return f"{name} '{path}' cannot be written."
-    return None
+    missing = f"'{path}' is not a directory."
+    if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
+        return None
+    return f"{name} {access.problem(path) or missing}"
+
+
+def _database_file() -> Path | None:
+    database = settings.DATABASES["default"]
+    is_file = database["ENGINE"] == SQLITE and str(database["NAME"]) != ":memory:"
+    return Path(database["NAME"]).absolute() if is_file else None
+
+
+def _inside(directory: Path) -> list[Path]:
+    try:
+        return sorted(directory.iterdir())
+    except OSError:  # missing, or said of the directory itself
+        return []

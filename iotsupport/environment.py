@@ -10,6 +10,7 @@ import ipaddress
 import os
 import re
 import secrets
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,13 +18,16 @@ from typing import Any, TypeVar
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from iotsupport import metrics_directory
+from iotsupport import access, dotenv, metrics_directory
 from iotsupport.durable import make_directory, sync_directory
 
 T = TypeVar("T")
 
 TRUE_STRINGS = frozenset(environ.Env.BOOLEAN_TRUE_STRINGS)
 FALSE_STRINGS = frozenset({"false", "off", "no", "n", "0", "f"})
+
+SQLITE = "django.db.backends.sqlite3"
+POSTGRESQL = "django.db.backends.postgresql"
 
 HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII | re.IGNORECASE)
 
@@ -53,11 +57,30 @@ def is_origin(text: str) -> bool:
 
 
 class Environment(environ.Env):
-    """django-environ, with the values that were refused kept in ``problems``: name to sentence."""
+    """django-environ, with what was refused kept: values in ``problems``, name to sentence, and lines of ``.env``.
+
+    A value is what was given. django-environ would take one that begins with ``$`` for the name of another variable,
+    and log lines of ``.env`` that it cannot read, passwords included.
+    """
 
     def __init__(self, **scheme: Any) -> None:
         super().__init__(**scheme)
         self.problems: dict[str, str] = {}
+        self.dotenv_troubles: list[dotenv.Trouble] = []
+
+    def get_value(self, var: str, *args: Any, **options: Any) -> Any:
+        value = self.ENVIRON.get(var, "")
+        return value if value.startswith("$") else super().get_value(var, *args, **options)
+
+    def read_env(self, path: Path) -> None:
+        """Take what ``.env`` says and the environment does not. Nothing that stands in it stops anything."""
+        values, self.dotenv_troubles = dotenv.read(path)
+        for name, value in values.items():
+            try:
+                self.ENVIRON.setdefault(name, value)
+            except ValueError:  # the locale has no such character
+                sentence = f"'{path}' sets a variable to what this process's locale cannot hold, so it is not taken."
+                self.dotenv_troubles.append(dotenv.Trouble(sentence, "Run the server in a locale with UTF-8."))
 
     def read(self, name: str, parse: Callable[[str], T], default: T, expected: str) -> T:
         """Return the parsed value of a variable, or ``default`` where it is unset, empty or wrong.
@@ -110,21 +133,31 @@ class Environment(environ.Env):
             self.problems[name] = f"{name} holds {', '.join(map(repr, wrong))}, but each must be {expected}."
         return [item for item in items if is_valid(item)] or default
 
-    def database(self, name: str, default: str) -> dict[str, Any]:
-        """Return Django's description of the database named by a URL: SQLite or PostgreSQL.
+    def database(self, name: str, default: Path) -> dict[str, Any]:
+        """Return Django's description of the database named by a URL: SQLite or PostgreSQL; else of an SQLite file.
 
         A wrong URL gives the dummy backend: better no database than quietly another one.
         """
 
         def parse(raw: str) -> dict[str, Any]:
-            config = self.db_url_config(raw)
-            if config.get("ENGINE") not in {"django.db.backends.sqlite3", "django.db.backends.postgresql"}:
-                raise ValueError(raw)
+            # In a path, a plus sign is one; django-environ takes it for a blank.
+            url, mark, parameters = raw.partition("?")
+            with warnings.catch_warnings():
+                # It warns of URLs that it reads only in part, and quotes what it warns of.
+                warnings.simplefilter("error")
+                try:
+                    config = self.db_url_config(url.replace("+", "%2B") + mark + parameters)
+                except Warning:
+                    raise ValueError(name) from None
+            if config.get("ENGINE") not in {SQLITE, POSTGRESQL}:
+                raise ValueError(name)
+            if config["NAME"] == ":memory:" and not raw.endswith(":memory:"):  # no path at all
+                raise ValueError(name)
             return dict(config)
 
         expected = "sqlite:///path/to/file or postgresql://user:password@host:5432/name"
         if not self.str(name, default=""):
-            return parse(default)
+            return {"ENGINE": SQLITE, "NAME": str(default)}
         config = self.read(name, parse, {"ENGINE": "django.db.backends.dummy"}, expected)
         if name in self.problems:
             # The URL may hold a password; a message must not.
@@ -133,40 +166,57 @@ class Environment(environ.Env):
 
     def folder(self, name: str, default: Path) -> Path:
         """Return a directory, made where it is missing."""
-        return self.make_folder(name, Path(self.str(name, default="") or default).expanduser().absolute())
+        return self.make_folder(name, self._path(name) or default.absolute())
 
     def make_folder(self, name: str, path: Path) -> Path:
         """Return the path; where it cannot be made, that is the fault of the variable ``name``."""
         try:
             make_directory(path)
         except OSError as error:
-            self.problems.setdefault(name, f"{name} '{path}' cannot be made: {error.strerror}.")
+            self.problems.setdefault(name, f"{name} '{path}' cannot be made{access.describe(error)}")
         return path
+
+    def _path(self, name: str) -> Path | None:
+        """Return the path that is given, absolute, None where there is none; ``~`` and ``~user`` are homes.
+
+        Of a user who has no home, it is one that cannot be: better no data than quietly others.
+        """
+        given = self.str(name, default="")
+        try:
+            return Path(given).expanduser().absolute() if given else None
+        except RuntimeError:
+            self.problems[name] = f"{name} begins with '~' and the name of a user who has no home."
+            return Path(os.devnull, given)
 
     def metrics_directory(self, name: str, data_dir: Path) -> Path | None:
         """Return the directory that is named, or one of a runtime directory: systemd's for a service, or the user's."""
-        given = self.str(name, default="")
-        if given:
-            return Path(given).expanduser().absolute()
+        if given := self._path(name):
+            return given
         service, _, _ = self.str("RUNTIME_DIRECTORY", default="").partition(":")  # see systemd.exec(5)
         return metrics_directory.choose(data_dir, service, self.str("XDG_RUNTIME_DIR", default=""))
 
     def secret(self, name: str, path: Path) -> str:
         """Return a secret that is made once and kept in ``path`` with mode 0600.
 
-        Several processes may start at once: all of them end up with the one that was linked first.
+        Several processes may start at once: all of them end up with the one that was linked first. Where the file
+        cannot be used, that is a problem of the variable: the secret that is returned instead ends with the process.
         """
         given = self.str(name, default="")
-        if given:
+        if given and _is_text(given):
             return given
+        if given:
+            self.problems[name] = f"{name} is not text in UTF-8, so it is not used."
         try:
-            return path.read_text() or self._make_secret(path)
+            return _read_secret(path) or self._make_secret(name, path)
         except FileNotFoundError:
-            return self._make_secret(path)
-        except OSError:
-            return secrets.token_urlsafe(50)
+            return self._make_secret(name, path)
+        except OSError as error:
+            self._miss_secret(name, path, f"cannot be read{access.describe(error)}")
+        except UnicodeDecodeError:
+            self._miss_secret(name, path, "is not text in UTF-8.")
+        return secrets.token_urlsafe(50)
 
-    def _make_secret(self, path: Path) -> str:
+    def _make_secret(self, name: str, path: Path) -> str:
         secret = secrets.token_urlsafe(50)
         draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
@@ -178,14 +228,29 @@ class Environment(environ.Env):
             try:
                 os.link(draft, path)
             except FileExistsError:
-                if kept := path.read_text():
+                if kept := _read_secret(path):
                     return kept
                 os.replace(draft, path)
             finally:
                 draft.unlink(missing_ok=True)
             # Sessions are signed with it: lost in a power cut, everybody would be signed out.
             sync_directory(path.parent)
-        except OSError:
-            # DATA_DIR cannot be written, which a check reports: sessions end with this process.
-            return secret
+        except OSError as error:
+            self._miss_secret(name, path, f"cannot be made{access.describe(error)}")
         return secret
+
+    def _miss_secret(self, name: str, path: Path, trouble: str) -> None:
+        self.problems.setdefault(name, f"'{path}' {trouble} Everybody is signed out whenever the server starts.")
+
+
+def _read_secret(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def _is_text(value: str) -> bool:
+    """Whether it has a form in UTF-8: what the environment holds in another encoding has none."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

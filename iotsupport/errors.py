@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import django.db
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 
+from iotsupport import access
 from iotsupport.mirror import MirrorBehindError, MirrorError
+from iotsupport.sqlite import files_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +32,10 @@ STATUS_OF_CODE = {"TOO_LARGE": 413, "COMPRESSED": 415}
 # What SQLite says (https://sqlite.org/rescode.html), and PostgreSQL's SQLSTATE; the first that it begins with counts.
 NO_ROOM = "No room is left on the disk of the database. Free some space there, then try again."
 NOT_WRITABLE = "The database cannot be written. Make it writable for the server's user, then try again."
+BARRED = (
+    "The database's file cannot be read and written by the server's user. Give it to that user, then try again;"
+    " 'manage.py check' names file and user."
+)
 DATABASE_TROUBLES = {
     "SQLITE_FULL": NO_ROOM,
     "SQLITE_IOERR": "The disk of the database does not work. Repair it, then try again.",
@@ -43,6 +51,10 @@ def explain_database(error: Exception) -> str | None:
     """One sentence on why the database does not take a change, and what to do; None where it is not known."""
     cause = error.__cause__
     code = getattr(cause, "sqlite_errorname", None) or getattr(cause, "sqlstate", None) or ""
+    if code == "SQLITE_CANTOPEN":
+        files = files_of(str(settings.DATABASES["default"]["NAME"]))
+        if any(access.problem(Path(file)) for file in files):
+            return BARRED
     return next((sentence for begin, sentence in DATABASE_TROUBLES.items() if code.startswith(begin)), None)
 
 

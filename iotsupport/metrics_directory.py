@@ -65,6 +65,6 @@ def current() -> Path | None:
 
 
 def _is_on_one_disk(base: Path, data_dir: Path) -> bool:
-    while not data_dir.exists() and data_dir != data_dir.parent:
+    while not os.path.exists(data_dir) and data_dir != data_dir.parent:
         data_dir = data_dir.parent
     return base.stat().st_dev == data_dir.stat().st_dev

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from iotsupport import settings
+from iotsupport import access, settings
 
 Child = subprocess.Popen[bytes]
 
@@ -139,13 +139,17 @@ class Run:
 
     def _start_broker(self, children: ExitStack) -> None:
         directory = self.data_dir / "broker"
-        directory.mkdir(parents=True, exist_ok=True)
         port = find_port(BROKER_PORTS, LOOPBACK)
-        command = broker_command(port, directory)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            command = broker_command(port, directory)
+            log = children.enter_context((directory / "broker.log").open("wb"))
+        except OSError as error:
+            say(f"Notifications are off: '{error.filename}' cannot be written{access.describe(error)}")
+            return
         if command is None:
             say("Notifications are off: there is no broker. Install Mosquitto (package mosquitto), or set MQTT_URL.")
             return
-        log = children.enter_context((directory / "broker.log").open("wb"))
         broker = children.enter_context(self._child(*command, stdout=log, stderr=log))
         if not wait_until_it_listens(broker, port):
             say(f"Notifications are off: the broker did not start. {log.name} says why.")

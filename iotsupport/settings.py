@@ -3,6 +3,7 @@
 A bare checkout runs with no variable set. Whether a value makes sense is a system check: see ``iotsupport.checks``.
 """
 
+import os.path
 from pathlib import Path
 
 from csp.constants import SELF
@@ -16,8 +17,10 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 env = Environment()
 env.read_env(BASE_DIR / ".env")
 
-# Variables whose value cannot be right, with a sentence each; ``iotsupport.checks`` reports them.
+# Variables whose value cannot be right, with a sentence each, and what is wrong with ``.env``; ``iotsupport.checks``
+# reports them.
 ENVIRONMENT_PROBLEMS = env.problems
+DOTENV_TROUBLES = env.dotenv_troubles
 
 # --- Where things are kept ---------------------------------------------------------------------------------------
 
@@ -166,7 +169,7 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 
 # --- Database ----------------------------------------------------------------------------------------------------
 
-DATABASES = {"default": env.database("DATABASE_URL", default=f"sqlite:///{DATA_DIR / 'db.sqlite3'}")}
+DATABASES = {"default": env.database("DATABASE_URL", default=DATA_DIR / "db.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
     # Only with FULL, a commit in WAL is on the disk when it returns.
@@ -211,7 +214,7 @@ ASSET_MAX_BYTES = env.number("ASSET_MAX_BYTES", default=67108864, least=1)
 STATIC_URL = "static/"
 STATIC_ROOT = env.make_folder("DATA_DIR", DATA_DIR / "static")
 # Before the first collectstatic, the files are found where they are installed.
-WHITENOISE_USE_FINDERS = not (STATIC_ROOT / "admin").is_dir()
+WHITENOISE_USE_FINDERS = not os.path.isdir(STATIC_ROOT / "admin")
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},

@@ -65,6 +65,11 @@ def patience(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
             connection.connection.execute(f"PRAGMA busy_timeout = {int(usual * 1000)}")
 
 
+def files_of(path: str) -> list[str]:
+    """A database's file, and what SQLite puts beside it; the latter may be missing."""
+    return [path, f"{path}-wal", f"{path}-shm"]
+
+
 def keep_private(path: str) -> None:
     """Make a missing database, empty, with mode 0600, which SQLite gives to the files that it puts beside it."""
     if path == ":memory:" or path.startswith("file:"):
@@ -74,7 +79,7 @@ def keep_private(path: str) -> None:
     with suppress(OSError):  # which the first query tells
         if not os.path.exists(path):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    for name in [path, f"{path}-wal", f"{path}-shm"]:
+    for name in files_of(path):
         with suppress(OSError):
             mode = stat.S_IMODE(os.stat(name).st_mode)
             if mode & 0o007:

@@ -9,6 +9,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from django.conf import settings
 
+from iotsupport import access
+
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 # MQTT 5, section 1.5.4: the length of a string has two bytes.
@@ -68,7 +70,7 @@ def trust(ca_file: str) -> ssl.SSLContext:
     except ssl.SSLError as error:
         raise ValueError(f"MQTT_CA_FILE '{ca_file}' holds no certificate in PEM format.") from error
     except OSError as error:
-        raise ValueError(f"MQTT_CA_FILE '{ca_file}' cannot be read: {error.strerror}.") from error
+        raise ValueError(f"MQTT_CA_FILE '{ca_file}' cannot be read{access.describe(error)}") from error
     if ca_file:
         # Whoever is named is meant. Python 3.13 would refuse an authority without a key usage, as `openssl req -x509`
         # makes it; versions before it, one that another has issued. Chain, name and dates are checked all the same.

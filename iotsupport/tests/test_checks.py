@@ -12,11 +12,13 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from django.conf import LazySettings
 from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
-from iotsupport.environment import Environment
+from iotsupport.checks import check_files
+from iotsupport.environment import SQLITE, Environment
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.server import Server, clean_environ, manage
 
@@ -33,6 +35,10 @@ BROKEN = [
     ),
     ("CSRF_TRUSTED_ORIGINS", "iot", "iotsupport.E003", "CSRF_TRUSTED_ORIGINS holds 'iot', but each must be"),
     ("DATABASE_URL", "mysql://u:secret@h/n", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("DATABASE_URL", "//u:secret@h/n", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("DATABASE_URL", "sqlite://secret/db", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("DATABASE_URL", "sqlite:///", "iotsupport.E004", "DATABASE_URL cannot be read: it must be sqlite:///"),
+    ("DATABASE_URL", "postgresql://u:secret/@h/n", "iotsupport.E004", "DATABASE_URL cannot be read: it must be"),
     ("CONFIG_MAX_BYTES", "64k", "iotsupport.E005", "CONFIG_MAX_BYTES is '64k', but it must be a whole number"),
     ("ASSET_MAX_BYTES", "64 MB", "iotsupport.E006", "ASSET_MAX_BYTES is '64 MB', but it must be a whole number"),
     ("HOST", "http://0.0.0.0", "iotsupport.E007", "HOST is 'http://0.0.0.0', but it must be one host name"),
@@ -43,6 +49,9 @@ BROKEN = [
     ("DATA_DIR", "/dev/null/data", "iotsupport.E010", "DATA_DIR '/dev/null/data' cannot be made: Not a directory."),
     ("ESP32_CONFIGS_DIR", "/dev/null/c", "iotsupport.E011", "ESP32_CONFIGS_DIR '/dev/null/c' cannot be made: Not a"),
     ("ASSETS_DIR", "/dev/null/a", "iotsupport.E012", "ASSETS_DIR '/dev/null/a' cannot be made: Not a directory."),
+    ("DATA_DIR", "~nobody-here/data", "iotsupport.E010", "DATA_DIR begins with '~' and the name of a user who has no"),
+    ("METRICS_DIR", "~nobody-here/m", "iotsupport.W020", "METRICS_DIR begins with '~' and the name of a user who has"),
+    ("SECRET_KEY", "secret\udcff", "iotsupport.E032", "SECRET_KEY is not text in UTF-8, so it is not used."),
     ("SECRET_KEY", "short", "iotsupport.W013", "SECRET_KEY is shorter than 32 characters, so it can be guessed."),
     ("MQTT_URL", "http://broker:secret", "notifications.W001", "MQTT_URL must begin with mqtt:// or mqtts://."),
     ("MQTT_USERNAME", "\udcff", "notifications.W001", "The MQTT user name or password cannot be sent"),
@@ -52,8 +61,8 @@ BROKEN = [
 
 COMPANIONS = {"MQTT_USERNAME": {"MQTT_URL": "mqtt://127.0.0.1"}, "MQTT_PASSWORD": {"MQTT_URL": "mqtt://127.0.0.1"}}
 
-# An error and a warning, both of a value that holds a password.
-BROKEN_WITH_A_SECRET = [broken for broken in BROKEN if broken[0] in {"DATABASE_URL", "MQTT_URL"}]
+# Errors and a warning, all of a value that holds a password.
+BROKEN_WITH_A_SECRET = [broken for broken in BROKEN if broken[1] in {"//u:secret@h/n", "http://broker:secret"}]
 
 
 def check(environ: dict[str, str]) -> tuple[int, str]:
@@ -180,6 +189,72 @@ def test_makes_a_secret_key_where_the_file_is_empty(tmp_path: Path) -> None:
 
     assert first == second == (tmp_path / "secret_key").read_text()
     assert len(first) > 50
+
+
+def test_a_secret_key_that_is_no_text_is_said(tmp_path: Path) -> None:
+    (tmp_path / "secret_key").write_bytes(b"secret\xff")
+
+    code, report = check({"DATA_DIR": str(tmp_path)})
+
+    sentence = f"'{tmp_path}/secret_key' is not text in UTF-8. Everybody is signed out whenever the server starts."
+    assert code == 1
+    assert f"(iotsupport.E032) {sentence}" in report
+    assert (tmp_path / "secret_key").read_bytes() == b"secret\xff"
+
+
+def test_a_secret_key_that_cannot_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a file system without hard links."""
+    monkeypatch.setattr(os, "link", lambda *names: os.open("/dev/null/link", os.O_RDONLY))
+
+    code, report = check({"DATA_DIR": str(tmp_path)})
+
+    sentence = f"'{tmp_path}/secret_key' cannot be made: Not a directory. Everybody is signed out whenever the server"
+    assert code == 1
+    assert f"(iotsupport.E032) {sentence}" in report
+    assert list(tmp_path.glob(".secret_key*")) == []
+
+
+@pytest.mark.parametrize(
+    ("url", "values"),
+    [
+        ("sqlite:////srv/c++/db", {"ENGINE": SQLITE, "NAME": "/srv/c++/db"}),
+        ("sqlite:////srv/100%25/db", {"ENGINE": SQLITE, "NAME": "/srv/100%/db"}),
+        ("sqlite://:memory:", {"ENGINE": SQLITE, "NAME": ":memory:"}),
+        ("postgresql://u+v:p+%2Bw@h:5/n+m", {"USER": "u+v", "PASSWORD": "p++w", "HOST": "h", "PORT": 5, "NAME": "n+m"}),
+        ("postgresql://u:$p@h/n?sslmode=require", {"PASSWORD": "$p", "OPTIONS": {"sslmode": "require"}}),
+        ("$postgresql://u:secret@h/n", {"ENGINE": "django.db.backends.dummy"}),
+    ],
+)
+def test_a_database_url_is_what_was_given(monkeypatch: pytest.MonkeyPatch, url: str, values: dict[str, object]) -> None:
+    monkeypatch.setattr(Environment, "ENVIRON", {"DATABASE_URL": url})
+
+    config = Environment().database("DATABASE_URL", Path("/nowhere"))
+
+    assert {name: config[name] for name in values} == values
+
+
+@pytest.mark.parametrize("name", ["c++", "100%", "what?", "#1", "a b", "$HOME"])
+def test_the_database_is_in_the_data_directory_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Environment, "ENVIRON", clean_environ({"DATA_DIR": str(tmp_path / name)}))
+        values = runpy.run_path(str(BASE_DIR / "iotsupport" / "settings.py"))
+
+    assert values["DATABASES"]["default"]["NAME"] == f"{tmp_path / name}/db.sqlite3"
+
+
+def test_a_directory_of_the_database_that_is_missing_is_said(
+    tmp_path: Path, settings: LazySettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.DATA_DIR = tmp_path
+    monkeypatch.setitem(settings.DATABASES, "default", {"ENGINE": SQLITE, "NAME": f"{tmp_path}/missing/db.sqlite3"})
+
+    [message] = check_files(None)
+
+    assert (message.id, message.msg) == (
+        "iotsupport.E034",
+        f"'{tmp_path}/missing', where DATABASE_URL has the database, is not a directory.",
+    )
+    assert message.hint
 
 
 def test_a_secret_key_of_the_environment_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,17 @@ def test_iotcore_stands_in_where_mosquitto_is_missing(tmp_path, monkeypatch):
 
             assert subscriber.next().payload == b"news"
         run.stop(process)
+
+
+def test_a_private_broker_that_has_no_place_for_its_files_is_no_error(monkeypatch, capsys):
+    monkeypatch.setattr(run.settings, "DATA_DIR", Path("/dev/null"))
+    monkeypatch.setattr(run.settings, "PORT", 0)
+
+    with ExitStack() as children:
+        run.Run(demo=False)._start_broker(children)
+
+    said = capsys.readouterr().out
+    assert said == "Notifications are off: '/dev/null/broker' cannot be written: Not a directory.\n"
 
 
 def test_no_broker_at_all_is_no_error(tmp_path, monkeypatch):

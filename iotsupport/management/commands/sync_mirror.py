@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS
 
 from iotsupport.bulk import bulk_change
-from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.errors import DATABASE_ERRORS, explain_database
 from iotsupport.following import follow_at_start
 from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
 
@@ -32,7 +32,8 @@ class Command(BaseCommand):
             found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
         except DATABASE_ERRORS as error:
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
-            raise CommandError(f"The database does not answer, or is not migrated: {error}. {hint}") from error
+            unknown = f"The database does not answer, or is not migrated: {error}. {hint}"
+            raise CommandError(explain_database(error) or unknown) from error
         if check and any(found):
             raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
         if any(differences.failed for differences in found):
