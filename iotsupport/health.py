@@ -21,7 +21,8 @@ logger = logging.getLogger(__name__)
 
 # What else is reported, and never makes it unhealthy: name to function.
 _reports: dict[str, Callable[[], Any]] = {}
-# Of these, what asks the database.
+# Of these, what is left out where there is nothing to say, and what asks the database.
+_occasional_reports: set[str] = set()
 _shared_reports: dict[str, Callable[[], Any]] = {}
 
 # How long a change of somebody else may take before it counts as trouble.
@@ -35,9 +36,13 @@ STUCK = "The database or a disk does not answer. See whether they hang."
 DATABASE = "health: the database"
 
 
-def report_also(name: str, report: Callable[[], Any], *, asks_database: bool = False) -> None:
+def report_also(
+    name: str, report: Callable[[], Any], *, asks_database: bool = False, only_where_any: bool = False
+) -> None:
     """Add a fact to the answer, such as the broker's state: devices download while the broker is away."""
     _reports[name] = report
+    if only_where_any:
+        _occasional_reports.add(name)
     if asks_database:
         _shared_reports[name] = report
 
@@ -52,6 +57,7 @@ def health(request: HttpRequest) -> JsonResponse:
     facts = {
         name: seen["facts"].get(name) if name in _shared_reports else report() for name, report in _reports.items()
     }
+    facts = {name: fact for name, fact in facts.items() if fact is not None or name not in _occasional_reports}
     if seen["reason"]:
         return JsonResponse({"status": "unhealthy", "reason": seen["reason"], **facts}, status=503)
     return JsonResponse({"status": "healthy", **facts})

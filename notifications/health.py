@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from iotsupport.errors import DATABASE_ERRORS
 from notifications.metrics import owed
+from notifications.publisher import publisher
+
+
+def report_trouble() -> dict[str, str] | None:
+    """Why there is no connection to the broker, and what to do; None while there is, or while nothing is known."""
+    disconnection = publisher.disconnection()
+    return disconnection[1]._asdict() if disconnection and disconnection[1] else None
 
 
 def report_owed() -> dict[str, float] | None:

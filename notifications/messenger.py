@@ -21,11 +21,12 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from notifications import metrics
+from notifications import metrics, trouble
 from notifications.announcements import TOPICS, Announcement
 from notifications.broker import Broker
 from notifications.models import pause
 from notifications.pace import Pace, ReconnectPauses
+from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -104,8 +105,8 @@ class Messenger:
         """Notified after every step."""
         self.is_connected = False
         self.disconnected_since: datetime | None = timezone.now()
-        self.trouble = ""
-        """Why there was no connection, when that was last seen."""
+        self.trouble = Trouble()
+        """Why there was no connection, when that was last seen, and what to do about it."""
         self.room = 0
         """How many announcements may be handed over from what is owed."""
         self.suspensions: dict[str, str] = {}
@@ -196,7 +197,7 @@ class Messenger:
         try:
             client.connect(self._broker.host, self._broker.port, KEEPALIVE)
         except (OSError, ValueError) as error:
-            self._log_trouble("cannot be reached: %s", error)
+            self._log_trouble(trouble.unreachable(error, self._broker))
             return False
         client.loop_start()
         self._handle_until(
@@ -205,10 +206,10 @@ class Messenger:
         )
         if self._connack is None:
             if self._client is not None:
-                self._log_trouble("does not answer")
+                self._log_trouble(Trouble("does not answer", trouble.MUTE))
             return False
         if self._connack.is_failure:
-            self._log_trouble("refuses the connection: %s", self._connack)
+            self._log_trouble(trouble.refused(self._connack, self._broker))
             return False
         if self._client is None:
             return False
@@ -248,7 +249,7 @@ class Messenger:
             self._handle(until)
             now = time.monotonic()
             if self._in_flight and now - next(iter(self._in_flight.values())).sent_at > ACKNOWLEDGE_TIMEOUT:
-                self._log_trouble("does not acknowledge")
+                self._log_trouble(Trouble("does not acknowledge", trouble.UNACKNOWLEDGED))
                 return
             if now >= self._renew_at:
                 self._renew_at = now + RENEW_SECONDS
@@ -430,8 +431,10 @@ class Messenger:
     def _lost(self, client: Client, reason_code: ReasonCode) -> None:
         if client is not self._client:
             return
-        if self._connack is None or not self._connack.is_failure:  # of that, more is said elsewhere
-            self._log_trouble("lost the connection: %s", reason_code)
+        if self._connack is None:
+            self._log_trouble(trouble.ended_unanswered(self._broker))
+        elif not self._connack.is_failure:  # of that, more is said elsewhere
+            self._log_trouble(Trouble(f"lost the connection: {reason_code}", trouble.LOST))
         self._hang_up()
 
     def _accepted(self, client: Client, reason_code: ReasonCode, properties: Properties | None) -> None:
@@ -466,12 +469,12 @@ class Messenger:
     ) -> None:
         self._inbox.put(partial(self._acknowledged, client, mid, reason_code))
 
-    def _log_trouble(self, message: str, *args: Any) -> None:
+    def _log_trouble(self, found: Trouble) -> None:
         """Log each kind of trouble once, until there is a connection again: retries go on for days."""
-        trouble = self.trouble = message % args
-        if trouble not in self._troubles and not self._closing.is_set():
-            self._troubles.add(trouble)
-            logger.warning("The broker %s %s", self._broker, trouble)
+        self.trouble = found
+        if found.reason not in self._troubles and not self._closing.is_set():
+            self._troubles.add(found.reason)
+            logger.warning("The broker %s %s. %s", self._broker, found.reason.rstrip("."), found.advice)
 
 
 def make_client_id() -> str:

@@ -16,6 +16,7 @@ from notifications.announcements import Announcement
 from notifications.broker import Broker
 from notifications.ledger import Ledger
 from notifications.messenger import Messenger
+from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ class Publisher:
             return "off"
         return "connected" if parts.messenger.is_connected else "disconnected"
 
-    def disconnection(self) -> tuple[datetime, str] | None:
+    def disconnection(self) -> tuple[datetime, Trouble] | None:
         """Since when there is no connection, and why as far as that is known; None while there is, or while off."""
         parts = self._parts
         since = parts.messenger.disconnected_since if parts is not None else None

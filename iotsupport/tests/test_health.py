@@ -131,7 +131,11 @@ def test_a_broker_that_never_was_or_goes_away_is_reported_and_is_not_unhealthy(
     broker.stop()
     server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
 
-    assert get(server) == (200, healthy("disconnected"))
+    status, answer = poll(lambda: get(server), lambda answer: "broker_trouble" in answer[1])
+    found = answer.pop("broker_trouble")
+    assert (status, answer) == (200, healthy("disconnected"))
+    assert found["reason"] == "cannot be reached: [Errno 111] Connection refused"
+    assert found["advice"].startswith("Nothing listens there: see that the broker runs")
     with server.client() as client:
         assert client.save_config("aa-bb-cc-dd-ee-ff", b"{}").status_code == 200
         poll(lambda: get(server)[1]["owed"]["announcements"], lambda owed: owed == 1)
@@ -140,4 +144,4 @@ def test_a_broker_that_never_was_or_goes_away_is_reported_and_is_not_unhealthy(
     broker.start()
     poll(lambda: get(server), lambda answer: answer == (200, healthy("connected")))
     broker.stop()
-    poll(lambda: get(server), lambda answer: answer == (200, healthy("disconnected")))
+    poll(lambda: get(server), lambda answer: (answer[0], answer[1]["broker"]) == (200, "disconnected"))

@@ -45,7 +45,8 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     return {
         "is_away": is_away,
         "away_since": describe_time(disconnection[0]) if disconnection else "",
-        "away_reason": disconnection[1] if disconnection else "",
+        "away_reason": disconnection[1].reason if disconnection else "",
+        "away_advice": disconnection[1].advice if disconnection else "",
         "count": count,
         "since": describe_time(oldest.owed_since) if oldest and oldest.owed_since else "",
         "reason": oldest.last_error if oldest else "",

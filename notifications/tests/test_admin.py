@@ -26,6 +26,7 @@ from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.templatetags import notifications as trouble
 from notifications.tests.conftest import stop_publisher
+from notifications.trouble import NOTHING_LISTENS
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -461,6 +462,7 @@ def test_says_since_when_the_broker_is_away_and_why(signed_in: Client, away: Non
     assert re.search(
         r"not connected</strong> since [^(]+ \(just now\): it <q>cannot be reached: \[Errno 111\]", said
     ), said
+    assert f"announced when it is back. {NOTHING_LISTENS}" in said
 
 
 def test_says_while_connected_what_is_late(signed_in: Client, connected: None):

@@ -17,7 +17,7 @@ from iotsupport.tests.api_client import metric
 from iotsupport.tests.mosquitto import free_port
 from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
-from notifications import models
+from notifications import models, trouble
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.broker import Broker
 from notifications.messenger import LOST, Messenger, packet_bytes
@@ -454,7 +454,7 @@ def test_connects_anew_when_the_broker_does_not_acknowledge(make_messenger, scri
     assert acknowledged == [("b", "acknowledged", "")]
     assert outcomes(messenger, 1) == [("a", "lost", LOST)]
     scripted_broker.wait_for(lambda: scripted_broker.connections == 2 and scripted_broker.goodbyes == 1)
-    assert log.warnings == [f"WARNING The broker {scripted_broker.url} does not acknowledge"]
+    assert log.warnings == [f"WARNING The broker {scripted_broker.url} does not acknowledge. {trouble.UNACKNOWLEDGED}"]
 
 
 def test_what_is_never_acknowledged_holds_up_nobody_for_long(messenger, scripted_broker, constants):
@@ -509,7 +509,7 @@ def test_tries_again_soon_however_long_the_outage(make_messenger, constants, log
 
         eventually(lambda: messenger.is_connected)
     assert [line for line in log.warnings if "refuses the connection" in line] == [
-        f"WARNING The broker {broker.url} refuses the connection: Not authorized"
+        f"WARNING The broker {broker.url} refuses the connection: Not authorized. {trouble.NO_CREDENTIALS}"
     ]
 
 
@@ -532,15 +532,15 @@ def test_a_broker_that_says_nothing_is_left(make_messenger, constants, log):
         log.wait_for("does not answer")
         silent.accept()[0].close()
         silent.accept()[0].close()
-    assert log.warnings[0] == f"WARNING The broker {url} does not answer"
+    assert log.warnings[0] == f"WARNING The broker {url} does not answer. {trouble.MUTE}"
 
 
 def paho_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("paho")]
 
 
-@pytest.mark.parametrize("trouble", ["refused", "dropped", "no broker"])
-def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger, constants, trouble):
+@pytest.mark.parametrize("kind", ["refused", "dropped", "no broker"])
+def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger, constants, kind):
     def open_files():
         return len(os.listdir("/proc/self/fd"))
 
@@ -550,9 +550,9 @@ def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger
 
     constants(RECONNECT_DELAYS=(0.0, 0.001))
     with ScriptedBroker() as broker:
-        if trouble == "refused":
+        if kind == "refused":
             broker.connack = NOT_AUTHORIZED
-        url = broker.url if trouble != "no broker" else f"mqtt://127.0.0.1:{free_port()}"
+        url = broker.url if kind != "no broker" else f"mqtt://127.0.0.1:{free_port()}"
         attempts: list[None] = []
         constants(Client=attempt)
         eventually(lambda: not paho_threads())
@@ -560,7 +560,7 @@ def test_two_hundred_connections_leave_no_file_and_no_thread_open(make_messenger
         messenger = make_messenger(url, until_connected=False)
         while len(attempts) < 200:
             tries = len(attempts)
-            if trouble == "dropped":
+            if kind == "dropped":
                 eventually(lambda: messenger.is_connected)
                 broker.drop()
             eventually(lambda tries=tries: len(attempts) > tries)  # type: ignore[misc]
