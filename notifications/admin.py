@@ -21,7 +21,7 @@ from django.utils.html import format_html
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.ledger import MODELS
 from notifications.models import Debt
-from notifications.publisher import publisher
+from notifications.publisher import OLD_PROTOCOL, publisher
 from notifications.templatetags.notifications import describe_time
 
 logger = logging.getLogger(__name__)
@@ -167,7 +167,12 @@ class DebtAdmin(admin.ModelAdmin):
         return AnnouncementList
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        context = {"title": "Announcements", "is_off": not publisher.is_on, **(extra_context or {})}
+        context = {
+            "title": "Announcements",
+            "is_off": not publisher.is_on,
+            "speaks_old_protocol": publisher.protocol() == OLD_PROTOCOL,
+            **(extra_context or {}),
+        }
         return super().changelist_view(request, context)
 
     def get_search_results(

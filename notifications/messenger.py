@@ -21,11 +21,13 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from iotsupport.news import is_news, is_over
 from notifications import metrics, trouble
 from notifications.announcements import TOPICS, Announcement
 from notifications.broker import Broker
 from notifications.models import pause
 from notifications.pace import Pace, ReconnectPauses
+from notifications.protocol import MQTT_3, MQTT_5, ProtocolChoice
 from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class Messenger:
         self.disconnected_since: datetime | None = timezone.now()
         self.trouble = Trouble()
         """Why there was no connection, when that was last seen, and what to do about it."""
+        self.protocol = ProtocolChoice()
         self.room = 0
         """How many announcements may be handed over from what is owed."""
         self.suspensions: dict[str, str] = {}
@@ -171,6 +174,8 @@ class Messenger:
             try:
                 if self._hold_connection():
                     pauses.connected()
+                elif self.protocol.next == MQTT_3:
+                    continue
                 self._handle_until(time.monotonic() + pauses.seconds, self._closing.is_set)
             except Exception:
                 # Whatever it was: without this thread, nothing would be announced until the next start.
@@ -191,8 +196,11 @@ class Messenger:
             self._hang_up()
 
     def _connect(self) -> bool:
-        """Return whether the broker accepted us."""
-        client = self._client = self._make_client()
+        """Return whether the broker accepted us.
+
+        MQTT 5 comes first in each connection: a broker that knew no other version may have been replaced meanwhile.
+        """
+        client = self._client = self._make_client(self.protocol.begin())
         self._connack = None
         try:
             client.connect(self._broker.host, self._broker.port, KEEPALIVE)
@@ -207,25 +215,38 @@ class Messenger:
         if self._connack is None:
             if self._client is not None:
                 self._log_trouble(Trouble("does not answer", trouble.MUTE))
+                self.protocol.unanswered()
+            return False
+        if self._connack.value == trouble.UNSUPPORTED_VERSION and self.protocol.current == MQTT_5:
+            self.protocol.refused()
             return False
         if self._connack.is_failure:
             self._log_trouble(trouble.refused(self._connack, self._broker))
             return False
-        if self._client is None:
+        if self._client is None or not self.protocol.accepted():
             return False
         # Without trouble before, it is no news: every command connects.
         logger.log(logging.INFO if self._troubles else logging.DEBUG, "Connected to the broker %s", self._broker)
         self._troubles.clear()
+        self._tell_protocol()
         self.is_connected = True
         self.disconnected_since = None
         metrics.CONNECTION_STATE.set(1)
         return True
 
-    def _make_client(self) -> Client:
+    def _tell_protocol(self) -> None:
+        """Say once that the broker knows no MQTT 5, and again if it knew it meanwhile."""
+        limits = f"{self._broker} knows no MQTT 5"
+        if self.protocol.current == MQTT_5:
+            is_over(limits)
+        elif is_news(limits):
+            logger.warning("The broker %s: MQTT 3.1.1 is spoken. %s", limits, trouble.OLD_PROTOCOL)
+
+    def _make_client(self, protocol: MQTTProtocolVersion) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             make_client_id(),
-            protocol=MQTTProtocolVersion.MQTTv5,
+            protocol=protocol,
             reconnect_on_failure=False,
         )
         if self._tls_context:
@@ -431,8 +452,12 @@ class Messenger:
     def _lost(self, client: Client, reason_code: ReasonCode) -> None:
         if client is not self._client:
             return
-        if self._connack is None:
+        if self._connack is None and self.protocol.current == MQTT_3 and self.protocol.was_refused:
+            # It refused this version as well, which paho does not tell.
+            self._log_trouble(trouble.knows_neither())
+        elif self._connack is None:
             self._log_trouble(trouble.ended_unanswered(self._broker))
+            self.protocol.unanswered()
         elif not self._connack.is_failure:  # of that, more is said elsewhere
             self._log_trouble(Trouble(f"lost the connection: {reason_code}", trouble.LOST))
         self._hang_up()

@@ -16,9 +16,13 @@ from notifications.announcements import Announcement
 from notifications.broker import Broker
 from notifications.ledger import Ledger
 from notifications.messenger import Messenger
+from notifications.protocol import MQTT_5
 from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
+
+# Spoken to a broker that knows no MQTT 5.
+OLD_PROTOCOL = "3.1.1"
 
 # How long stopping may wait for the broker's acknowledgements, and then for the database.
 STOP_SECONDS = 2.0
@@ -105,6 +109,13 @@ class Publisher:
         if parts is None:
             return "off"
         return "connected" if parts.messenger.is_connected else "disconnected"
+
+    def protocol(self) -> str:
+        """The version of MQTT that the connection speaks, such as ``3.1.1``; empty while there is none."""
+        parts = self._parts
+        if parts is None or not parts.messenger.is_connected:
+            return ""
+        return "5" if parts.messenger.protocol.current == MQTT_5 else OLD_PROTOCOL
 
     def disconnection(self) -> tuple[datetime, Trouble] | None:
         """Since when there is no connection, and why as far as that is known; None while there is, or while off."""

@@ -12,15 +12,16 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from notifications.broker import Broker
+from notifications.protocol import MQTT_5
 
 FIRST_RETRY_SECONDS = 1.0
 LONGEST_RETRY_SECONDS = 10.0
 TICK_SECONDS = 0.2
 
 
-def make_client(broker: Broker) -> mqtt.Client:
-    """Return a client of MQTT 5 that is ready to be connected. Raises ``ValueError`` for an unusable CA file."""
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+def make_client(broker: Broker, protocol: MQTTProtocolVersion = MQTT_5) -> mqtt.Client:
+    """Return a client that is ready to be connected. Raises ``ValueError`` for an unusable CA file."""
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=protocol)
     client.username_pw_set(broker.username or None, broker.password or None)
     if context := broker.tls_context():
         client.tls_set_context(context)
@@ -42,11 +43,20 @@ class Connections(threading.Thread):
 
     def add(self, client: mqtt.Client) -> None:
         """Take a client; its callbacks are called in this thread. Call before :meth:`start`."""
+        self._look_after(client)
+        self._clients.append(client)
+
+    def replace(self, old: mqtt.Client, new: mqtt.Client) -> None:
+        """Take a client in place of another, of which nothing more is heard. Call in a callback."""
+        self._look_after(new)
+        old.on_disconnect = None
+        self._clients[self._clients.index(old)] = new
+
+    def _look_after(self, client: mqtt.Client) -> None:
         client.on_socket_open = self._register
         client.on_socket_close = self._unregister
         client.on_socket_register_write = self._want_write
         client.on_socket_unregister_write = self._register
-        self._clients.append(client)
 
     def stop(self) -> None:
         """Disconnect all clients."""

@@ -23,7 +23,9 @@ from paho.mqtt import client as mqtt
 
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.broker import Broker
+from notifications.protocol import MQTT_3, MQTT_5
 from notifications.simulated_connections import Connections, make_client
+from notifications.trouble import UNSUPPORTED_VERSION
 
 ALL_TOPICS = "iotsupport/updates/#"
 
@@ -50,6 +52,7 @@ class Simulator:
     def __init__(self, base_url: str, mac_addresses: Iterable[str], broker: Broker | None, say: Say) -> None:
         self.base_url = urlsplit(base_url)
         self.connections = Connections()
+        self.broker = broker
         self.counts: Counter[str] = Counter()
         self._say = say
         self._lock = threading.Lock()
@@ -111,16 +114,23 @@ class Device:
     def boot(self) -> None:
         self._go(Errand(f"/configs/{self.filename}", "at start"))
 
-    def listen(self, client: mqtt.Client) -> None:
+    def listen(self, client: mqtt.Client, *, instead_of: mqtt.Client | None = None) -> None:
         """Be told by a client what is announced."""
         client.on_connect = self._on_connect
         client.on_connect_fail = lambda client, userdata: self._lose_broker("does not reach the broker")
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
         client.on_message = self._on_message
-        self._simulator.connections.add(client)
+        if instead_of is None:
+            self._simulator.connections.add(client)
+        else:
+            self._simulator.connections.replace(instead_of, client)
 
     def _on_connect(self, client: mqtt.Client, userdata: Any, flags: Any, reason_code: Any, properties: Any) -> None:
+        broker = self._simulator.broker
+        if reason_code.value == UNSUPPORTED_VERSION and client.protocol == MQTT_5 and broker is not None:
+            self.listen(make_client(broker, MQTT_3), instead_of=client)
+            return
         if reason_code.is_failure:
             self._lose_broker(f"is not let in by the broker: {reason_code}")
             return

@@ -69,6 +69,7 @@ MUTE = (
     "Something listens there, and does not answer as a broker does: see that MQTT_URL names the broker's port, and"
     " mqtts:// where it expects TLS; else that the broker does not hang."
 )
+OLD_PROTOCOL = "In that, what its access control list refuses looks like a success: see in its log that nothing is."
 LOST = "It is connected to again by itself: see that the broker runs."
 UNACKNOWLEDGED = "It takes messages, and does not say that it has them: see in its log why, or restart it."
 UNKNOWN = "See that the broker runs and that MQTT_URL names it."
@@ -95,6 +96,11 @@ def refused(reason_code: ReasonCode, broker: Broker) -> Trouble:
     if reason_code.value in {BAD_CREDENTIALS, NOT_AUTHORIZED}:
         advice = WRONG_CREDENTIALS if broker.username else NO_CREDENTIALS
     return Trouble(f"refuses the connection: {reason_code}", advice)
+
+
+def knows_neither() -> Trouble:
+    """It refused both versions of MQTT."""
+    return Trouble("refuses the connection: Unsupported protocol version", REFUSALS[UNSUPPORTED_VERSION])
 
 
 def ended_unanswered(broker: Broker) -> Trouble:

@@ -19,7 +19,9 @@ CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
 
 
 class ScriptedBroker:
-    """Speaks MQTT 5 to publishers on a port of 127.0.0.1. A context manager; a thread for each connection.
+    """Speaks MQTT 5, or 3.1.1 where it is told to, to publishers on a port of 127.0.0.1.
+
+    A context manager; a thread for each connection.
 
     What it is told may be changed at any time.
     """
@@ -32,11 +34,21 @@ class ScriptedBroker:
         self.fatal: set[str] = set()
         """File names that end the connection."""
         self.connack = SUCCESS
+        self.level = 5
+        """The protocol level that it knows: 5, or 4 for MQTT 3.1.1."""
+        self.hangs_up = False
+        """Whether it ends a connection of another level without a word."""
+        self.is_silent = False
+        """Whether it does not answer one of another level at all."""
+        self.learns_at: int | None = None
+        """After so many connections, it knows level 5."""
         self.max_packet_bytes, self.receive_maximum = max_packet_bytes, receive_maximum
 
         self.heard: list[str] = []
         """File names, in the order of arrival."""
         self.connections = 0
+        self.levels: list[int] = []
+        """The protocol levels of all that connected."""
         self.goodbyes = 0
         self.most_unacknowledged = 0
 
@@ -112,6 +124,18 @@ class ScriptedBroker:
             self._changed.notify_all()
             if kind == CONNECT:
                 self.connections += 1
+                self.levels.append(body[6])  # after the protocol's name: MQTT 3.1.1 and 5, section 3.1.2.2
+                if self.learns_at is not None and self.connections > self.learns_at:
+                    self.level = 5
+                if body[6] != self.level:
+                    if self.is_silent:
+                        return True
+                    if not self.hangs_up:
+                        self._send(connection, _packet(0x20, bytes([0, 1])))
+                    return False
+                if self.level == 4:
+                    self._send(connection, _packet(0x20, bytes([0, self.connack])))
+                    return self.connack == SUCCESS
                 properties = b""
                 if self.receive_maximum is not None:
                     properties += struct.pack("!BH", 0x21, self.receive_maximum)
@@ -128,7 +152,9 @@ class ScriptedBroker:
 
     def _hear(self, connection: socket.socket, body: bytes) -> bool:
         length = struct.unpack("!H", body[:2])[0]
-        topic, message_id, payload = body[2 : 2 + length].decode(), body[2 + length : 4 + length], body[5 + length :]
+        topic, message_id, payload = body[2 : 2 + length].decode(), body[2 + length : 4 + length], body[4 + length :]
+        if self.level == 5:
+            payload = payload.removeprefix(b"\0")  # no properties
         filename = json.loads(payload)["filename"]
         self.heard.append(filename)
         self._unacknowledged[connection] += 1
@@ -136,7 +162,7 @@ class ScriptedBroker:
         if filename in self.fatal:
             return False
         reason = self.refused.get(filename, self.refused.get(topic, SUCCESS))
-        puback = _packet(0x40, message_id + bytes([reason]))
+        puback = _packet(0x40, message_id + bytes([reason] if self.level == 5 else []))
         if filename in self.ignored:
             pass
         elif self._is_holding:
