@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The worker uses this module before there is any Django.
     from django.http import HttpRequest
 
 
-def client_address(request: HttpRequest) -> str:
-    """Return the address that failed sign-ins are counted for; see :func:`address_of`."""
-    return address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
+# As much of a name as django-axes has room for. No user's is longer.
+USERNAME_CHARS = 255
+
+
+def client_address(request: HttpRequest) -> str | None:
+    """Return the address that failed sign-ins are counted for, as databases take it; see :func:`address_of`."""
+    address = address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
+    parsed = _parse(address.partition("%")[0])
+    return None if parsed is None else str(parsed)
+
+
+def username_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
+    """Return the name that failed sign-ins are counted for."""
+    name = (credentials or request.POST).get("username")
+    return None if name is None else str(name)[:USERNAME_CHARS]
 
 
 def address_of(remote: str, forwarded: str) -> str:

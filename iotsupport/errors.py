@@ -21,8 +21,8 @@ from iotsupport.sqlite import files_of
 
 logger = logging.getLogger(__name__)
 
-# What a database raises that is away, locked, broken or not migrated; Django's dummy, which stands for a wrong
-# DATABASE_URL, says ImproperlyConfigured.
+# Whatever a database raises; Django's dummy, which stands for a wrong DATABASE_URL, says ImproperlyConfigured. Which of
+# them is an outage, is_outage() says.
 DATABASE_ERRORS = (django.db.Error, ImproperlyConfigured)
 
 # Codes of a ValidationError that are not a plain 400.
@@ -58,6 +58,47 @@ def explain_database(error: Exception) -> str | None:
     return next((sentence for begin, sentence in DATABASE_TROUBLES.items() if code.startswith(begin)), None)
 
 
+# Of ProgrammingError, by PostgreSQL's SQLSTATE: not migrated (undefined table, column, schema), or not for this role.
+NOT_READY = {"42P01", "42703", "3F000", "42501"}
+# A limit on what one statement may ask for; both are OperationalError, which otherwise is an outage.
+PROGRAM_LIMIT = "54"
+SQLITE_LIMITS = ("too complex", "too many", "too large", "user-defined function")
+
+
+def is_outage(error: BaseException | None) -> bool:
+    """Whether the database is away, locked, broken or not migrated, rather than asked for what it cannot do."""
+    if isinstance(error, ImproperlyConfigured):
+        return True
+    if not isinstance(error, django.db.Error) or is_unusable_value(error):
+        return False
+    sqlstate = _sqlstate_of(error)
+    if isinstance(error, django.db.ProgrammingError):
+        return sqlstate in NOT_READY
+    if isinstance(error, (django.db.IntegrityError, django.db.NotSupportedError)):
+        return False
+    # What was refused before is the error, not what followed in the same transaction.
+    if sqlstate == "25P02":
+        return False
+    # Django's own exceptions of the general kind say that nothing was found to be changed.
+    return type(error) is not django.db.DatabaseError or error.__cause__ is not None
+
+
+def is_unusable_value(error: BaseException | None) -> bool:
+    """Whether a value was too long or too large for the database, or holds what it cannot store."""
+    if isinstance(error, django.db.DataError):
+        return True
+    if isinstance(error, OverflowError):
+        return "SQLite" in str(error)  # of an integer, which is not wrapped in one of django.db's
+    if not isinstance(error, django.db.OperationalError):
+        return False
+    is_sqlite = hasattr(error.__cause__, "sqlite_errorname")
+    return _sqlstate_of(error).startswith(PROGRAM_LIMIT) or (is_sqlite and any(t in str(error) for t in SQLITE_LIMITS))
+
+
+def _sqlstate_of(error: BaseException) -> str:
+    return getattr(error.__cause__, "sqlstate", None) or ""
+
+
 class ApiError(Exception):
     """A refusal: HTTP status, a constant for programs, and a sentence that says what to do."""
 
@@ -71,6 +112,12 @@ class ApiError(Exception):
         response["Content-Length"] = str(len(response.content))
         return response
 
+
+UNUSABLE_VALUE = (
+    "The database cannot hold one of these values: it is too long or too large, or has a null character."
+    " Correct it, then try again."
+)
+CONFLICT = "This contradicts something else that was saved. Look at what is there now, then try again."
 
 # What is said of a status when nothing more is known.
 PLAIN_ERRORS = {
@@ -98,10 +145,16 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, MirrorError):
         code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
         return ApiError(503, code, str(error))
-    if isinstance(error, DATABASE_ERRORS):
+    if is_outage(error):
         logger.error("The database did not answer", exc_info=error)
         message = explain_database(error) or "The database is not available just now. Try again in a moment."
         return ApiError(503, "DATABASE_UNAVAILABLE", message)
+    if is_unusable_value(error):
+        logger.warning("The database cannot hold a value: %s", error)
+        return ApiError(400, "INVALID_VALUE", UNUSABLE_VALUE)
+    if isinstance(error, django.db.IntegrityError):
+        logger.error("The database refused what contradicts something else", exc_info=error)
+        return ApiError(409, "CONFLICT", CONFLICT)
     for exceptions, status in EXPECTED:
         if isinstance(error, exceptions):
             return plain_error(status)

@@ -93,8 +93,8 @@ def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
     try:
         return allowance_of(request.method or "", request.path_info, lambda: _authenticate(request))
     except DATABASE_ERRORS as error:
-        as_api_error(error)  # which logs it
-        return None
+        refusal = as_api_error(error)  # which logs it
+        return None if refusal.status == 503 else STRANGERS
     finally:
         close_old_connections()
 
@@ -135,7 +135,8 @@ class BodyLimitsMiddleware:
         except UnreadablePostError:
             return _refuse(request, BodyTrouble("Not all of the form arrived. Nothing was changed. Send it again."))
         except DATABASE_ERRORS as error:
-            return _refuse_page(503, as_api_error(error).message)
+            refusal = as_api_error(error)
+            return _refuse_page(refusal.status, refusal.message)
         return None
 
     def _check(self, request: HttpRequest) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import DisallowedHost
+from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.request import split_domain_port
 from django.http.response import HttpResponseBase
@@ -15,7 +16,14 @@ from django.urls import is_valid_path
 
 from iotsupport.addresses import refuse_address
 from iotsupport.environment import HOST_RULE, is_allowed_host
-from iotsupport.errors import DATABASE_ERRORS, ApiError, explain_database, plain_error
+from iotsupport.errors import (
+    ApiError,
+    as_api_error,
+    explain_database,
+    is_outage,
+    is_unusable_value,
+    plain_error,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +109,7 @@ class UnfinishedUploadsMiddleware:
 
 
 class DatabaseMiddleware:
-    """Say in the admin that the database is away; programs are told by :mod:`iotsupport.errors`."""
+    """Say in the admin why the database refused; programs are told by :mod:`iotsupport.errors`."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -110,7 +118,13 @@ class DatabaseMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not isinstance(exception, DATABASE_ERRORS) or not request.path_info.startswith(BROWSER_PREFIX):
+        if not request.path_info.startswith(BROWSER_PREFIX):
+            return None
+        if is_unusable_value(exception) or isinstance(exception, IntegrityError):
+            refusal = as_api_error(exception)
+            message = f"Nothing was saved. {refusal.message}"
+            return HttpResponse(message, status=refusal.status, content_type="text/plain; charset=utf-8")
+        if not is_outage(exception):
             return None
         logger.error("The database did not answer", exc_info=exception)
         reason = explain_database(exception)

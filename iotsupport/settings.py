@@ -57,6 +57,8 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W016",  # CSRF_COOKIE_SECURE: see above
 ]
 
+SESSION_ENGINE = "iotsupport.sessions"
+
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
         "default-src": [SELF],
@@ -72,6 +74,7 @@ CONTENT_SECURITY_POLICY = {
 # By name and address together: by address alone, one guesser behind a proxy locks everybody out.
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
 AXES_CLIENT_IP_CALLABLE = "iotsupport.clients.client_address"
+AXES_USERNAME_CALLABLE = "iotsupport.clients.username_of"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 1  # hour
 AXES_RESET_ON_SUCCESS = True

@@ -13,7 +13,7 @@ from django.db import connection, transaction
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.errors import DATABASE_ERRORS, is_outage
 from iotsupport.mirror import MirroredModel, MirrorError, settle
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.messenger import Messenger, Outcome
@@ -129,11 +129,12 @@ class Ledger:
             self._hand_out()
             self._noted_at = time.monotonic()
             self._is_in_trouble = False
-        except DATABASE_ERRORS as error:
-            self._say_trouble(error)
-        except Exception:
+        except Exception as error:
             # Whatever it was: without this thread, nothing would be struck off until the next start.
-            logger.exception("Could not look for what is owed")
+            if is_outage(error):
+                self._say_trouble(error)
+            else:
+                logger.exception("Could not look for what is owed")
         with self._messenger.changed:
             self._messenger.changed.notify_all()
 
@@ -159,9 +160,9 @@ class Ledger:
             return
         try:
             self._write_together(self._outcomes)
-        except DATABASE_ERRORS:
-            raise
-        except Exception:
+        except Exception as error:
+            if is_outage(error):
+                raise
             logger.exception("Could not note what was announced together; trying one by one")
             self._write_singly(self._outcomes)
         self._outcomes.clear()
@@ -170,9 +171,9 @@ class Ledger:
         for outcome in outcomes:
             try:
                 self._write_together([outcome])
-            except DATABASE_ERRORS:
-                raise
-            except Exception:  # it is announced again when its lease ends
+            except Exception as error:  # it is announced again when its lease ends
+                if is_outage(error):
+                    raise
                 logger.exception("Could not note that %s was %s", outcome.announcement.filename, outcome.verdict)
 
     def _write_together(self, outcomes: list[Outcome]) -> None:
@@ -217,9 +218,9 @@ class Ledger:
                 return False
             if not row.is_mirrored():
                 settle(model, filename, connection.alias)
-        except DATABASE_ERRORS:
-            raise
         except Exception as error:  # whatever it is: the others must go out
+            if is_outage(error):
+                raise
             if not isinstance(error, (MirrorError, OSError)):
                 logger.exception("Could not look at the file of %s", filename)
             Debt.objects.note_failure(announcement, str(error) or repr(error))

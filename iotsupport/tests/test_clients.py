@@ -26,10 +26,14 @@ from iotsupport.clients import client_address
         ("127.0.0.1", "192.0.2.7:4711", "127.0.0.1"),
         ("127.0.0.1", "unknown", "127.0.0.1"),
         ("127.0.0.1", "fe80::1%eth0", "127.0.0.1"),  # PostgreSQL takes none with a zone
-        ("", "192.0.2.7", ""),
+        ("fe80::1%eth0", None, "fe80::1"),
+        ("", "192.0.2.7", None),
+        ("/run/iotsupport.sock", None, None),
     ],
 )
-def test_a_front_server_on_this_machine_says_who_the_client_is(remote: str, forwarded: str | None, expected: str):
+def test_a_front_server_on_this_machine_says_who_the_client_is(
+    remote: str, forwarded: str | None, expected: str | None
+):
     headers = {} if forwarded is None else {"X-Forwarded-For": forwarded}
 
     assert client_address(RequestFactory().get("/", headers=headers, REMOTE_ADDR=remote)) == expected
