@@ -27,7 +27,7 @@ def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
     return mirror_response(request, storage, filename, content_type=CONTENT_TYPE, with_digests=True)
 
 
-# No name that validate_filename() refuses.
+# No name that find_filename() refuses or changes.
 FAST_DOWNLOADS = FastDownloads(
     path=re.compile(r"/assets/((?!.*\.\.)[\w-][\w.-]{0,199})", re.ASCII),
     storage=Asset.storage,

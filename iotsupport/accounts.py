@@ -1,16 +1,18 @@
-"""Users and groups in the admin: Django's own pages, with a search that folds as ours do."""
+"""Users and groups in the admin: Django's own pages, with a search that folds as ours do, and what a password means."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import unquote
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from iotsupport.characters import fold
+from iotsupport.site import tell_what_is_revoked
 
 
 class FoldedSearch(admin.ModelAdmin):
@@ -33,7 +35,13 @@ admin.site.unregister([User, Group])
 
 @admin.register(User)
 class FoldedUserAdmin(FoldedSearch, UserAdmin):
-    pass
+    """Says which API tokens a change of password revokes."""
+
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        user = self.get_object(request, unquote(id))
+        if request.method != "POST" and user is not None and self.has_change_permission(request, user):
+            tell_what_is_revoked(request, user)
+        return super().user_change_password(request, id, form_url)
 
 
 @admin.register(Group)

@@ -22,7 +22,7 @@ from iotsupport.accounts import FoldedSearch
 from iotsupport.characters import fold
 from iotsupport.errors import explain_database
 from iotsupport.mirror import MirrorBehindError, MirrorError
-from iotsupport.models import ApiToken
+from iotsupport.models import ApiToken, ApiTokenQuerySet
 from iotsupport.undo import UndoingAdmin
 
 logger = logging.getLogger(__name__)
@@ -213,14 +213,17 @@ class ApiTokenAdmin(FoldedSearch):
     def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
         return False
 
+    def has_view_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
+        # Whoever may make some finds them again, to revoke them.
+        return super().has_view_permission(request, obj) or self.has_add_permission(request)
+
     def has_revoke_permission(self, request: HttpRequest) -> bool:
-        return self.has_delete_permission(request)
+        # Of those that the list shows: one's own, or a superuser's all.
+        return self.has_view_permission(request)
 
     @admin.action(description="Revoke selected API tokens", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, queryset: QuerySet[ApiToken]) -> None:
-        for token in queryset:
-            token.revoke()
-        self.message_user(request, f"API tokens revoked: {len(queryset)}.", messages.SUCCESS)
+    def revoke(self, request: HttpRequest, queryset: ApiTokenQuerySet) -> None:
+        self.message_user(request, f"API tokens revoked: {queryset.revoke()}.", messages.SUCCESS)
 
     def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
         request.new_token = obj.generate()  # type: ignore[attr-defined]

@@ -13,7 +13,7 @@ class IotSupportConfig(AppConfig):
     verbose_name = "IoT Support"
 
     def ready(self) -> None:
-        from iotsupport import limits
+        from iotsupport import limits, receivers  # noqa: F401 - connects them
         from iotsupport.checks import (
             check_directories,
             check_dotenv,

@@ -17,6 +17,15 @@ TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)
 
 
+class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
+    def usable(self) -> Self:
+        return self.filter(revoked_at=None)
+
+    def revoke(self) -> int:
+        """Have them open nothing any more; return how many of them did until now."""
+        return self.usable().update(revoked_at=timezone.now())
+
+
 class ApiToken(models.Model):
     """A user's key to the API. Only its digest is stored: it is shown once, when it is made."""
 
@@ -27,6 +36,8 @@ class ApiToken(models.Model):
     created_at = models.DateTimeField(auto_now_add=True)
     last_used_at = models.DateTimeField("last used", null=True, editable=False)
     revoked_at = models.DateTimeField("revoked", null=True, editable=False)
+
+    objects = ApiTokenQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created_at"]

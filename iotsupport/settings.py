@@ -39,6 +39,7 @@ BLOBS_DIR = env.make_folder("DATA_DIR", DATA_DIR / "blobs")
 
 SECRET_KEY = env.secret("SECRET_KEY", DATA_DIR / "secret_key")
 DEBUG = env.switch("DEBUG", default=False)
+DEFAULT_EXCEPTION_REPORTER_FILTER = "iotsupport.debug.ReporterFilter"
 ALLOWED_HOSTS = env.items(
     "ALLOWED_HOSTS",
     ["localhost", "127.0.0.1", "[::1]"],
@@ -138,6 +139,7 @@ MIDDLEWARE = [
 ROOT_URLCONF = "iotsupport.urls"
 WSGI_APPLICATION = "iotsupport.wsgi.application"
 LOGIN_URL = "admin:login"
+LOGIN_REDIRECT_URL = "admin:index"
 
 TEMPLATES = [
     {
