@@ -35,12 +35,19 @@ class IotSupportConfig(AppConfig):
             checks.register(check, "environment")
         limits.register(limits.LISTS)
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
+        serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
 
 
 def keep_database_open(**kwargs: Any) -> None:
     if connection.vendor == "sqlite":
         sqlite.serve()
+
+
+def remove_what_is_over(**kwargs: Any) -> None:
+    from iotsupport.housekeeping import Housekeeper
+
+    Housekeeper().start()
 
 
 def follow_other_nodes(**kwargs: Any) -> None:

@@ -14,10 +14,16 @@ USERNAME_CHARS = 255
 
 
 def client_address(request: HttpRequest) -> str | None:
-    """Return the address that failed sign-ins are counted for, as databases take it; see :func:`address_of`."""
+    """Return the client's address as databases take it; see :func:`address_of`."""
     address = address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
     parsed = _parse(address.partition("%")[0])
     return None if parsed is None else str(parsed)
+
+
+def client_network(request: HttpRequest) -> str | None:
+    """Return what failed sign-ins are counted for: the address, or the first one of its /64."""
+    address = client_address(request)
+    return None if address is None else network_of(address).partition("/")[0]
 
 
 def username_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:

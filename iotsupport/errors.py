@@ -16,6 +16,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 
 from iotsupport import access
+from iotsupport.logs import shorten
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.sqlite import files_of
 
@@ -73,7 +74,7 @@ def is_outage(error: BaseException | None) -> bool:
         return False
     sqlstate = _sqlstate_of(error)
     if isinstance(error, django.db.ProgrammingError):
-        return sqlstate in NOT_READY
+        return sqlstate in NOT_READY or "closed database" in str(error)
     if isinstance(error, (django.db.IntegrityError, django.db.NotSupportedError)):
         return False
     # What was refused before is the error, not what followed in the same transaction.
@@ -150,7 +151,7 @@ def as_api_error(error: Exception) -> ApiError:
         message = explain_database(error) or "The database is not available just now. Try again in a moment."
         return ApiError(503, "DATABASE_UNAVAILABLE", message)
     if is_unusable_value(error):
-        logger.warning("The database cannot hold a value: %s", error)
+        logger.warning("The database cannot hold a value: %s", shorten(str(error), 100))
         return ApiError(400, "INVALID_VALUE", UNUSABLE_VALUE)
     if isinstance(error, django.db.IntegrityError):
         logger.error("The database refused what contradicts something else", exc_info=error)

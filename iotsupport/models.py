@@ -1,11 +1,11 @@
-"""Tokens with which scripts and CI use the API."""
+"""Tokens with which scripts and CI use the API, where users sign in from, and who does what only one may do."""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 from datetime import datetime, timedelta
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.db import models
@@ -15,6 +15,10 @@ from iotsupport.last_uses import LastUses
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)
+
+KNOWN_FOR = timedelta(days=90)
+# Of each user, the latest.
+KNOWN_NETWORKS = 20
 
 
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
@@ -77,6 +81,70 @@ class ApiToken(models.Model):
     def note_uses(cls, uses: dict[int, datetime]) -> None:
         for pk, used_at in uses.items():
             cls.objects.filter(pk=pk).update(last_used_at=used_at)
+
+
+class KnownNetworkManager(models.Manager["KnownNetwork"]):
+    def knows(self, username: str, network: str | None) -> bool:
+        since = timezone.now() - KNOWN_FOR
+        return network is not None and self.filter(user__username=username, network=network, used_at__gt=since).exists()
+
+    def note(self, user: Any, network: str) -> None:
+        """Remember where a user has just signed in from, to the day."""
+        now = timezone.now()
+        rows = self.filter(user=user, network=network)
+        if rows.filter(used_at__gt=now - timedelta(days=1), used_at__lte=now).exists():
+            return
+        self.update_or_create(user=user, network=network, defaults={"used_at": now})
+        kept = self.filter(user=user).order_by("-used_at").values("pk")[:KNOWN_NETWORKS]
+        self.filter(user=user).exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()
+
+
+class KnownNetwork(models.Model):
+    """Where a user has signed in from: an address of IPv4, or the first one of a /64."""
+
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    network = models.GenericIPAddressField()
+    used_at = models.DateTimeField()
+
+    objects = KnownNetworkManager()
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["user", "network"], name="one_row_for_a_known_network")]
+
+    def __str__(self) -> str:
+        return f"{self.network} of {self.user}"
+
+
+class TurnManager(models.Manager["Turn"]):
+    def take(self, name: str, every: timedelta) -> bool:
+        """Whether it is this caller's turn: of all processes of all nodes, one in that time is told so.
+
+        Whoever has it in a transaction that is rolled back did not have it.
+        """
+        now = timezone.now()
+        # What lies further ahead than anybody writes it was written before the clock was set back.
+        is_due = models.Q(next_at__lte=now) | models.Q(next_at__gt=now + 2 * every)
+        if not self.filter(name=name).exists():
+            self.bulk_create([Turn(name=name, next_at=now)], ignore_conflicts=True)
+        elif not self.filter(is_due, name=name).exists():
+            return False  # without waiting for who else writes
+        return self.filter(is_due, name=name).update(next_at=now + every) == 1
+
+    def give_back(self, name: str, after: timedelta) -> None:
+        """Have somebody take it again after this time: something is left to do."""
+        self.filter(name=name).update(next_at=timezone.now() + after)
+
+
+class Turn(models.Model):
+    """Something that one process at a time does, once in a time."""
+
+    name = models.CharField(max_length=50, primary_key=True)
+    next_at = models.DateTimeField()
+
+    objects = TurnManager()
+
+    def __str__(self) -> str:
+        return self.name
 
 
 last_uses = LastUses(ApiToken.note_uses)

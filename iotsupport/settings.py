@@ -72,14 +72,17 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# By name and address together: by address alone, one guesser behind a proxy locks everybody out.
+# By name and network together: by network alone, one guesser behind a proxy locks everybody out. iotsupport.signin has
+# the rules.
+AXES_HANDLER = "iotsupport.signin.SignInHandler"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "iotsupport.clients.client_address"
+AXES_CLIENT_IP_CALLABLE = "iotsupport.clients.client_network"
 AXES_USERNAME_CALLABLE = "iotsupport.clients.username_of"
+AXES_LOCKOUT_CALLABLE = "iotsupport.signin.refuse"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 1  # hour
-AXES_RESET_ON_SUCCESS = True
-AXES_LOCKOUT_TEMPLATE = "admin/locked_out.html"
+AXES_DISABLE_ACCESS_LOG = True
+AXES_RESET_COOL_OFF_ON_FAILURE_DURING_LOCKOUT = False
 AXES_VERBOSE = False
 AXES_ENABLE_ADMIN = False
 

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from axes.models import AccessAttempt
 from django.apps import apps
 from django.contrib.auth.models import Permission, User
 from django.contrib.sessions.models import Session
@@ -19,7 +20,7 @@ from prometheus_client import REGISTRY
 
 from assets.models import SharedChunk
 from iotsupport.mirror import MirroredModel, mirror_storage, mirrored_models
-from iotsupport.models import ApiToken
+from iotsupport.models import ApiToken, KnownNetwork, Turn
 from notifications.models import Debt
 
 
@@ -44,7 +45,7 @@ def committing_database(blocker: Any) -> Iterator[None]:
             yield
         finally:
             models: list[type[Model]] = [*mirrored_models(), *history_models(), ApiToken, Session, Debt, SharedChunk]
-            for model in models:
+            for model in [*models, AccessAttempt, KnownNetwork, Turn]:
                 rows = model._base_manager.all()
                 rows._raw_delete(rows.db)  # without the signals that change files
             User.objects.all().delete()

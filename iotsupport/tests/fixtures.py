@@ -11,6 +11,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client
 
+from iotsupport import signin
 from iotsupport.tests.api_client import (
     committing_database,
     make_administrator,
@@ -18,6 +19,12 @@ from iotsupport.tests.api_client import (
     token_client,
     use_directories,
 )
+
+
+@pytest.fixture(autouse=True)
+def no_tries_before() -> None:
+    """Sign-ins that failed in other tests do not count."""
+    signin.forget()
 
 
 @pytest.fixture

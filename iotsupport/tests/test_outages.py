@@ -120,6 +120,7 @@ OUTAGES = [
     of_database(OperationalError, "40001"),  # serialization_failure
     of_database(InternalError, "25006"),  # read_only_sql_transaction
     of_database(InternalError, "XX001"),  # data_corrupted
+    of_database(ProgrammingError, text="Cannot operate on a closed database."),
     of_database(ProgrammingError, "42P01"),  # undefined_table: not migrated
     of_database(ProgrammingError, "42703"),  # undefined_column
     of_database(ProgrammingError, "42501"),  # insufficient_privilege

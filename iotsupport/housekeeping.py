@@ -1,0 +1,106 @@
+"""What is over is removed once a day, by one process of all nodes, a little at a time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+from axes.models import AccessAttempt, AccessLog
+from django.contrib.sessions.models import Session
+from django.db import connection
+from django.db.models import QuerySet
+from django.utils import timezone
+
+from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
+from iotsupport.signin import LOCKED_FOR
+from iotsupport.sqlite import patience
+
+logger = logging.getLogger(__name__)
+
+TURN, EVERY = "remove what is over", timedelta(days=1)
+# How often a process sees whether it is somebody's turn; what is left or failed is gone on with after that time.
+LOOK_SECONDS = 600.0
+FIRST_LOOK_SECONDS = 2.0
+
+# Rows removed at once, then others have their turn; and in one go.
+CHUNK_ROWS = 200
+PAUSE_SECONDS = 0.05
+MOST_ROWS = 100_000
+PATIENCE_SECONDS = 1.0
+
+
+def over() -> Iterator[QuerySet[Any]]:
+    """What nobody can need any more. Sessions that have ended, failed sign-ins that count no more, and the like."""
+    now = timezone.now()
+    yield Session.objects.filter(expire_date__lt=now)
+    yield AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR)
+    yield KnownNetwork.objects.filter(used_at__lt=now - KNOWN_FOR)
+    yield AccessLog.objects.all()  # of earlier versions
+
+
+def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
+    """Remove what is over, if it is this process's turn; return how many rows, or None where it is not."""
+    with patience(connection, PATIENCE_SECONDS):
+        if not Turn.objects.take(TURN, EVERY):
+            return None
+        removed = 0
+        try:
+            for rows in over():
+                while removed < MOST_ROWS and (count := _remove_some(rows)):
+                    removed += count
+                    pause(PAUSE_SECONDS)
+            if removed >= MOST_ROWS:
+                Turn.objects.give_back(TURN, timedelta(seconds=LOOK_SECONDS))
+        except DATABASE_ERRORS:
+            _try_again_later()
+            raise
+    return removed
+
+
+def _remove_some(rows: QuerySet[Any]) -> int:
+    pks = list(rows.order_by("pk").values_list("pk", flat=True)[:CHUNK_ROWS])
+    if pks:
+        # Nothing refers to them. One that was renewed meanwhile stays.
+        rows.filter(pk__in=pks)._raw_delete(rows.db)
+    return len(pks)
+
+
+def _try_again_later() -> None:
+    try:
+        Turn.objects.give_back(TURN, timedelta(seconds=LOOK_SECONDS))
+    except DATABASE_ERRORS as error:
+        logger.debug("What is over is removed tomorrow: %s", error)
+
+
+class Housekeeper:
+    """Looks from time to time, in a thread of its own, while its process lives."""
+
+    def __init__(self) -> None:
+        self._is_stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._is_stopping.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        seconds = FIRST_LOOK_SECONDS
+        while not self._is_stopping.wait(seconds):
+            seconds = LOOK_SECONDS
+            try:
+                removed = tidy(self._is_stopping.wait)
+                if removed:
+                    logger.info("Removed what was over, such as ended sessions: %d rows", removed)
+            except DATABASE_ERRORS as error:
+                logger.warning("Could not remove ended sessions; it is tried again: %s", error)
+            except Exception:
+                logger.exception("Could not remove ended sessions; it is tried again")
+            finally:
+                connection.close()

@@ -1,0 +1,160 @@
+"""Ended sessions are removed by the server itself: once a day, by one process, a little at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from axes.models import AccessAttempt, AccessLog
+from django.contrib.sessions.models import Session
+from django.db import OperationalError, connection
+from django.utils import timezone
+
+from iotsupport import housekeeping
+from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
+from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
+from iotsupport.signin import LOCKED_FOR
+from iotsupport.tests.api_client import failing_statements, make_user
+from iotsupport.tests.server import Server, poll
+
+pytestmark = [pytest.mark.both_databases]
+
+
+def make_sessions(count: int, ends_in: timedelta) -> None:
+    ends = timezone.now() + ends_in
+    start = Session.objects.count()
+    Session.objects.bulk_create(
+        Session(session_key=f"{start + number:032}", session_data="", expire_date=ends) for number in range(count)
+    )
+
+
+def later(monkeypatch: pytest.MonkeyPatch, delta: timedelta) -> None:
+    now = timezone.now() + delta
+    monkeypatch.setattr("iotsupport.models.timezone.now", lambda: now)
+
+
+@pytest.mark.django_db
+class TestWhatIsOver:
+    def test_is_removed_and_nothing_else(self):
+        user = make_user()
+        for ends_in in [-timedelta(seconds=1), -timedelta(days=400), timedelta(minutes=1)]:
+            make_sessions(1, ends_in)
+        now = timezone.now()
+        for ago in [LOCKED_FOR * 2, timedelta(0)]:
+            AccessAttempt.objects.create(username=str(ago), ip_address="192.0.2.1", failures_since_start=1)
+            AccessAttempt.objects.filter(username=str(ago)).update(attempt_time=now - ago)
+        AccessLog.objects.create(username="maria")
+        for number, ago in enumerate([KNOWN_FOR * 2, timedelta(0)]):
+            KnownNetwork.objects.create(user=user, network=f"192.0.2.{number}", used_at=now - ago)
+
+        assert tidy() == 5
+
+        assert [Session.objects.get().expire_date > now, AccessAttempt.objects.get().username] == [True, "0:00:00"]
+        assert KnownNetwork.objects.get().network == "192.0.2.1"
+        assert not AccessLog.objects.exists()
+
+    def test_is_removed_once_a_day(self, monkeypatch):
+        make_sessions(1, -timedelta(days=1))
+
+        assert [tidy(), tidy()] == [1, None]
+        later(monkeypatch, EVERY + timedelta(seconds=1))
+        assert tidy() == 0
+
+    def test_is_removed_in_parts_with_others_in_between(self):
+        make_sessions(CHUNK_ROWS * 2 + 1, -timedelta(days=1))
+        pauses: list[int] = []
+
+        assert tidy(lambda seconds: pauses.append(Session.objects.count())) == CHUNK_ROWS * 2 + 1
+
+        assert pauses == [CHUNK_ROWS + 1, 1, 0]
+
+    def test_that_is_a_great_deal_is_gone_on_with_soon(self, monkeypatch):
+        monkeypatch.setattr(housekeeping, "MOST_ROWS", CHUNK_ROWS)
+        make_sessions(CHUNK_ROWS * 2, -timedelta(days=1))
+
+        assert [tidy(), tidy()] == [CHUNK_ROWS, None]
+        later(monkeypatch, timedelta(seconds=housekeeping.LOOK_SECONDS + 1))
+        assert tidy() == CHUNK_ROWS
+
+    def test_is_tried_again_soon_where_the_database_fails(self, monkeypatch):
+        make_sessions(1, -timedelta(days=1))
+
+        with monkeypatch.context() as broken, pytest.raises(OperationalError):
+            broken.setattr(housekeeping, "_remove_some", fail)
+            tidy()
+
+        assert tidy() is None
+        later(monkeypatch, timedelta(seconds=housekeeping.LOOK_SECONDS + 1))
+        assert tidy() == 1
+
+    def test_is_left_alone_while_the_database_is_away(self):
+        with failing_statements(OperationalError("away")), pytest.raises(OperationalError):
+            tidy()
+
+        assert not Turn.objects.exists()
+
+
+def fail(*args: Any) -> None:
+    raise OperationalError("disk is full")
+
+
+def test_one_of_many_processes_does_it(transactional_db):
+    make_sessions(3, -timedelta(days=1))
+    together, results = threading.Barrier(8), []
+
+    def look() -> None:
+        together.wait(30)
+        try:
+            results.append(tidy())
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+    assert sorted(results, key=str) == [3, *[None] * 7]
+
+
+def test_whatever_happens_the_next_look_comes(transactional_db, monkeypatch):
+    looks: list[str] = []
+    is_done = threading.Event()
+
+    def look(pause: Any) -> int:
+        looks.append("look")
+        if len(looks) == 3:
+            is_done.set()
+        raise [OperationalError("away"), RuntimeError("x"), OperationalError("away")][min(len(looks), 3) - 1]
+
+    monkeypatch.setattr(housekeeping, "tidy", look)
+    monkeypatch.setattr(housekeeping, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(housekeeping, "FIRST_LOOK_SECONDS", 0.0)
+    housekeeper = Housekeeper()
+
+    housekeeper.start()
+    try:
+        assert is_done.wait(30)
+    finally:
+        housekeeper.stop()
+
+
+MAKE_SESSION = """
+from django.contrib.sessions.models import Session
+Session.objects.create(session_key="a" * 32, session_data="", expire_date="2020-01-01T00:00:00Z")
+"""
+
+
+@pytest.mark.processes
+def test_a_server_removes_them_by_itself(make_server: Callable[..., Server]) -> None:
+    server = make_server()
+    server.manage("shell", "--verbosity=0", "-c", MAKE_SESSION)
+
+    server.start()
+
+    poll(lambda: server.query("SELECT count(*) FROM django_session"), lambda found: found == [(0,)])
+    server.wait_for_log("Removed what was over, such as ended sessions: 1 rows")
