@@ -19,7 +19,9 @@ class IotSupportConfig(AppConfig):
             check_dotenv,
             check_environment,
             check_files,
+            check_https,
             check_metrics_directory,
+            check_plain_http,
             check_secret_key,
         )
         from iotsupport.signals import serving
@@ -31,8 +33,10 @@ class IotSupportConfig(AppConfig):
             check_files,
             check_metrics_directory,
             check_secret_key,
+            check_https,
         ]:
             checks.register(check, "environment")
+        checks.register(check_plain_http, "environment", deploy=True)
         limits.register(limits.LISTS)
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")

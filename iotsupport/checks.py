@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.conf import settings
 from django.core import checks
+from django.http.request import validate_host
 
 from iotsupport import access, metrics_directory
 from iotsupport.environment import SQLITE
@@ -27,6 +30,7 @@ VARIABLES = {
     "HOST": ("iotsupport.E007", "Set HOST=127.0.0.1 for this machine alone, or HOST=0.0.0.0 for the network."),
     "PORT": ("iotsupport.E008", "Set PORT=8000, or leave it out."),
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
+    "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
     "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }
 
@@ -118,6 +122,52 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
         return []
     message = f"SECRET_KEY is shorter than {SECRET_KEY_MIN_LENGTH} characters, so it can be guessed."
     return [checks.Warning(message, hint=KEY_HINT, id="iotsupport.W013")]
+
+
+def check_https(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """Where the settings say that people come over HTTPS, they can, and trust nothing that comes without."""
+    origins = {urlsplit(origin) for origin in settings.CSRF_TRUSTED_ORIGINS}
+    if not any(origin.scheme == "https" for origin in origins):
+        return []
+    messages: list[checks.CheckMessage] = []
+    unknown = sorted(origin.geturl() for origin in origins if not _is_allowed(origin.hostname or ""))
+    if unknown:
+        message = f"CSRF_TRUSTED_ORIGINS names {', '.join(unknown)}, but ALLOWED_HOSTS does not have that name."
+        hint = "Add it to ALLOWED_HOSTS: without, everything under that name is refused."
+        messages.append(checks.Warning(message, hint=hint, id="iotsupport.W023"))
+    plain = sorted(origin.geturl() for origin in origins if origin.scheme == "http")
+    if plain:
+        message = f"CSRF_TRUSTED_ORIGINS trusts forms that come without HTTPS, too: {', '.join(plain)}."
+        hint = "Leave it out: whoever reads or changes what passes there can send forms as your administrators."
+        messages.append(checks.Warning(message, hint=hint, id="iotsupport.W024"))
+    return messages
+
+
+def check_plain_http(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """For ``check --deploy``: nobody gets past the front server, and passwords do not travel readable."""
+    if _is_local(settings.HOST):
+        return []
+    has_https = any(origin.startswith("https://") for origin in settings.CSRF_TRUSTED_ORIGINS)
+    if has_https:
+        message = f"People come over HTTPS, but HOST={settings.HOST} lets everybody past the front server, without it."
+        hint = "Set HOST=127.0.0.1, or the address at which the front server alone reaches this one."
+        return [checks.Warning(message, hint=hint, id="iotsupport.W025")]
+    message = f"With HOST={settings.HOST}, people sign in over plain HTTP: who reads along has passwords and tokens."
+    hint = "Put nginx in front (docs/nginx.md), name its address in CSRF_TRUSTED_ORIGINS, and set HOST=127.0.0.1."
+    return [checks.Warning(message, hint=hint, id="iotsupport.W026")]
+
+
+def _is_allowed(host: str) -> bool:
+    # "*.example.com" stands for what ".example.com" does, and of IPv6 the brackets are gone.
+    host = f"[{host}]" if ":" in host else host.removeprefix("*.")
+    return validate_host(host, [name.lower() for name in settings.ALLOWED_HOSTS])
+
+
+def _is_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _directory_problem(name: str, path: Path) -> str | None:

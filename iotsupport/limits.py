@@ -16,7 +16,6 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.auth.base_user import AbstractBaseUser
 from django.contrib.auth.models import AnonymousUser
-from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.handlers.wsgi import WSGIRequest
 from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
@@ -33,6 +32,7 @@ from iotsupport.bodies import (
 from iotsupport.errors import DATABASE_ERRORS, ApiError, as_api_error
 from iotsupport.middleware import BROWSER_PREFIX
 from iotsupport.models import ApiToken
+from iotsupport.sessions import SessionMiddleware
 
 Users = AbstractBaseUser | AnonymousUser
 GetResponse = Callable[[HttpRequest], HttpResponseBase]

@@ -48,17 +48,19 @@ ALLOWED_HOSTS = env.items(
 )
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like https://iot.example.com")
 
-# A Secure cookie would lock out the administrator who has no HTTPS: browsers drop it on plain HTTP.
-SESSION_COOKIE_SECURE = False
-CSRF_COOKIE_SECURE = False
+# What these are about is decided for each request, or by the front server. Where the settings say that people come over
+# HTTPS, checks of our own (iotsupport.checks) look at what follows from it.
 SILENCED_SYSTEM_CHECKS = [
-    "security.W004",  # HSTS: the front server's
-    "security.W008",  # SECURE_SSL_REDIRECT: devices need plain HTTP
-    "security.W012",  # SESSION_COOKIE_SECURE: see above
-    "security.W016",  # CSRF_COOKIE_SECURE: see above
+    "security.W004",  # SECURE_HSTS_SECONDS: deploy/nginx.conf sets it, for people's pages alone
+    "security.W008",  # SECURE_SSL_REDIRECT: devices need plain HTTP; deploy/nginx.conf redirects people
+    "security.W010",  # SESSION_COOKIE_SECURE: SecureCookiesMiddleware, in answers over HTTPS
+    "security.W016",  # CSRF_COOKIE_SECURE: the same
 ]
 
 SESSION_ENGINE = "iotsupport.sessions"
+# A session ends so long after its last use.
+SESSION_HOURS = env.number("SESSION_HOURS", default=336, least=1, most=24 * 365)
+SESSION_COOKIE_AGE = SESSION_HOURS * 3600
 
 CONTENT_SECURITY_POLICY = {
     "DIRECTIVES": {
@@ -125,7 +127,8 @@ MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "django.contrib.sessions.middleware.SessionMiddleware",
+    "iotsupport.sessions.SecureCookiesMiddleware",
+    "iotsupport.sessions.SessionMiddleware",
     "iotsupport.middleware.HostMiddleware",
     "iotsupport.middleware.DatabaseMiddleware",
     "iotsupport.middleware.UnfinishedUploadsMiddleware",

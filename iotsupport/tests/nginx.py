@@ -12,7 +12,7 @@ from typing import Self
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import LoggedProcess
+from iotsupport.tests.mosquitto import Certificates, LoggedProcess
 from iotsupport.tests.ports import free_port
 from iotsupport.tests.server import Server
 from iotsupport.tests.waiting import LIMIT, poll
@@ -24,10 +24,31 @@ PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 TEMPORARY_FILES = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
 
 
-class Nginx(LoggedProcess):
-    """Nothing but addresses and paths differs from the file; ``is_asking`` takes its two lines out."""
+def _with_https(text: str, address: str, certificates: Certificates) -> str:
+    """Take in the lines for HTTPS, as an administrator does."""
+    before, begin, rest = text.partition("        # HTTPS for people")
+    lines, end, after = rest.partition("\n\n")
+    lines = re.sub("^        #", "        ", lines, flags=re.MULTILINE)
+    for old, new in [
+        ("listen 443 ", f"listen {address} "),
+        ("listen [::]:443 ssl http2 default_server;", ""),
+        ("/etc/ssl/certs/iot.example.com.pem", str(certificates.certificate)),
+        ("/etc/ssl/private/iot.example.com.key", str(certificates.key)),
+    ]:
+        assert old in lines, old
+        lines = lines.replace(old, new)
+    return before + begin + lines + end + after
 
-    def __init__(self, directory: Path, server: Server, *, is_asking: bool = False) -> None:
+
+class Nginx(LoggedProcess):
+    """Nothing but addresses and paths differs from the file.
+
+    ``is_asking`` takes its two lines out, ``certificates`` those for HTTPS in.
+    """
+
+    def __init__(
+        self, directory: Path, server: Server, *, is_asking: bool = False, certificates: Certificates | None = None
+    ) -> None:
         super().__init__()
         directory.mkdir()
         self.port = free_port()
@@ -46,6 +67,9 @@ class Nginx(LoggedProcess):
         ]:
             assert old in text, old
             text = text.replace(old, new)
+        if certificates is not None:
+            self.tls_port = free_port()
+            text = _with_https(text, f"127.0.0.1:{self.tls_port}", certificates)
         if os.geteuid():
             text = re.sub(r"^user .*", "", text, flags=re.MULTILINE)
         # Fewer than an installation has: a container may not allow so many.

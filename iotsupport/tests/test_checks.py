@@ -45,6 +45,12 @@ BROKEN = [
     ("HOST", "127.0.0.1,10.0.0.1", "iotsupport.E007", "HOST is '127.0.0.1,10.0.0.1', but it must be one"),
     ("PORT", "70000", "iotsupport.E008", "PORT is '70000', but it must be a whole number from 0 to 65535."),
     ("WEB_CONCURRENCY", "two", "iotsupport.E009", "WEB_CONCURRENCY is 'two', but it must be a whole number from 1"),
+    (
+        "SESSION_HOURS",
+        "a week",
+        "iotsupport.E022",
+        "SESSION_HOURS is 'a week', but it must be a whole number from 1 to",
+    ),
     ("MQTT_PUBLISH_RATE", "0", "iotsupport.E014", "MQTT_PUBLISH_RATE is '0', but it must be a whole number from 1 to"),
     ("DATA_DIR", "/dev/null/data", "iotsupport.E010", "DATA_DIR '/dev/null/data' cannot be made: Not a directory."),
     ("ESP32_CONFIGS_DIR", "/dev/null/c", "iotsupport.E011", "ESP32_CONFIGS_DIR '/dev/null/c' cannot be made: Not a"),
@@ -65,7 +71,39 @@ COMPANIONS = {"MQTT_USERNAME": {"MQTT_URL": "mqtt://127.0.0.1"}, "MQTT_PASSWORD"
 BROKEN_WITH_A_SECRET = [broken for broken in BROKEN if broken[1] in {"//u:secret@h/n", "http://broker:secret"}]
 
 
-def check(environ: dict[str, str]) -> tuple[int, str]:
+# Origins, hosts and HOST; what is said of them by check, and with --deploy besides.
+HTTPS = [
+    ("", "", "", "", ""),
+    ("", "iot.example.com", "", "", ""),
+    ("https://iot.example.com", "iot.example.com", "", "", ""),
+    ("https://iot.example.com:8443", "iot.example.com", "", "", ""),
+    ("https://*.example.com", ".example.com", "", "", ""),
+    ("https://[2001:db8::7]", "[2001:db8::7]", "", "", ""),
+    ("http://iot.example.com", "", "", "", ""),
+    ("https://iot.example.com", "", "", "W023", ""),
+    ("https://*.example.com", "iot.example.com", "", "W023", ""),
+    ("https://iot.example.com,http://iot.example.com", "iot.example.com", "", "W024", ""),
+    ("https://iot.example.com", "iot.example.com", "0.0.0.0", "", "W025"),  # noqa: S104
+    ("https://iot.example.com", "iot.example.com", "::", "", "W025"),
+    ("https://iot.example.com", "iot.example.com", "localhost", "", ""),
+    ("", "192.168.1.10", "192.168.1.10", "", "W026"),
+]
+
+
+@pytest.mark.parametrize(("origins", "hosts", "host", "always", "deployed"), HTTPS)
+def test_says_what_contradicts_https(
+    tmp_path: Path, origins: str, hosts: str, host: str, always: str, deployed: str
+) -> None:
+    environ = {"DATA_DIR": str(tmp_path), "CSRF_TRUSTED_ORIGINS": origins, "ALLOWED_HOSTS": hosts, "HOST": host}
+
+    for options, expected in [([], [always]), (["--deploy"], [always, deployed])]:
+        code, report = check(environ, *options)
+
+        assert code == 0
+        assert re.findall(r"\(([\w.]+)\) .*", report) == [f"iotsupport.{id}" for id in expected if id]
+
+
+def check(environ: dict[str, str], *options: str) -> tuple[int, str]:
     """What ``manage.py check`` says in this process of settings that are read from an environment: see `manage`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Environment, "ENVIRON", clean_environ(environ))
@@ -75,7 +113,7 @@ def check(environ: dict[str, str]) -> tuple[int, str]:
     output = StringIO()
     with override_settings(**changed):
         try:
-            call_command("check", no_color=True, stdout=output, stderr=output)
+            call_command("check", *options, no_color=True, stdout=output, stderr=output)
         except SystemCheckError as error:
             return 1, str(error)
     return 0, output.getvalue()

@@ -24,6 +24,7 @@ from django.utils.http import http_date
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.mosquitto import Certificates
 from iotsupport.tests.nginx import Nginx
 from iotsupport.tests.server import Client, Installation, Server, sha256, sign_in
 from iotsupport.tests.waiting import LIMIT, poll
@@ -112,6 +113,19 @@ def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
 def asking(server: Server, directory: Path) -> Iterator[Nginx]:
     """nginx without the two lines, so that it asks the application."""
     nginx = Nginx(directory / "nginx-asking", server, is_asking=True).start()
+    yield nginx
+    nginx.stop()
+
+
+@pytest.fixture(scope="module")
+def issued(directory: Path) -> Certificates:
+    return Certificates(directory)
+
+
+@pytest.fixture(scope="module")
+def tls(server: Server, directory: Path, issued: Certificates) -> Iterator[Nginx]:
+    """nginx with the lines for HTTPS."""
+    nginx = Nginx(directory / "nginx-tls", server, certificates=issued).start()
     yield nginx
     nginx.stop()
 
@@ -553,6 +567,71 @@ def test_failed_sign_ins_are_counted_for_the_client_whatever_it_says(server: Ser
 def test_a_name_that_is_not_the_server_s_is_for_devices_alone(nginx: Nginx):
     assert ask(nginx.port, f"/configs/{MAC}.json", Host="iot.example.com").status == 200
     assert ask(nginx.port, "/admin/", Host="iot.example.com").status == 400
+
+
+# --- HTTPS for people -----------------------------------------------------------------------------------------------
+
+FOR_PEOPLE = [
+    ("GET", "/admin/"),
+    ("GET", "/admin"),
+    ("POST", "/admin/login/?next=/admin/"),
+    ("GET", "/api"),
+    ("GET", "/api/docs"),
+    ("GET", "/api/configs"),
+    ("GET", f"/api/configs/{MAC}"),
+    ("PUT", f"/api/configs/{MAC}.json"),
+    ("DELETE", f"/api/configs/{MAC}"),
+    ("POST", "/api/assets"),
+    ("GET", "/api/assets"),
+    ("DELETE", "/api/assets/firmware.bin"),
+]
+
+
+def test_with_https_the_configuration_has_no_mistake_either(tls: Nginx):
+    test_the_configuration_has_no_mistake_and_no_warning(tls)
+
+
+@pytest.mark.parametrize(("method", "path"), FOR_PEOPLE)
+def test_people_are_sent_to_https(tls: Nginx, method: str, path: str):
+    got = ask(tls.port, path, method)
+
+    assert (got.status, got.headers["location"]) == (308, f"https://127.0.0.1{path}")
+
+
+@pytest.mark.parametrize(
+    "path", [*CONFIG_PATHS, *ASSET_PATHS, "/health", "/api/health", "/metrics", "/assets/none", "/api/assets/none"]
+)
+def test_devices_keep_plain_http(nginx: Nginx, tls: Nginx, path: str):
+    for method in ["GET", "HEAD"]:
+        got = ask(tls.port, path, method)
+
+        assert got.status == ask(nginx.port, path, method).status
+        assert "strict-transport-security" not in got.headers
+
+
+def test_without_https_nobody_is_sent_anywhere(nginx: Nginx):
+    assert ask(nginx.port, "/api/configs").status == 401
+    assert ask(nginx.port, "/admin/login/").status == 200
+    assert "strict-transport-security" not in ask(nginx.port, "/admin/login/").headers
+
+
+def test_over_https_browsers_stay_and_cookies_are_secure(server: Server, tls: Nginx, issued: Certificates):
+    url = f"https://127.0.0.1:{tls.tls_port}"
+    with requests.Session() as browser:
+        browser.trust_env, browser.verify = False, str(issued.ca_file)
+        browser.headers["Referer"] = f"{url}/admin/"
+        first = browser.get(f"{url}/admin/login/", timeout=LIMIT)
+        assert sign_in(browser, url, "admin", "pigeons-and-mirrors").ok
+        page = browser.get(f"{url}/admin/", timeout=LIMIT)
+        download = browser.get(f"{url}/configs/{MAC}.json", timeout=LIMIT)
+        cookie = f"sessionid={browser.cookies['sessionid']}"
+
+        assert first.headers["Strict-Transport-Security"] == "max-age=31536000"
+        assert {cookie.name: cookie.secure for cookie in browser.cookies} == {"csrftoken": True, "sessionid": True}
+        assert page.url == f"{url}/admin/"
+        assert (download.content, "Strict-Transport-Security" in download.headers) == (CONFIG, False)
+    # Past nginx, and without HTTPS.
+    assert ask(server.port, "/admin/", Cookie=cookie).status == 302
 
 
 # --- Without asking the application --------------------------------------------------------------------------------

@@ -1,0 +1,193 @@
+"""Cookies and sessions over HTTPS, and sessions that slide."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
+from django.db import OperationalError, connection
+from django.test import Client, RequestFactory
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from iotsupport import sessions
+from iotsupport.bodies import SMALL_BODY_BYTES
+from iotsupport.limits import admit_body
+from iotsupport.tests.api_client import make_user
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+
+PASSWORD = "swallows-return"
+ADDED = "/admin/devices/deviceconfig/add/"
+
+
+@pytest.fixture(autouse=True)
+def maria() -> User:
+    return make_user(username="maria", password=PASSWORD, is_staff=True, is_superuser=True)
+
+
+def sign_in(*, secure: bool) -> Client:
+    client = Client()
+    client.get("/admin/login/", secure=secure)
+    answer = client.post("/admin/login/", {"username": "maria", "password": PASSWORD}, secure=secure)
+    assert answer.status_code == 302
+    return client
+
+
+def is_let_in(client: Client, *, secure: bool) -> bool:
+    """Asked with what a client that knows no better sends along, and nothing that was deleted before."""
+    cookie = f"sessionid={client.cookies['sessionid'].value}"
+    answers = [
+        Client(headers={"Cookie": cookie}).get(path, secure=secure).status_code for path in ["/admin/", "/configs"]
+    ]
+    assert answers in [[200, 200], [302, 401]]
+    return answers == [200, 200]
+
+
+class TestCookies:
+    @pytest.mark.parametrize("secure", [True, False])
+    def test_are_secure_where_the_request_was(self, secure):
+        client = sign_in(secure=secure)
+
+        assert {name: bool(cookie["secure"]) for name, cookie in client.cookies.items()} == {
+            "csrftoken": secure,
+            "sessionid": secure,
+        }
+
+    def test_that_are_deleted_are_too(self):
+        client = sign_in(secure=True)
+
+        answer = client.post("/admin/logout/", secure=True)
+
+        assert [bool(cookie["secure"]) for cookie in answer.cookies.values()]
+        assert all(cookie["secure"] for cookie in answer.cookies.values())
+
+    def test_of_a_front_server_that_ends_tls(self):
+        client = Client()
+
+        answer = client.get("/admin/login/", **{"wsgi.url_scheme": "https"})  # type: ignore[arg-type]
+
+        assert answer.cookies["csrftoken"]["secure"]
+
+    def test_are_not_there_for_devices(self):
+        assert not Client().get("/health", secure=True).cookies
+
+
+class TestASession:
+    def test_of_https_is_worth_nothing_without(self):
+        client = sign_in(secure=True)
+
+        assert [is_let_in(client, secure=secure) for secure in [True, False, True]] == [True, False, True]
+
+    def test_of_plain_http_goes_on(self):
+        client = sign_in(secure=False)
+
+        assert [is_let_in(client, secure=secure) for secure in [False, True, False]] == [True, True, True]
+
+    def test_of_https_lets_nobody_send_more_without(self, monkeypatch):
+        monkeypatch.setattr("iotsupport.limits.close_old_connections", lambda: None)
+        cookie = f"sessionid={sign_in(secure=True).cookies['sessionid'].value}"
+        environ = RequestFactory().post(ADDED, headers={"Cookie": cookie}).META
+
+        allowed = [admit_body({**environ, "wsgi.url_scheme": scheme}) for scheme in ["http", "https"]]
+
+        assert [bool(each and each.most_bytes > SMALL_BODY_BYTES) for each in allowed] == [False, True]
+
+    def test_that_was_stolen_is_not_ended_by_the_thief(self):
+        client = sign_in(secure=True)
+        thief = Client(headers={"Cookie": f"sessionid={client.cookies['sessionid'].value}"})
+        thief.post("/admin/logout/")
+        thief.post("/admin/login/", {"username": "maria", "password": PASSWORD})
+
+        assert is_let_in(client, secure=True)
+
+
+class TestSliding:
+    @pytest.fixture
+    def now(self, monkeypatch) -> Any:
+        """Move the clock on."""
+        moment = [timezone.now()]
+        monkeypatch.setattr("django.utils.timezone.now", lambda: moment[0])
+        monkeypatch.setattr(sessions, "_not_before", 0.0)
+
+        def move(**delta: float) -> None:
+            moment[0] += timedelta(**delta)
+
+        return move
+
+    def test_a_session_that_is_used_does_not_end(self, now):
+        client = sign_in(secure=False)
+
+        for _ in range(6):
+            now(days=13)
+            assert client.get("/admin/").status_code == 200
+
+    def test_one_that_is_not_used_ends(self, now):
+        client = sign_in(secure=False)
+
+        now(hours=336, seconds=1)
+
+        assert client.get("/admin/").status_code == 302
+
+    def test_an_hour_s_uses_are_one_write(self, now):
+        client = sign_in(secure=False)
+        now(minutes=59)
+        with CaptureQueriesContext(connection) as captured:
+            first = client.get("/admin/")
+            now(minutes=2)
+            second = client.get("/admin/")
+            for _ in range(10):
+                client.get("/admin/")
+
+        assert [query["sql"].split()[0] for query in captured if not query["sql"].startswith("SELECT")].count(
+            "UPDATE"
+        ) == 1
+        assert ["sessionid" in answer.cookies for answer in [first, second]] == [False, True]
+        assert second.cookies["sessionid"]["max-age"] == 336 * 3600
+        assert second.cookies["sessionid"]["httponly"]
+        assert Session.objects.get().expire_date == timezone.now() + timedelta(hours=336)
+
+    def test_over_https_its_cookie_stays_secure(self, now):
+        client = sign_in(secure=True)
+        now(hours=2)
+
+        answer = client.get("/admin/", secure=True)
+
+        assert answer.cookies["sessionid"]["secure"]
+
+    def test_a_short_one_is_written_in_time(self, now, settings):
+        settings.SESSION_COOKIE_AGE = 3600
+        client = sign_in(secure=False)
+
+        for _ in range(8):
+            now(minutes=50)
+            assert client.get("/admin/").status_code == 200
+
+    def test_a_disk_that_is_full_keeps_nobody_out(self, now):
+        client = sign_in(secure=False)
+        now(hours=2)
+        tried = []
+
+        def full(execute: Any, sql: str, *rest: Any) -> Any:
+            if sql.startswith("UPDATE"):
+                tried.append(sql)
+                raise OperationalError("database or disk is full")
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(full):
+            answers = [client.get("/admin/") for _ in range(5)]
+
+        assert {answer.status_code for answer in answers} == {200}
+        assert "sessionid" not in answers[0].cookies
+        assert len(tried) == 1
+
+    def test_strangers_and_scripts_write_nothing(self, now):
+        now(hours=2)
+        with CaptureQueriesContext(connection) as captured:
+            Client().get("/admin/login/")
+            Client(headers={"Cookie": f"sessionid={'a' * 32}"}).get("/admin/login/")
+
+        assert {query["sql"].split()[0] for query in captured} <= {"SELECT"}
