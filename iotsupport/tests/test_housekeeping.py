@@ -18,7 +18,8 @@ from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
 from iotsupport.signin import LOCKED_FOR
 from iotsupport.tests.api_client import failing_statements, make_user
-from iotsupport.tests.server import Server, poll
+from iotsupport.tests.server import Server
+from iotsupport.tests.waiting import poll
 
 pytestmark = [pytest.mark.both_databases]
 

@@ -8,7 +8,8 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
 from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import LIMIT, LoggedProcess, free_port
+from iotsupport.tests.mosquitto import LoggedProcess, free_port
+from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import trouble
 from notifications.announcements import CONFIGS_TOPIC, Announcement
@@ -18,7 +19,7 @@ from notifications.models import Debt
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.publisher import publisher
 from notifications.simulator import Simulator
-from notifications.tests.conftest import eventually, save_config, upload_asset, wait_until_paid
+from notifications.tests.conftest import save_config, upload_asset, wait_until_paid
 from notifications.tests.scripted_broker import ScriptedBroker
 
 SAID = "knows no MQTT 5: MQTT 3.1.1 is spoken. " + trouble.OLD_PROTOCOL

@@ -11,11 +11,11 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
 from iotsupport.tests.mosquitto import Mosquitto
+from iotsupport.tests.waiting import eventually
 from notifications import messenger as messenger_module
 from notifications import trouble
 from notifications.broker import Broker
 from notifications.messenger import Messenger
-from notifications.tests.conftest import eventually
 from notifications.tests.scripted_broker import ScriptedBroker
 
 # paho leaves the socket of a handshake that failed to the garbage collector.
