@@ -29,6 +29,7 @@ from iotsupport.tests.page_walk import Page, Walk
 from notifications.announcements import CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher
+from notifications.trouble import Trouble
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -49,7 +50,8 @@ def hostile(what: str) -> str:
 def world(monkeypatch: pytest.MonkeyPatch) -> User:
     """One of everything, in whose every text is HTML. Returns the administrator."""
     monkeypatch.setattr(type(publisher), "is_on", property(lambda self: True))
-    monkeypatch.setattr(publisher, "disconnection", lambda: (timezone.now() - timedelta(hours=1), hostile("broker")))
+    trouble = Trouble(hostile("broker"), hostile("advice"))
+    monkeypatch.setattr(publisher, "disconnection", lambda: (timezone.now() - timedelta(hours=1), trouble))
     administrator = make_user(
         username=hostile("user"),
         is_staff=True,
