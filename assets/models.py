@@ -10,13 +10,12 @@ from typing import Any, ClassVar, Self
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import models
-from simple_history.models import HistoricalRecords
 
 from assets import blobs
 from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
 from iotsupport.characters import fold
-from iotsupport.history import HistoryManager
+from iotsupport.history import Versions
 from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
@@ -91,7 +90,7 @@ class Asset(MirroredModel):
     )
 
     objects = AssetManager()
-    history = HistoricalRecords(history_manager=HistoryManager, excluded_fields=["folded"])
+    history = Versions(excluded_fields=["folded"])
 
     class Meta:
         ordering = ["filename"]

@@ -11,12 +11,11 @@ from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
-from simple_history.models import HistoricalRecords
 
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
-from iotsupport.history import HistoryManager
+from iotsupport.history import Versions
 from iotsupport.mirror import MirroredManager, MirroredModel, StagedFile
 
 
@@ -88,7 +87,7 @@ class DeviceConfig(MirroredModel):
     )
 
     objects = DeviceConfigManager()
-    history = HistoricalRecords(history_manager=HistoryManager, excluded_fields=["folded"])
+    history = Versions(excluded_fields=["folded"])
 
     class Meta:
         ordering = ["mac_address"]

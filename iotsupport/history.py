@@ -1,11 +1,15 @@
-"""The versions of a row, as django-simple-history keeps them."""
+"""The versions of a row, as django-simple-history keeps them: in the order in which they were saved.
+
+The library orders by the clock. That may have been ahead, and set back; the numbers of versions only grow.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Any
 
-from simple_history import manager
+from django.db.models import Exists, OuterRef
+from simple_history import manager, models, utils
 
 
 class HistoryManager(manager.HistoryManager):
@@ -15,3 +19,37 @@ class HistoryManager(manager.HistoryManager):
     @cache
     def from_queryset(cls, queryset_class: type[Any], class_name: str | None = None) -> type[Any]:
         return super().from_queryset(queryset_class, class_name)
+
+
+class VersionQuerySet(manager.HistoricalQuerySet):
+    def latest(self, *fields: str) -> Any:
+        # The library's page of a deleted row asks by the clock which version was the last one.
+        return super().latest(*(["history_id"] if fields == ("history_date",) else fields))
+
+    def latest_of_each(self) -> VersionQuerySet:
+        later = self.filter(**{self._pk_attr: OuterRef(self._pk_attr)}, history_id__gt=OuterRef("history_id"))
+        return self.filter(~Exists(later))
+
+
+class Versions(models.HistoricalRecords):
+    """Keeps each version of a row that is saved or deleted."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"history_manager": HistoryManager, "historical_queryset": VersionQuerySet, **kwargs})
+
+    def get_meta_options(self, model: Any) -> dict[str, Any]:
+        return super().get_meta_options(model) | {"ordering": ["-history_id"], "get_latest_by": "history_id"}
+
+    def get_extra_fields(self, model: Any, fields: Any) -> dict[str, Any]:
+        neighbours = {"next_record": property(_next_record), "prev_record": property(_previous_record)}
+        return super().get_extra_fields(model, fields) | neighbours
+
+
+def _next_record(version: Any) -> Any:
+    versions = utils.get_history_manager_from_history(version)
+    return versions.filter(history_id__gt=version.history_id).order_by("history_id").first()
+
+
+def _previous_record(version: Any) -> Any:
+    versions = utils.get_history_manager_from_history(version)
+    return versions.filter(history_id__lt=version.history_id).order_by("-history_id").first()

@@ -44,7 +44,7 @@ class ApiToken(models.Model):
     objects = ApiTokenQuerySet.as_manager()
 
     class Meta:
-        ordering = ["-created_at"]
+        ordering = ["-pk"]
         verbose_name = "API token"
 
     def __str__(self) -> str:
@@ -94,9 +94,12 @@ class KnownNetworkManager(models.Manager["KnownNetwork"]):
         rows = self.filter(user=user, network=network)
         if rows.filter(used_at__gt=now - timedelta(days=1), used_at__lte=now).exists():
             return
-        self.update_or_create(user=user, network=network, defaults={"used_at": now})
-        kept = self.filter(user=user).order_by("-used_at").values("pk")[:KNOWN_NETWORKS]
-        self.filter(user=user).exclude(pk__in=list(kept.values_list("pk", flat=True))).delete()
+        # Where the clock was ahead, and was set back, none may stay known longer, or push this one out.
+        self.filter(user=user, used_at__gt=now).update(used_at=now)
+        noted, _ = self.update_or_create(user=user, network=network, defaults={"used_at": now})
+        others = self.filter(user=user).exclude(pk=noted.pk).order_by("-used_at", "-pk")
+        kept = others.values_list("pk", flat=True)[: KNOWN_NETWORKS - 1]
+        others.exclude(pk__in=list(kept)).delete()
 
 
 class KnownNetwork(models.Model):
