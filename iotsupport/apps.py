@@ -39,6 +39,7 @@ class IotSupportConfig(AppConfig):
         checks.register(check_plain_http, "environment", deploy=True)
         limits.register(limits.LISTS)
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
+        serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
 
@@ -46,6 +47,13 @@ class IotSupportConfig(AppConfig):
 def keep_database_open(**kwargs: Any) -> None:
     if connection.vendor == "sqlite":
         sqlite.serve()
+
+
+def wait_for_no_answer_without_end(**kwargs: Any) -> None:
+    if connection.vendor == "postgresql":
+        from iotsupport.postgresql import base
+
+        base.serve()
 
 
 def remove_what_is_over(**kwargs: Any) -> None:

@@ -12,7 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 
 from iotsupport.errors import DATABASE_ERRORS, explain_database, json_view
-from iotsupport.glance import Glance
+from iotsupport.glance import BusyError, Glance
 from iotsupport.mirror import MirrorError, mirror_storage
 from iotsupport.news import is_news, is_over
 from iotsupport.sqlite import patience
@@ -32,6 +32,7 @@ BUSY_SECONDS = 1.0
 TRIED_BYTES = 64 * 1024
 
 AWAY = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
+BUSY = "Too many ask just now, before it is known. Ask again in a moment."
 STUCK = "The database or a disk does not answer. See whether they hang."
 DATABASE = "health: the database"
 
@@ -52,6 +53,8 @@ def health(request: HttpRequest) -> JsonResponse:
     """200 while the database, both mirrors and what the assets are made from work, else 503 with the reason."""
     try:
         seen = json.loads(_glance.get())
+    except BusyError:
+        seen = {"reason": BUSY, "facts": {}}
     except TimeoutError:
         seen = {"reason": STUCK, "facts": {}}
     facts = {

@@ -10,8 +10,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from iotsupport.errors import DATABASE_ERRORS, json_view
-from iotsupport.glance import Glance
+from iotsupport.errors import DATABASE_ERRORS, ApiError, json_view
+from iotsupport.glance import BusyError, Glance
 from iotsupport.metrics_files import WorkersCollector, is_shared, mend_files
 from iotsupport.news import is_news, is_over
 
@@ -30,17 +30,16 @@ DATABASE_IS_AWAY = "the database"
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text. What is not known is left out: the database's facts while it is away, whose file is damaged."""
     try:
-        text = _page.get()
-    except TimeoutError:  # It waits for the database.
-        text = _counts() + _is_up(False)
+        text = _shared_counts.get()
+        try:
+            text += _shared_facts.get()
+        except BusyError:
+            raise
+        except TimeoutError:  # The database does not answer.
+            text += _is_up(False)
+    except BusyError:
+        raise ApiError(503, "UNAVAILABLE", "Too many ask for the metrics just now. Ask again in a moment.") from None
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
-
-
-def _look() -> bytes:
-    return _counts() + _facts()
-
-
-_page = Glance("metrics", _look)
 
 
 def _counts() -> bytes:
@@ -60,6 +59,11 @@ def _facts() -> bytes:
         return _is_up(False)
     is_over(DATABASE_IS_AWAY)
     return text + _is_up(True)
+
+
+# Apart: the counts are there while the database is not.
+_shared_counts = Glance("counts", _counts)
+_shared_facts = Glance("facts", _facts)
 
 
 def _is_up(is_up: bool) -> bytes:

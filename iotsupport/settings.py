@@ -8,7 +8,6 @@ from pathlib import Path
 
 from csp.constants import SELF
 
-from iotsupport import pool
 from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
 from iotsupport.sqlite import PrivateConnection
 
@@ -195,6 +194,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         ),
     }
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
+    # Waits for no answer without end while it serves.
+    DATABASES["default"]["ENGINE"] = "iotsupport.postgresql"
     # Shared by the threads of a process. With one of its own for each thread, four workers were refused connections:
     # of PostgreSQL's default of 100, all workers together take 80 at most (4 each, if they are more than 20).
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # seconds; back to the pool with the end of the request
@@ -203,6 +204,10 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
         # Seconds, and milliseconds: TCP alone would wait for many minutes for a server that went away without a word.
         "connect_timeout": 5,
         "tcp_user_timeout": 10_000,
+        # The same for one that has been asked already: ten seconds, then three questions.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
         "pool": {
             "min_size": 0,
             "max_size": min(WORKER_THREADS, max(4, 80 // WEB_CONCURRENCY)),
@@ -211,7 +216,6 @@ elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
             # A server that refuses is away. Trying again in the background let every request wait, and went on failing
             # for up to ten seconds when it was back.
             "reconnect_timeout": 0,
-            "reconnect_failed": pool.discard,
         },
         **DATABASES["default"].get("OPTIONS", {}),
     }

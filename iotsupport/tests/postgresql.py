@@ -94,10 +94,22 @@ class PostgreSQL(LoggedProcess):
         return self._process is not None
 
     def freeze(self) -> None:
-        """Stop all of its processes where they are, until they are killed."""
+        """Stop all of its processes where they are, until they are thawed or killed."""
         assert self._process is not None
         assert self._process.poll() is None, self.log
         self._signal_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let all of its processes go on."""
+        self._signal_all(signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
 
     def kill(self) -> None:
         """End all of its processes at once, as a power cut does. Idempotent."""

@@ -53,6 +53,7 @@ TOGETHER = [
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",
         "iotsupport/tests/test_uploads_server",
+        "iotsupport/tests/test_pool",
     ]
 ]
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from iotsupport import glance
-from iotsupport.glance import Glance
+from iotsupport.glance import MOST_WAITING, BusyError, Glance
+from iotsupport.tests.waiting import eventually, poll
 
 
 @pytest.fixture(autouse=True)
@@ -68,26 +70,77 @@ def test_without_a_place_to_share_it_each_process_looks(
     assert Glance("test", lambda: one_more(looks)).get() == b"1"
 
 
-def test_nobody_waits_for_a_look_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(glance, "PATIENCE_SECONDS", 0.05)
-    has_begun, may_end = threading.Event(), threading.Event()
+class Slow:
+    """A look that ends when it is let."""
 
-    def look() -> bytes:
-        has_begun.set()
-        may_end.wait(60)
+    def __init__(self) -> None:
+        self.has_begun, self.may_end = threading.Event(), threading.Event()
+
+    def __call__(self) -> bytes:
+        self.has_begun.set()
+        assert self.may_end.wait(60)
         return b"at last"
 
+
+def test_nobody_waits_for_a_look_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "PATIENCE_SECONDS", 0.05)
+    look = Slow()
     here = Glance("test", look)
-    with ThreadPoolExecutor(1) as threads:
-        looking = threads.submit(here.get)
-        assert has_begun.wait(60)
 
-        for asked in [here, Glance("test", look)]:  # in this process, and in another one
-            with pytest.raises(TimeoutError):
-                asked.get()
+    # Who began it, whoever asks then, and somebody in another process.
+    for asked in [here, here, Glance("test", look)]:
+        with pytest.raises(TimeoutError):
+            asked.get()
 
-        may_end.set()
-        assert looking.result() == b"at last"
+    look.may_end.set()
+    assert poll(lambda: _try(here), lambda seen: seen is not None) == b"at last"
+
+
+def _try(seen: Glance) -> bytes | None:
+    try:
+        return seen.get()
+    except TimeoutError:
+        return None
+
+
+def _has_no_place(seen: Glance) -> bool:
+    if is_free := seen._places.acquire(blocking=False):
+        seen._places.release()
+    return not is_free
+
+
+def test_few_wait_for_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "PATIENCE_SECONDS", 60)
+    look = Slow()
+    seen = Glance("test", look)
+
+    with ThreadPoolExecutor(MOST_WAITING) as threads:
+        waiting = [threads.submit(seen.get) for _ in range(MOST_WAITING)]
+        eventually(lambda: _has_no_place(seen))
+        with pytest.raises(BusyError):
+            seen.get()
+        look.may_end.set()
+        assert {each.result() for each in waiting} == {b"at last"}
+
+
+def test_others_take_what_was_seen_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "PATIENCE_SECONDS", 60)
+    monkeypatch.setattr(glance, "RECENT_SECONDS", 60)
+    monkeypatch.setattr(glance, "FRESH_SECONDS", 0)
+    look = Slow()
+    answers: Iterator[Callable[[], bytes]] = iter([lambda: b"before", look])
+    seen = Glance("test", lambda: next(answers)())
+    assert seen.get() == b"before"
+
+    with ThreadPoolExecutor(MOST_WAITING) as threads:
+        waiting = [threads.submit(seen.get) for _ in range(MOST_WAITING)]
+        eventually(lambda: _has_no_place(seen))
+        assert seen.get() == b"before"
+        monkeypatch.setattr(glance, "RECENT_SECONDS", 0)
+        with pytest.raises(BusyError):
+            seen.get()
+        look.may_end.set()
+        assert {each.result() for each in waiting} == {b"at last"}
 
 
 def test_a_look_that_fails_is_not_kept(looks: list[bytes]) -> None:
