@@ -20,7 +20,7 @@ from django.urls import reverse
 
 from iotsupport.accounts import FoldedSearch
 from iotsupport.characters import fold
-from iotsupport.errors import explain_database
+from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken, ApiTokenQuerySet
 from iotsupport.undo import UndoingAdmin
@@ -128,7 +128,10 @@ class MirroredAdmin(UndoingAdmin):
         except IntegrityError:
             refusal = f"Another {self.opts.verbose_name} has this name. Find it in the list, and change that one."
         except DatabaseError as error:
-            logger.exception("The database refused a change made in the admin")
+            if is_outage(error):
+                log_outage(error)
+            else:
+                logger.exception("The database refused a change made in the admin")
             refusal = explain_database(error) or (
                 f"The database could not store it ({error}). Try again; the server's log says more."
             )

@@ -16,7 +16,7 @@ from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 
 from iotsupport import access
-from iotsupport.logs import shorten
+from iotsupport.logs import LASTING, shorten
 from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.sqlite import files_of
 
@@ -96,6 +96,11 @@ def is_unusable_value(error: BaseException | None) -> bool:
     return _sqlstate_of(error).startswith(PROGRAM_LIMIT) or (is_sqlite and any(t in str(error) for t in SQLITE_LIMITS))
 
 
+def log_outage(error: Exception) -> None:
+    """Say that the database is away: once with a traceback, then once a minute, whoever meets it."""
+    logger.error("The database did not answer", exc_info=error, extra=LASTING)
+
+
 def _sqlstate_of(error: BaseException) -> str:
     return getattr(error.__cause__, "sqlstate", None) or ""
 
@@ -147,7 +152,7 @@ def as_api_error(error: Exception) -> ApiError:
         code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
         return ApiError(503, code, str(error))
     if is_outage(error):
-        logger.error("The database did not answer", exc_info=error)
+        log_outage(error)
         message = explain_database(error) or "The database is not available just now. Try again in a moment."
         return ApiError(503, "DATABASE_UNAVAILABLE", message)
     if is_unusable_value(error):

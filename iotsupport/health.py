@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from iotsupport.errors import DATABASE_ERRORS, explain_database, json_view
 from iotsupport.glance import BusyError, Glance
+from iotsupport.logs import AT_LENGTH
 from iotsupport.mirror import MirrorError, mirror_storage
 from iotsupport.news import is_news, is_over
 from iotsupport.sqlite import patience
@@ -82,7 +83,7 @@ def _find_trouble() -> str | None:
         _try_to_write()
     except DATABASE_ERRORS as error:
         if is_news(DATABASE):
-            logger.warning("The database does not work: %s", error)
+            logger.warning("The database does not work: %s", error, extra=AT_LENGTH)
         return explain_database(error) or AWAY
     except MirrorError as error:
         return str(error)

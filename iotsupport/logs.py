@@ -15,9 +15,19 @@ from typing import Any
 # Of a whole line, with its time and level.
 LINE_CHARS = 200
 
+# Of one that has AT_LENGTH among its ``extra``: it may say at length what to do, for nothing in it is a stranger's.
+LONG_LINE_CHARS = 1000
+AT_LENGTH = {"is_at_length": True}
+
 # So many lines of one kind are logged one after the other, and afterwards one in so many seconds.
 BURST_LINES = 10
 SECONDS_FOR_A_LINE = 10.0
+
+# A trouble that every request meets while it lasts has LASTING among its ``extra``: one line, afterwards one in so many
+# seconds. Its traceback comes again when nothing was heard of it for so long.
+LASTING = {"is_lasting": True}
+SECONDS_FOR_A_LASTING_LINE = 60.0
+CALM_SECONDS = 600.0
 
 # Of the end of a traceback, where the error is.
 TRACEBACK_LINES = 40
@@ -42,34 +52,57 @@ class RateLimit(logging.Filter):
             return True
         exception = record.exc_info[0] if record.exc_info else None
         kind = record.name, record.levelno, record.pathname, record.lineno, exception
+        make = _LastingKind if getattr(record, "is_lasting", False) else _Kind
         with self._lock:
-            return self._kinds.setdefault(kind, _Kind(self._clock())).take(record, self._clock())
+            now = self._clock()
+            if kind not in self._kinds:
+                self._kinds[kind] = make(now)
+            return self._kinds[kind].take(record, now)
 
 
 class _Kind:
+    burst_lines, seconds_for_a_line = BURST_LINES, SECONDS_FOR_A_LINE
+
     def __init__(self, now: float) -> None:
-        self._lines_left = float(BURST_LINES)
+        self._lines_left = float(self.burst_lines)
         self._counted_at = now
         self._left_out = 0
 
     def take(self, record: logging.LogRecord, now: float) -> bool:
-        grown = self._lines_left + (now - self._counted_at) / SECONDS_FOR_A_LINE
-        self._lines_left, self._counted_at = min(grown, float(BURST_LINES)), now
+        grown = self._lines_left + (now - self._counted_at) / self.seconds_for_a_line
+        self._lines_left, self._counted_at = min(grown, float(self.burst_lines)), now
         if self._lines_left < 1:
             self._left_out += 1
             return False
-        record.has_traceback = self._lines_left == BURST_LINES
+        record.has_traceback = self._lines_left == self.burst_lines
         record.left_out, self._left_out = self._left_out, 0
         self._lines_left -= 1
         return True
 
 
-class LineFormatter(logging.Formatter):
-    """Makes one line of a warning or error, of at most ``most_chars`` characters; so is each line of a traceback."""
+class _LastingKind(_Kind):
+    burst_lines, seconds_for_a_line = 1, SECONDS_FOR_A_LASTING_LINE
 
-    def __init__(self, *args: Any, most_chars: int = LINE_CHARS, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._most_chars = most_chars
+    def __init__(self, now: float) -> None:
+        super().__init__(now)
+        self._seen_at = float("-inf")
+
+    def take(self, record: logging.LogRecord, now: float) -> bool:
+        is_taken = super().take(record, now)
+        record.has_traceback = now - self._seen_at >= CALM_SECONDS
+        self._seen_at = now
+        return is_taken
+
+
+class RefusalsForNow(logging.Filter):
+    """Leaves out what Django says of each answer 503: whoever refuses says why, and not for each request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "status_code", None) != 503
+
+
+class LineFormatter(logging.Formatter):
+    """Makes one line of a warning or error, of at most :data:`LINE_CHARS`; so is each line of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
         if record.levelno < logging.WARNING:
@@ -84,13 +117,15 @@ class LineFormatter(logging.Formatter):
         if not getattr(record, "has_traceback", True):
             return self._one_line(record, f"{line}: {type(error).__name__}: {error}")
         text = "".join(traceback.format_exception(error))
-        lines = [shorten(each, self._most_chars) for each in text.splitlines()[-TRACEBACK_LINES:]]
+        # The error may be a stranger's, whoever tells of it.
+        lines = [shorten(each, LINE_CHARS) for each in text.splitlines()[-TRACEBACK_LINES:]]
         return "\n".join([self._one_line(record, line), *lines])
 
     def _one_line(self, record: logging.LogRecord, line: str) -> str:
         left_out = getattr(record, "left_out", 0)
         end = f" (and {left_out} more like it)" if left_out else ""
-        return shorten(line, self._most_chars - len(end)) + end
+        most_chars = LONG_LINE_CHARS if getattr(record, "is_at_length", False) else LINE_CHARS
+        return shorten(line, most_chars - len(end)) + end
 
 
 def shorten(text: str, most_chars: int) -> str:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from iotsupport.errors import DATABASE_ERRORS, ApiError, json_view
 from iotsupport.glance import BusyError, Glance
+from iotsupport.logs import AT_LENGTH
 from iotsupport.metrics_files import WorkersCollector, is_shared, mend_files
 from iotsupport.news import is_news, is_over
 
@@ -55,7 +56,7 @@ def _facts() -> bytes:
         text = generate_latest(facts)
     except DATABASE_ERRORS as error:
         if is_news(DATABASE_IS_AWAY):
-            logger.warning("The metrics that the database knows are left out: %s", error)
+            logger.warning("The metrics that the database knows are left out: %s", error, extra=AT_LENGTH)
         return _is_up(False)
     is_over(DATABASE_IS_AWAY)
     return text + _is_up(True)

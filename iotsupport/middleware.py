@@ -22,6 +22,7 @@ from iotsupport.errors import (
     explain_database,
     is_outage,
     is_unusable_value,
+    log_outage,
     plain_error,
 )
 
@@ -126,7 +127,7 @@ class DatabaseMiddleware:
             return HttpResponse(message, status=refusal.status, content_type="text/plain; charset=utf-8")
         if not is_outage(exception):
             return None
-        logger.error("The database did not answer", exc_info=exception)
+        log_outage(exception)
         reason = explain_database(exception)
         message = "Nothing was saved: the database is not available just now. Go back, and try again in a moment."
         if reason:

@@ -22,6 +22,7 @@ from django.db import DEFAULT_DB_ALIAS, connection
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.following import follow
+from iotsupport.logs import AT_LENGTH
 from iotsupport.mirror import (
     CHANNEL,
     MirroredModel,
@@ -119,7 +120,7 @@ class Follower:
 
     def _say_trouble(self, sentence: str, error: Exception) -> None:
         if not self._is_in_trouble:
-            logger.warning(sentence, error)
+            logger.warning(sentence, error, extra=AT_LENGTH)
         self._is_in_trouble = True
 
     def _hear(self, listening: psycopg.Connection[Any]) -> None:
@@ -151,7 +152,7 @@ class Follower:
             for model in mirrored_models():
                 failed += reconcile(model, DEFAULT_DB_ALIAS, write=follow).failed
         for sentence in failed:
-            logger.error("Could not follow the other servers: %s", sentence)
+            logger.error("Could not follow the other servers: %s", sentence, extra=AT_LENGTH)
         now = time.monotonic()
         self._compare_at = now + max(COMPARE_SECONDS, COMPARE_FACTOR * (now - start)) if failed else float("inf")
 
@@ -186,7 +187,8 @@ class Follower:
             follow(*file, DEFAULT_DB_ALIAS)
         except (MirrorError, OSError) as error:
             if is_new:
-                logger.error("%s was saved, but cannot be followed here yet: %s", file.filename, error)
+                sentence = "%s was saved, but cannot be followed here yet: %s"
+                logger.error(sentence, file.filename, error, extra=AT_LENGTH)
             self._retries[file] = None
             return False
         return True

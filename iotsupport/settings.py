@@ -277,23 +277,24 @@ LOGGING = {
     "disable_existing_loggers": False,
     "formatters": {
         "line": {"()": "iotsupport.logs.LineFormatter", "format": LOG_FORMAT},
-        # What we log ourselves may say at length what to do.
-        "our_line": {"()": "iotsupport.logs.LineFormatter", "format": LOG_FORMAT, "most_chars": 1000},
     },
-    "filters": {"rate": {"()": "iotsupport.logs.RateLimit"}},
+    "filters": {
+        "rate": {"()": "iotsupport.logs.RateLimit"},
+        "no_refusal_for_now": {"()": "iotsupport.logs.RefusalsForNow"},
+    },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["rate"]},
-        "our_console": {"class": "logging.StreamHandler", "formatter": "our_line", "filters": ["rate"]},
     },
-    # Others' libraries: what strangers do is part of what they say.
     "root": {"handlers": ["console"], "level": "WARNING"},
     "loggers": {
-        name: {"handlers": ["our_console"], "level": "INFO", "propagate": False}
+        name: {"handlers": ["console"], "level": "INFO", "propagate": False}
         for name in ["iotsupport", "devices", "assets", "notifications"]
     }
     | {
         "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         # Every 404 of a device that has no configuration yet would be a line.
-        "django.request": {"level": "ERROR"},
+        "django.request": {"level": "ERROR", "filters": ["no_refusal_for_now"]},
+        # It repeats for each connection why none can be made; whoever wanted one says that, too.
+        "psycopg.pool": {"level": "ERROR"},
     },
 }

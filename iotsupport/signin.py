@@ -27,7 +27,7 @@ from django.utils import timezone
 from iotsupport.buckets import Buckets
 from iotsupport.clients import client_address, username_of
 from iotsupport.errors import is_outage
-from iotsupport.logs import shorten
+from iotsupport.logs import LASTING, shorten
 from iotsupport.models import KnownNetwork, Turn
 from iotsupport.sqlite import patience
 
@@ -135,7 +135,7 @@ def _note_failure(name: str, network: str | None) -> int:
     except Exception as error:
         if not is_outage(error):
             raise
-        logger.warning("A failed sign-in could not be counted: %s", shorten(str(error), 100))
+        logger.warning("A failed sign-in could not be counted: %s", error, extra=LASTING)
         return 0
 
 

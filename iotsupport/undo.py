@@ -18,7 +18,7 @@ from django.utils.html import format_html
 from django.views.decorators.http import require_POST
 from simple_history.admin import SimpleHistoryAdmin
 
-from iotsupport.errors import explain_database
+from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror import MirrorBehindError, MirrorError
 
 logger = logging.getLogger(__name__)
@@ -136,7 +136,10 @@ class UndoingAdmin(SimpleHistoryAdmin):
     def _explain(self, error: Exception) -> str:
         if isinstance(error, MirrorError):
             return str(error)
-        logger.error("The database refused to bring back what was deleted", exc_info=error)
+        if is_outage(error):
+            log_outage(error)
+        else:
+            logger.error("The database refused to bring back what was deleted", exc_info=error)
         return explain_database(error) or (
             f"The database could not store it ({error}). Try again; the server's log says more."
         )

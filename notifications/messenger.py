@@ -21,6 +21,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from iotsupport.logs import AT_LENGTH
 from iotsupport.news import is_news, is_over
 from notifications import metrics, trouble
 from notifications.announcements import TOPICS, Announcement
@@ -240,7 +241,8 @@ class Messenger:
         if self.protocol.current == MQTT_5:
             is_over(limits)
         elif is_news(limits):
-            logger.warning("The broker %s: MQTT 3.1.1 is spoken. %s", limits, trouble.OLD_PROTOCOL)
+            sentence = "The broker %s: MQTT 3.1.1 is spoken. %s"
+            logger.warning(sentence, limits, trouble.OLD_PROTOCOL, extra=AT_LENGTH)
 
     def _make_client(self, protocol: MQTTProtocolVersion) -> Client:
         client = Client(
@@ -422,7 +424,8 @@ class Messenger:
             return
         before = self._refusals.get(topic, _Refusals())
         if before.reason != reason:
-            logger.warning("The broker %s refuses announcements on %s: %s", self._broker, topic, reason)
+            sentence = "The broker %s refuses announcements on %s: %s"
+            logger.warning(sentence, self._broker, topic, reason, extra=AT_LENGTH)
         # A file that is refused alone, again and again, does not hold up the others of its topic.
         files = before.files | {announcement.filename}
         if not before.suspensions and len(files) < REFUSALS_OF_TOPIC:
@@ -499,7 +502,8 @@ class Messenger:
         self.trouble = found
         if found.reason not in self._troubles and not self._closing.is_set():
             self._troubles.add(found.reason)
-            logger.warning("The broker %s %s. %s", self._broker, found.reason.rstrip("."), found.advice)
+            sentence = "The broker %s %s. %s"
+            logger.warning(sentence, self._broker, found.reason.rstrip("."), found.advice, extra=AT_LENGTH)
 
 
 def make_client_id() -> str:

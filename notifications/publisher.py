@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
+from iotsupport.logs import AT_LENGTH
 from notifications import metrics
 from notifications.announcements import Announcement
 from notifications.broker import Broker
@@ -53,7 +54,7 @@ class Publisher:
                 messenger = Messenger(broker, settings.MQTT_PUBLISH_RATE)
                 self._parts = _Parts(messenger, Ledger(messenger))
         except ValueError as error:
-            logger.error("Nothing will be announced: %s", error)
+            logger.error("Nothing will be announced: %s", error, extra=AT_LENGTH)
         metrics.ENABLED.set(self._parts is not None)
         if self._parts is not None:
             self._parts.messenger.start()

@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from iotsupport.logs import BURST_LINES, LINE_CHARS, SECONDS_FOR_A_LINE, LineFormatter, RateLimit, bound, shorten
+from iotsupport.logs import (
+    AT_LENGTH,
+    BURST_LINES,
+    CALM_SECONDS,
+    LASTING,
+    LINE_CHARS,
+    LONG_LINE_CHARS,
+    SECONDS_FOR_A_LINE,
+    LineFormatter,
+    RateLimit,
+    bound,
+    shorten,
+)
 
 OUR_HANDLERS: dict[str, Any] = settings.LOGGING["handlers"]  # type: ignore[assignment]
 
@@ -25,26 +37,26 @@ class Clock:
 class Log:
     """A logger whose lines are kept, and the clock that its limit looks at."""
 
-    def __init__(self, most_chars: int = LINE_CHARS) -> None:
+    def __init__(self) -> None:
         self.clock = Clock()
         self.lines: list[str] = []
         self.logger = logging.Logger("of.a.test")
         handler = logging.Handler()
         handler.addFilter(RateLimit(self.clock))
-        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s", most_chars=most_chars))
+        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.emit = lambda record: self.lines.append(handler.format(record))  # type: ignore[method-assign]
         self.logger.addHandler(handler)
 
-    def refuse(self, text: object = "x", times: int = 1) -> None:
+    def refuse(self, text: object = "x", times: int = 1, **extra: object) -> None:
         for _ in range(times):
-            self.logger.warning("Refused: %s", text)
+            self.logger.warning("Refused: %s", text, extra=extra)
 
-    def fail(self, error: Exception, times: int = 1) -> None:
+    def fail(self, error: Exception, times: int = 1, **extra: object) -> None:
         for _ in range(times):
             try:
                 raise error
             except Exception:
-                self.logger.exception("Unexpected error")
+                self.logger.exception("Unexpected error", extra=extra)
 
 
 @pytest.fixture
@@ -162,6 +174,36 @@ def test_a_traceback_through_what_was_sent_is_bounded(log: Log):
         assert lines[-1].startswith("ValueError: xxx")
 
 
+def test_what_holds_nothing_of_strangers_may_be_longer(log: Log):
+    log.refuse("x" * 10_000, **AT_LENGTH)
+    log.fail(ValueError("x" * 10_000), **AT_LENGTH)
+
+    assert len(log.lines[0]) == LONG_LINE_CHARS
+    assert max(map(len, log.lines[1].splitlines())) == LINE_CHARS
+
+
+def test_a_trouble_that_lasts_is_a_traceback_and_then_a_line_a_minute(log: Log):
+    for _ in range(600):
+        log.fail(ValueError("away"), times=5, **LASTING)
+        log.clock.now += 1
+
+    assert len(log.lines) == 10
+    assert [line.count("Traceback") for line in log.lines] == [1] + 9 * [0]
+    assert log.lines[1].endswith("Unexpected error: ValueError: away (and 299 more like it)")
+
+    log.clock.now += CALM_SECONDS
+    log.fail(ValueError("away"), **LASTING)
+    assert "Traceback" in log.lines[-1]
+
+
+def test_refusals_for_now_are_told_by_whoever_refuses():
+    logger = logging.getLogger("django.request")
+
+    for status in [500, 503]:
+        record = logger.makeRecord("", logging.ERROR, "f.py", 1, "x", (), None, extra={"status_code": status})
+        assert bool(logger.filter(record)) == (status == 500)
+
+
 def test_shortens_to_what_fits():
     assert shorten("abc", 3) == "abc"
     assert shorten("abcd", 3) == "ab…"
@@ -185,14 +227,28 @@ def test_bounds_a_logger_that_was_configured_elsewhere(capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    "name", ["django.security.DisallowedHost", "django.security.csrf", "django.request", "axes.handlers", "any.library"]
+    "name",
+    [
+        "django.security.DisallowedHost",
+        "django.security.csrf",
+        "django.request",
+        "axes.handlers",
+        "any.library",
+        "iotsupport.errors",
+        "iotsupport.signin",
+        "devices.views",
+        "assets.views",
+        "notifications.admin",
+    ],
 )
-def test_what_others_log_of_strangers_passes_through_the_limits(name: str, handlers_of: Callable[[str], Any]):
+def test_what_is_logged_of_strangers_passes_through_the_limits(name: str, handlers_of: Callable[[str], Any]):
     for handler in handlers_of(name):
         assert any(isinstance(each, RateLimit) for each in handler.filters)
         assert isinstance(handler.formatter, LineFormatter)
-        record = logging.LogRecord(name, logging.WARNING, "f.py", 1, "Invalid: %s", ("x" * 9999,), None)
-        assert len(handler.format(record)) == LINE_CHARS
+        error = ValueError("x" * 9999)
+        for exception in [None, (ValueError, error, None)]:
+            record = logging.LogRecord(name, logging.WARNING, "f.py", 1, "Invalid: %s", ("x" * 9999,), exception)
+            assert max(map(len, handler.format(record).splitlines())) == LINE_CHARS
 
 
 @pytest.fixture
