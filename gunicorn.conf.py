@@ -57,7 +57,6 @@ _allow_open_files()
 
 # Where there is no place for metrics, it is where nothing can be put: counts of one worker at a time would be wrong.
 METRICS_DIR = settings.METRICS_DIR or Path(os.devnull)
-METRICS_PROBLEM = metrics_directory.prepare(METRICS_DIR)
 
 # prometheus_client looks at these while it is imported, in the workers.
 os.environ["PROMETHEUS_DISABLE_CREATED_SERIES"] = "true"
@@ -66,7 +65,7 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_DIR)
 
 def on_starting(server: Any) -> None:
     """Say what is wrong with the environment, and make the files equal to the database; then serve in any case."""
-    if METRICS_PROBLEM:
+    if metrics_directory.prepare(METRICS_DIR):
         is_news(str(METRICS_DIR))  # which a system check says in a moment
     # A command runs the system checks first: one process for both, since starting it is what takes time.
     done = _sync_mirror(server)
@@ -101,6 +100,12 @@ def when_ready(server: Any) -> None:
         return
     with suppress(OSError):
         metrics_directory.forget(METRICS_DIR)
+
+
+def on_exit(server: Any) -> None:
+    """Give back the memory of the metrics, unless another server goes on counting there: see SIGUSR2."""
+    if not server.reexec_pid and not server.master_pid:
+        metrics_directory.remove(METRICS_DIR, settings.DATA_DIR)
 
 
 def post_fork(server: Any, worker: Any) -> None:

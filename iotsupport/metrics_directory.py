@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 # Memory that every user may put files in (Filesystem Hierarchy Standard of Linux, shm_overview(7)).
@@ -19,8 +20,7 @@ def choose(data_dir: Path, *bases: str) -> Path | None:
 
     After those comes shared memory. None where there is no such place.
     """
-    installation = hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
-    name = f"iotsupport-{os.geteuid()}-{installation}"
+    name = _name(data_dir)
     for base in [*(Path(base) for base in bases if base), SHARED_MEMORY]:
         if os.access(base, os.W_OK | os.X_OK) and not _is_on_one_disk(base, data_dir) and not problem(base / name):
             return base / name
@@ -58,10 +58,37 @@ def forget(path: Path) -> None:
             file.unlink(missing_ok=True)
 
 
+def remove(path: Path, data_dir: Path) -> None:
+    """Remove one that :func:`choose` named, with the metrics in it. What is not ours stays, and so does its directory.
+
+    So does all of it while a worker counts there: of another server that serves the same data.
+    """
+    if path.name != _name(data_dir) or any(_is_alive(file) for file in path.glob("*.db")):
+        return
+    with suppress(OSError):
+        forget(path)
+        path.rmdir()
+
+
 def current() -> Path | None:
     """The one of the server that this process is a worker of."""
     path = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(path) if path else None
+
+
+def _name(data_dir: Path) -> str:
+    installation = hashlib.sha256(os.fsencode(os.path.realpath(data_dir))).hexdigest()[:16]
+    return f"iotsupport-{os.geteuid()}-{installation}"
+
+
+def _is_alive(file: Path) -> bool:
+    """Whether there is the process whose number ends the name of a file of metrics."""
+    number = file.stem.rpartition("_")[2]
+    try:
+        os.kill(int(number), 0)
+    except (OSError, OverflowError, ValueError):
+        return False
+    return True
 
 
 def _is_on_one_disk(base: Path, data_dir: Path) -> bool:

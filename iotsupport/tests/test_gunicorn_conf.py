@@ -8,9 +8,11 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import requests
@@ -89,11 +91,13 @@ def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
         "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
         "print([name for name in ['django.db', 'django.apps', 'paho', 'prometheus_client'] if name in sys.modules])"
     )
-    environ = clean_environ({"DATA_DIR": str(tmp_path)})
+    environ = clean_environ({"DATA_DIR": str(tmp_path), "METRICS_DIR": str(tmp_path / "metrics")})
 
     done = subprocess.run([sys.executable, "-c", code], cwd=BASE_DIR, env=environ, capture_output=True, text=True)
 
     assert done.stdout.strip() == "[]", done.stderr
+    # gunicorn --check-config does no more.
+    assert not (tmp_path / "metrics").exists()
 
 
 def test_a_start_forgets_the_metrics_of_the_server_before_and_nothing_else(make_server):
@@ -185,6 +189,23 @@ def test_servers_with_different_data_directories_share_nothing(server, make_serv
 
     assert count_downloads(server) == before + 4
     assert count_downloads(other) == 0
+
+
+def test_the_memory_of_the_metrics_is_given_back_when_the_server_ends(make_server, memory):
+    server = make_server(METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
+    (directory,) = memory.iterdir()
+    assert list(directory.glob("*.db"))
+
+    server.stop()
+
+    assert list(memory.iterdir()) == []
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A runtime directory on another disk than the data of tests."""
+    with tempfile.TemporaryDirectory(prefix="iotsupport-tests-", dir="/dev/shm") as path:  # noqa: S108
+        yield Path(path)
 
 
 def test_without_a_directory_for_metrics_it_says_so_and_serves(make_server):

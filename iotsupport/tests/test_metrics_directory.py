@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import runpy
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from django.conf import LazySettings
 
-from iotsupport import metrics_directory
+from iotsupport import metrics_directory, settings
 from iotsupport.checks import check_metrics_directory
 from iotsupport.environment import Environment
+from iotsupport.settings import BASE_DIR
 
 
 @pytest.fixture
@@ -56,6 +60,59 @@ def test_two_installations_have_two(tmp_path: Path, memory: Path) -> None:
 
 def test_it_is_never_on_the_disk_of_the_data(tmp_path: Path, memory: Path) -> None:
     assert metrics_directory.choose(memory / "data", str(memory / "runtime")) is None
+
+
+def test_it_goes_with_the_server(tmp_path: Path, memory: Path) -> None:
+    found = metrics_directory.choose(tmp_path)
+    assert found
+    metrics_directory.prepare(found)
+    for name in ["counter_4194305.db", "health.page"]:  # no process has such a number
+        (found / name).write_bytes(b"")
+
+    metrics_directory.remove(found, tmp_path)
+
+    assert not found.exists()
+    metrics_directory.remove(found, tmp_path)
+
+
+@pytest.mark.parametrize("name", [f"gauge_liveall_{os.getpid()}.db", "notes.txt"])
+def test_it_stays_while_another_server_counts_there_or_something_else_lies_there(
+    tmp_path: Path, memory: Path, name: str
+) -> None:
+    found = metrics_directory.choose(tmp_path)
+    assert found
+    metrics_directory.prepare(found)
+    (found / name).write_bytes(b"")
+
+    metrics_directory.remove(found, tmp_path)
+
+    assert (found / name).exists()
+
+
+def test_one_that_was_named_stays(tmp_path: Path) -> None:
+    (tmp_path / "metrics").mkdir()
+
+    metrics_directory.remove(tmp_path / "metrics", tmp_path)
+
+    assert (tmp_path / "metrics").exists()
+
+
+@pytest.mark.parametrize(("successor", "predecessor"), [(1, 0), (0, 1)])
+def test_it_stays_for_the_server_that_goes_on(
+    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, successor: int, predecessor: int
+) -> None:
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which it sets
+    monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "")
+    conf = runpy.run_path(str(BASE_DIR / "gunicorn.conf.py"))
+    found = metrics_directory.choose(settings.DATA_DIR)
+    assert found
+    metrics_directory.prepare(found)
+    conf["on_exit"].__globals__["METRICS_DIR"] = found
+
+    conf["on_exit"](SimpleNamespace(reexec_pid=successor, master_pid=predecessor))
+    assert found.exists()
+    conf["on_exit"](SimpleNamespace(reexec_pid=0, master_pid=0))
+    assert not found.exists()
 
 
 def test_what_another_user_may_have_put_there_is_not_taken(tmp_path: Path, memory: Path) -> None:
