@@ -11,9 +11,21 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.urls import reverse
 
+from iotsupport import unsaved
 from iotsupport.characters import fold
 from iotsupport.site import tell_what_is_revoked
+
+
+class KeptText(admin.ModelAdmin):
+    """Shows what somebody typed about a row that was deleted meanwhile."""
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
+        if request.method != "POST" or "post" in request.POST:  # that is "Yes, I'm sure", of a deletion
+            return super()._get_obj_does_not_exist_redirect(request, opts, object_id)  # type: ignore[misc]
+        list_url = reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
+        return unsaved.gone(request, str(opts.verbose_name), list_url)
 
 
 class FoldedSearch(admin.ModelAdmin):
@@ -40,7 +52,7 @@ admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class FoldedUserAdmin(FoldedSearch, UserAdmin):
+class FoldedUserAdmin(KeptText, FoldedSearch, UserAdmin):
     """Says which API tokens a change of password revokes."""
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
@@ -51,5 +63,5 @@ class FoldedUserAdmin(FoldedSearch, UserAdmin):
 
 
 @admin.register(Group)
-class FoldedGroupAdmin(FoldedSearch, GroupAdmin):
+class FoldedGroupAdmin(KeptText, FoldedSearch, GroupAdmin):
     pass

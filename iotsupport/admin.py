@@ -140,9 +140,14 @@ class MirroredAdmin(UndoingAdmin):
         return again(request, *args, **kwargs)
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
-        if request.method != "POST":
+        if request.method != "POST" or "post" in request.POST:  # that is "Yes, I'm sure", of a deletion
             return super()._get_obj_does_not_exist_redirect(request, opts, object_id)
         # What was typed must not go with the row.
+        if not self.has_add_permission(request):
+            raise PermissionDenied(
+                f"This {opts.verbose_name} was deleted while you were editing, and you may not add one. Have somebody"
+                " who may bring it back, then send this again, or give them what you typed."
+            )
         _refuse(request, f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again.")
         return self._changeform_view(request, None, self._url("add"), None)
 

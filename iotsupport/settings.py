@@ -47,6 +47,8 @@ ALLOWED_HOSTS = env.items(
 )
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like https://iot.example.com")
 
+CSRF_FAILURE_VIEW = "iotsupport.unsaved.csrf_failure"
+
 # What these are about is decided for each request, or by the front server. Where the settings say that people come over
 # HTTPS, checks of our own (iotsupport.checks) look at what follows from it.
 SILENCED_SYSTEM_CHECKS = [

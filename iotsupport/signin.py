@@ -24,11 +24,13 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.utils import timezone
 
+from iotsupport import unsaved
 from iotsupport.buckets import Buckets
 from iotsupport.clients import client_address, username_of
 from iotsupport.errors import is_outage
 from iotsupport.logs import LASTING, shorten
 from iotsupport.models import KnownNetwork, Turn
+from iotsupport.pages import next_page
 from iotsupport.sqlite import patience
 
 logger = logging.getLogger(__name__)
@@ -156,7 +158,12 @@ def refuse(request: HttpRequest, original_response: Any, credentials: Any) -> Ht
     """The page for somebody who has to wait."""
     wait: Wait = request.sign_in_wait  # type: ignore[attr-defined]
     seconds = math.ceil(wait.seconds)
-    context = {"reason": wait.reason, "seconds": seconds, "failure_limit": settings.AXES_FAILURE_LIMIT}
+    context = {
+        "reason": wait.reason,
+        "seconds": seconds,
+        "failure_limit": settings.AXES_FAILURE_LIMIT,
+        "typed": unsaved.typed_in(request, next_page(request)),
+    }
     response = render(request, "admin/locked_out.html", context, status=429)
     response["Retry-After"] = str(seconds)
     return response

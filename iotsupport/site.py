@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from functools import update_wrapper
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from django.contrib import messages
 from django.contrib.auth import REDIRECT_FIELD_NAME
-from django.http import HttpRequest
-from django.urls import Resolver404, resolve, reverse
-from django.utils.http import url_has_allowed_host_and_scheme
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.urls import path, reverse
+from django.views.decorators.cache import never_cache
 
+from iotsupport import unsaved
 from iotsupport.lookups import OfferedLookupsSite
 from iotsupport.models import ApiToken
-
-# Pages of the admin that one does not go on to.
-NO_PAGES = {"login", "logout", "jsi18n", "autocomplete"}
+from iotsupport.pages import is_page, next_page
 
 
 class Site(OfferedLookupsSite):
@@ -23,13 +22,40 @@ class Site(OfferedLookupsSite):
     site_header = site_title = "IoT Support"
     index_title = "Devices and their files"
 
+    def get_urls(self) -> list[Any]:
+        # Ahead of Django's, the last of which takes whatever is left.
+        return [path("session/", never_cache(self.session), name="session"), *super().get_urls()]
+
+    def session(self, request: HttpRequest) -> HttpResponse:
+        """Tell a page whether its form would be taken: what is too large is of no use to those who are signed out."""
+        return JsonResponse({"is_signed_in": self.has_permission(request)})
+
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
+        inner = super().admin_view(view, cacheable)
+
+        def outer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+            # Django sends everybody to sign in, and what was typed is gone.
+            if request.method == "POST" and not self.has_permission(request):
+                typed = unsaved.typed_in(request)
+                if typed.has_text:
+                    return unsaved.sign_in_page(request, typed)
+            return inner(request, *args, **kwargs)
+
+        return update_wrapper(outer, inner)
+
     def get_log_entries(self, request: HttpRequest) -> Any:
         # As they were done: the clock may have been set back meanwhile.
         return super().get_log_entries(request).order_by("-pk")
 
     def login(self, request: HttpRequest, extra_context: Any = None) -> Any:
         _replace_next(request, reverse("admin:index"))
-        return super().login(request, extra_context)
+        if request.method != "POST":
+            return super().login(request, extra_context)
+        typed = unsaved.typed_in(request, next_page(request))
+        if not typed.has_text:
+            return super().login(request, extra_context)
+        response = super().login(request, {**(extra_context or {}), "typed": typed})
+        return unsaved.page(request, "signed-in", typed, status=200) if response.status_code == 302 else response
 
     def logout(self, request: HttpRequest, extra_context: Any = None) -> Any:
         _replace_next(request, request.get_full_path())  # where Django stays
@@ -45,25 +71,10 @@ def _replace_next(request: HttpRequest, otherwise: str) -> None:
     """Have a form go on to ``otherwise`` instead of to an address that is no page here."""
     for name in ["GET", "POST"]:
         fields = getattr(request, name)
-        if REDIRECT_FIELD_NAME in fields and not _is_page(request, fields[REDIRECT_FIELD_NAME]):
+        if REDIRECT_FIELD_NAME in fields and not is_page(request, fields[REDIRECT_FIELD_NAME]):
             fields = fields.copy()
             fields[REDIRECT_FIELD_NAME] = otherwise
             setattr(request, name, fields)
-
-
-def _is_page(request: HttpRequest, url: str) -> bool:
-    """Whether an address is one of the pages that people look at here."""
-    if not url_has_allowed_host_and_scheme(url, {request.get_host()}, require_https=request.is_secure()):
-        return False
-    path = unquote(urlsplit(url).path)
-    try:
-        found = resolve(path)
-    except Resolver404:
-        return False
-    if path.startswith(reverse("admin:index")):
-        # Whatever has no name is where the admin sends those who ask for what is not there.
-        return found.url_name is not None and found.url_name not in NO_PAGES
-    return found.url_name == "openapi-view"
 
 
 def tell_what_is_revoked(request: HttpRequest, user: Any) -> None:

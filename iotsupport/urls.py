@@ -20,3 +20,5 @@ urlpatterns = [
     # Their other methods are refused in the right words.
     path("", include("iotsupport.open_urls")),
 ]
+
+handler403 = "iotsupport.unsaved.permission_denied"

@@ -284,6 +284,134 @@ def test_says_why_nothing_can_be_stored_and_keeps_what_was_typed(visitor: Visito
     assert config_file(server, "02-aa-00-00-00-24").read_bytes() == b'{"after": 1}'
 
 
+def sign_out_meanwhile(visitor: Visitor) -> None:
+    """End the session, as its time does."""
+    visitor.context.clear_cookies(name="sessionid")
+
+
+# More than is read of somebody who is not signed in.
+LONG = VERBATIM.replace("}", ', "long": "' + "x" * 65_000 + '"}')
+
+
+def test_what_was_typed_when_the_session_ended_is_in_the_form_after_signing_in(
+    stranger: Visitor, server: Server, script: Client
+):
+    mac_address = "02-aa-00-00-00-25"
+    script.save_config(mac_address, b"{}")
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+    open_config(stranger, mac_address)
+    stranger.type_config(LONG)
+    sign_out_meanwhile(stranger)
+
+    stranger.save()
+    stranger.page.fill("[name=username]", "admin")
+    stranger.page.fill("[name=password]", "pigeons-and-mirrors")
+    stranger.follow("[type=submit]")
+
+    assert "Your text is back in the form: save it." in stranger.page.inner_text(".unsaved-notice")
+    assert stranger.editor_text() == LONG
+    assert config_file(server, mac_address).read_bytes() == b"{}"
+    stranger.save()
+    assert config_file(server, mac_address).read_bytes() == LONG.encode()
+    assert stranger.page.locator(".unsaved-notice").count() == 0
+
+
+OF_SOMEBODY_ELSE = """
+    const [[key, draft]] = Object.entries(sessionStorage);
+    const other = {...JSON.parse(draft), user: "4711", path: "/admin/auth/user/add/"};
+    sessionStorage.setItem(key.replace(/:.*/, ":" + other.path), JSON.stringify(other));
+"""
+
+
+def test_permissions_that_were_chosen_come_back_and_passwords_do_not(stranger: Visitor):
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+    stranger.open("auth/group/add/")
+    stranger.page.fill("[name=name]", "Gardeners")
+    stranger.page.select_option("#id_permissions_from", index=[1, 2])
+    stranger.page.dblclick("#id_permissions_from option >> nth=1")
+    chosen = stranger.page.locator("#id_permissions_to option").all_inner_texts()
+    sign_out_meanwhile(stranger)
+    stranger.save()
+    # What somebody else left in this tab is not for this user.
+    stranger.page.evaluate(OF_SOMEBODY_ELSE)
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+    elsewhere = stranger.page.inner_text(".unsaved-notice")
+    stored = str(stranger.page.evaluate("JSON.stringify(sessionStorage)"))
+
+    stranger.follow(".unsaved-notice a")
+
+    assert "/admin/auth/group/add/" in elsewhere
+    assert "pigeons" not in stored
+    assert stranger.page.input_value("[name=name]") == "Gardeners"
+    assert stranger.page.locator("#id_permissions_to option").all_inner_texts() == chosen != []
+    stranger.save()
+    assert "was added successfully" in stranger.messages()
+
+
+def test_signed_in_again_in_another_tab_the_text_is_one_click_from_being_saved(
+    stranger: Visitor, server: Server, script: Client
+):
+    script.save_config("02-aa-00-00-00-26", b"{}")
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+    open_config(stranger, "02-aa-00-00-00-26")
+    stranger.type_config(VERBATIM)
+    first, stranger.page = stranger.page, stranger.context.new_page()
+    stranger.context.clear_cookies(name="sessionid")
+    stranger.sign_in("admin", "pigeons-and-mirrors")
+    stranger.page = first
+
+    stranger.save()
+
+    assert "from before you last signed in" in first.inner_text("#content-main")
+    assert first.input_value(".unsaved textarea") == VERBATIM
+    stranger.troubles.clear()  # the browser tells of the 403, too
+    stranger.follow("text='Send it now'")
+    assert "was changed successfully" in stranger.messages()
+    assert config_file(server, "02-aa-00-00-00-26").read_bytes() == VERBATIM.encode()
+
+
+def test_nothing_is_sent_while_the_server_does_not_answer(visitor: Visitor, server: Server, script: Client):
+    script.save_config("02-aa-00-00-00-27", b"{}")
+    page = open_config(visitor, "02-aa-00-00-00-27")
+    visitor.type_config(VERBATIM)
+    visitor.context.set_offline(True)
+
+    page.click("[name=_save]")
+
+    assert "Nothing was sent." in page.inner_text(".unsaved-notice")
+    visitor.context.set_offline(False)
+    visitor.troubles.clear()
+    visitor.save()
+    assert config_file(server, "02-aa-00-00-00-27").read_bytes() == VERBATIM.encode()
+
+
+def test_leaving_asks_only_where_something_is_changed_and_not_saved(visitor: Visitor, script: Client):
+    script.save_config("02-aa-00-00-00-28", b'{\r\n"a": 1}')
+    page = open_config(visitor, "02-aa-00-00-00-28")
+    asked: list[str] = []
+
+    def accept(dialog: Any) -> None:
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.on("dialog", accept)
+    for text, then, expected in [
+        ('{"a": 2}', lambda: page.reload(wait_until="load"), ["beforeunload"]),
+        ('{"a": 2}', lambda: visitor.follow(".historylink"), ["beforeunload"]),
+        ('{\n"a": 1}', lambda: visitor.follow(".historylink"), []),
+        ('{"a": 2}', lambda: visitor.follow("[name=_continue]"), []),
+        ('{"a": 2}', lambda: visitor.follow(".historylink"), []),
+    ]:
+        if "/change/" not in page.url:
+            page.go_back(wait_until="load")
+        asked.clear()
+        visitor.type_config(text)
+
+        then()
+
+        assert asked == expected
+
+
 @pytest.mark.parametrize("term", ["Hall clock", "02:AA:00:00:00:3A"])
 def test_finds_a_device(visitor: Visitor, script: Client, term: str):
     script.save_config("02-aa-00-00-00-3a", b'{"deviceName": "Hall clock", "deviceEntityId": "sensor.hall_clock"}')
