@@ -41,16 +41,26 @@ class Server(NamedTuple):
 
     def cpu_seconds(self) -> float:
         """User and system time of all processes until now."""
-        ticks = sum(int(ticks) for pid in self.pids for ticks in _stat(pid)[11:13])
-        return ticks / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pids)
 
     def memory_bytes(self) -> int:
         """Proportional set size of all processes: what they share counts once."""
-        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self.pids]
-        return sum(int(found[1]) * 1024 for text in rollups if (found := re.search(r"^Pss:\s+(\d+)", text, re.M)))
+        return memory_bytes(self.pids)
 
     def threads(self) -> int:
         return sum(int(_stat(pid)[17]) for pid in self.pids)
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time of processes until now."""
+    ticks = sum(int(ticks) for pid in pids for ticks in _stat(pid)[11:13])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def memory_bytes(pids: Iterable[int]) -> int:
+    """Proportional set size of processes: what they share counts once."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(found[1]) * 1024 for text in rollups if (found := re.search(r"^Pss:\s+(\d+)", text, re.M)))
 
 
 def _stat(pid: int) -> list[str]:
@@ -138,8 +148,10 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
             print("| " + " | ".join("-" * width for width in widths) + " |")
 
 
-def print_claim(claim: str, value: float, *, at_most: float = inf, at_least: float = -inf) -> None:
-    """Say whether a measured value keeps to its limit."""
-    verdict = "holds" if at_least <= value <= at_most else "DOES NOT HOLD"
+def print_claim(claim: str, value: float, *, at_most: float = inf, at_least: float = -inf) -> bool:
+    """Say whether a measured value keeps to its limit, and return it."""
+    holds = at_least <= value <= at_most
+    verdict = "holds" if holds else "DOES NOT HOLD"
     limit = f"at most {at_most:,.2f}" if at_most < inf else f"at least {at_least:,.2f}"
     print(f"- {verdict}: {claim}: {value:,.2f} ({limit})")
+    return holds

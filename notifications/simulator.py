@@ -57,10 +57,13 @@ class Simulator:
         self._say = say
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(MAX_FETCHES_AT_ONCE, thread_name_prefix="fetch")
-        self.devices = [Device(mac_address, self) for mac_address in mac_addresses]
+        self.devices = [self.make_device(mac_address) for mac_address in mac_addresses]
         if broker is not None:
             for device in self.devices:
                 device.listen(make_client(broker))
+
+    def make_device(self, mac_address: str) -> Device:
+        return Device(mac_address, self)
 
     def start(self) -> None:
         for device in self.devices:
@@ -189,7 +192,7 @@ class Device:
         announced = [errand for errand in errands if errand.announced_at is not None]
         first = (announced or errands)[0]
         try:
-            outcome = self._fetch(first.path)
+            outcome = self.fetch(first.path)
         except (OSError, http.client.HTTPException, ValueError) as error:
             outcome, counts = f"{first.path} failed: {error}", {"failures": 1}
         else:
@@ -199,7 +202,7 @@ class Device:
             when = f"{(time.monotonic() - first.announced_at) * 1000:.0f} ms {first.reason}"
         self._simulator.tell(f"{self.mac_address} {outcome}, {when}", **counts)
 
-    def _fetch(self, path: str) -> str:
+    def fetch(self, path: str) -> str:
         """Download, and return what is to be told of it. Raises ``ValueError`` for an answer that cannot be right."""
         is_config = path.startswith("/configs/")
         headers = {"If-None-Match": self._etag} if is_config and self._etag else {}

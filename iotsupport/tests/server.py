@@ -215,9 +215,13 @@ class Server(LoggedProcess):
 
     def workers(self) -> list[int]:
         """Process ids of the living workers."""
+        return self.processes()[1:]
+
+    def processes(self) -> list[int]:
+        """Process ids of the master and its workers."""
         assert self._process is not None
         master = self._process.pid
-        return [int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()]
+        return [master, *map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())]
 
     def wait_until_connected(self, broker: Mosquitto, *, after: int = 0) -> list[int]:
         """Return the workers, once the broker has let in all of them, in its log's lines from number ``after`` on."""
