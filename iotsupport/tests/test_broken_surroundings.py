@@ -12,9 +12,10 @@ import sqlite3
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.server import Server
 from iotsupport.tests.waiting import LIMIT, poll
 
-MAC = "aa-bb-cc-dd-ee-ff"
+MAC, BY_HAND = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-02"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'
 OLD_ASSET, NEW_ASSET = b"old" * 5_000, b"new" * 5_000
 NO_ROOM, READ_ONLY, MISSING = "No room is left on the disk of", "cannot be written", "is missing|cannot be opened"
@@ -125,26 +126,55 @@ def assert_everything_works(server: Server, broker: Mosquitto) -> None:
         assert client.upload("firmware.bin", NEW_ASSET).status_code == 200
         assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
         assert client.get("/assets/firmware.bin").content == NEW_ASSET
+        with server.administrator() as browser:  # signs in
+            typed = {"mac_address": BY_HAND, "content": '{"typed": "by hand"}'}
+            form = f"{server.url}/admin/devices/deviceconfig/add/"
+            answer = browser.post(form, {**typed, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}, timeout=LIMIT)
+            assert answer.history, answer.text
+        assert subscriber.next().payload == b'{"filename": "%s.json"}' % BY_HAND.encode()
+        assert client.get(f"/configs/{BY_HAND}.json").content == typed["content"].encode()
     poll(lambda: health(server), lambda response: response.status_code == 200)
     assert poll(lambda: metrics(server), lambda samples: samples.get("iot_database_up") == 1)
+    assert DOWNLOADS in metrics(server)
+
+
+@contextmanager
+def downloads_throughout(server: Server) -> Iterator[None]:
+    """A board asks all the time, and each time gets what was saved last."""
+    is_over, answers = threading.Event(), Counter[tuple[int, bytes]]()
+
+    def download() -> None:
+        while not is_over.is_set():
+            answer = requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
+            answers[answer.status_code, answer.content] += 1
+
+    with ThreadPoolExecutor(1) as threads:
+        board = threads.submit(download)
+        try:
+            yield
+        finally:
+            is_over.set()
+        board.result()
+    assert set(answers) == {(200, OLD_CONFIG), (200, NEW_CONFIG)}
 
 
 @needs_mounts
 @pytest.mark.both_databases
 def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
-    with server.administrator() as browser:
-        disk.fill()
+    with downloads_throughout(server):
+        with server.administrator() as browser:
+            disk.fill()
 
-        for _ in range(20):  # each worker
-            health(server), metrics(server)
-        assert_unhealthy(server, NO_ROOM)
-        assert_downloads_work(server)
-        assert_reads_work(server, browser)
-        assert_changes_are_refused(server, browser, NO_ROOM)
-        assert metrics(server)["iot_database_up"] == 1
+            for _ in range(20):  # each worker
+                health(server), metrics(server)
+            assert_unhealthy(server, NO_ROOM)
+            assert_downloads_work(server)
+            assert_reads_work(server, browser)
+            assert_changes_are_refused(server, browser, NO_ROOM)
+            assert metrics(server)["iot_database_up"] == 1
 
-    disk.free()
-    assert_everything_works(server, broker)
+        disk.free()
+        assert_everything_works(server, broker)
 
 
 @needs_mounts
@@ -161,16 +191,17 @@ def test_a_full_disk_while_nobody_is_connected_to_the_database(make_server: Call
 
 @needs_mounts
 def test_a_disk_that_becomes_read_only(server: Server, disk: Image, broker: Mosquitto) -> None:
-    with server.administrator() as browser:
-        disk.make_read_only()
+    with downloads_throughout(server):
+        with server.administrator() as browser:
+            disk.make_read_only()
 
-        assert_unhealthy(server, READ_ONLY)
-        assert_downloads_work(server)
-        assert_reads_work(server, browser)
-        assert_changes_are_refused(server, browser, READ_ONLY)
+            assert_unhealthy(server, READ_ONLY)
+            assert_downloads_work(server)
+            assert_reads_work(server, browser)
+            assert_changes_are_refused(server, browser, READ_ONLY)
 
-    disk.make_writable()
-    assert_everything_works(server, broker)
+        disk.make_writable()
+        assert_everything_works(server, broker)
 
 
 @needs_mounts
