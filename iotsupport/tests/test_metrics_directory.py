@@ -75,7 +75,7 @@ def test_it_goes_with_the_server(tmp_path: Path, memory: Path) -> None:
     metrics_directory.remove(found, tmp_path)
 
 
-@pytest.mark.parametrize("name", [f"gauge_liveall_{os.getpid()}.db", "notes.txt"])
+@pytest.mark.parametrize("name", [f"gauge_liveall_{os.getpid()}.db", "notes.txt"], ids=["server", "something else"])
 def test_it_stays_while_another_server_counts_there_or_something_else_lies_there(
     tmp_path: Path, memory: Path, name: str
 ) -> None:
