@@ -160,12 +160,16 @@ class Mosquitto(LoggedProcess):
 
 
 class Certificates:
-    """A certificate authority, and what it issued to the broker on 127.0.0.1 and localhost."""
+    """A certificate authority, and what it issued to the broker on 127.0.0.1 and localhost.
 
-    def __init__(self, directory: Path) -> None:
+    Everybody makes an authority as this one; browsers and Python from 3.13 on want it to be ``strict``.
+    """
+
+    def __init__(self, directory: Path, *, strict: bool = False) -> None:
         self.ca_file, ca_key = directory / "ca.pem", directory / "ca.key"
         self.certificate, self.key = directory / "broker.pem", directory / "broker.key"
-        _openssl("-keyout", ca_key, "-out", self.ca_file, "-subj", "/CN=Authority of the tests")
+        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"] if strict else []
+        _openssl("-keyout", ca_key, "-out", self.ca_file, "-subj", "/CN=Authority of the tests", *usage)
         names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
         issued_by: list[str | Path] = ["-CA", self.ca_file, "-CAkey", ca_key]
         not_ca = ["-addext", "basicConstraints=critical,CA:FALSE"]

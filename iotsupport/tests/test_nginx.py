@@ -119,7 +119,7 @@ def asking(server: Server, directory: Path) -> Iterator[Nginx]:
 
 @pytest.fixture(scope="module")
 def issued(directory: Path) -> Certificates:
-    return Certificates(directory)
+    return Certificates(directory, strict=True)
 
 
 @pytest.fixture(scope="module")
