@@ -75,7 +75,7 @@ class StagedBlob(StagedFile):
 
     def remove(self) -> None:
         with self._blobs.lock():
-            if _is_same_file(self.path, self._open_file.fileno()):
+            if _is_same_file(self.path, self.descriptor):
                 self.path.unlink()
 
 

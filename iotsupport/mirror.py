@@ -68,23 +68,25 @@ class StagedFile:
     :meth:`MirrorStorage.leftovers` knows it.
     """
 
-    _file: IO[bytes] | None = None
+    # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
+    _descriptor: int | None = None
 
     def __init__(self, directory: Path) -> None:
-        self._file, self.path = _create_locked(directory)
+        self._descriptor, self.path = _create_locked(directory)
         self._digest = hashlib.sha256()
         self._in_place = False
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
-        self._open_file.write(chunk)
+        rest = memoryview(chunk)
+        while rest:
+            rest = rest[os.write(self.descriptor, rest) :]
         self._digest.update(chunk)
         self.size += len(chunk)
 
     def sync(self) -> Self:
         """Bring everything that was written to the disk."""
-        self._open_file.flush()
-        os.fsync(self._open_file.fileno())
+        os.fsync(self.descriptor)
         return self
 
     @property
@@ -100,19 +102,16 @@ class StagedFile:
 
     def close(self) -> None:
         """Let go; a file that is not in place is removed. Idempotent."""
-        if self._file is None:
+        if self._descriptor is None:
             return
         try:
             if not self._in_place:
                 self.remove()
         except (OSError, MirrorError) as error:
             logger.warning("%s is left until the next start: %s", self.path, error)
-        try:
-            # Closing flushes, which fails once more where the disk is full; the descriptor is closed all the same.
-            self._file.close()
-        except OSError:
-            logger.debug("Could not flush %s while closing it", self.path)
-        self._file = None
+        finally:
+            descriptor, self._descriptor = self._descriptor, None
+            os.close(descriptor)
 
     def __del__(self) -> None:
         self.close()
@@ -121,29 +120,28 @@ class StagedFile:
         self.path.unlink(missing_ok=True)
 
     @property
-    def _open_file(self) -> IO[bytes]:
-        if self._file is None:
+    def descriptor(self) -> int:
+        if self._descriptor is None:
             raise ValueError("The staged file is closed.")
-        return self._file
+        return self._descriptor
 
 
-def _create_locked(directory: Path) -> tuple[IO[bytes], Path]:
+def _create_locked(directory: Path) -> tuple[int, Path]:
     while True:
         path = directory / f"{TEMPORARY_PREFIX}{secrets.token_hex(16)}"
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        file = os.fdopen(descriptor, "w+b")
         os.fchmod(descriptor, SERVED_MODE)  # whatever the umask says
-        if try_lock(file) and os.fstat(descriptor).st_nlink:
-            return file, path
+        if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
+            return descriptor, path
         # A sweep took it for a leftover before it was locked.
         path.unlink(missing_ok=True)
-        file.close()
+        os.close(descriptor)
 
 
-def try_lock(file: IO[bytes]) -> bool:
-    """Lock an open file for this handle, unless another one has it."""
+def try_lock(file: IO[bytes] | int) -> bool:
+    """Lock an open file, or a descriptor, for this handle, unless another one has it."""
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
