@@ -27,8 +27,8 @@ SESSION_KEY = re.compile("[a-z0-9]{32}")
 # In a session that was saved in a request over HTTPS.
 IS_HTTPS = "_is_https"
 
-# How often a session is written because it is used; a short one more often, or it would end before.
-SLIDE_EVERY = timedelta(hours=1)
+# How much longer than it must, a session lasts, so that not every request has to write it: of a short one, a tenth.
+SLACK = timedelta(hours=1)
 # How long that waits for whoever writes to the database, and until it is tried again after it failed.
 PATIENCE_SECONDS = 0.2
 CALM_SECONDS = 60.0
@@ -61,12 +61,16 @@ class SessionStore(db.SessionStore):
     def create_model_instance(self, data: dict[str, Any]) -> Any:
         return super().create_model_instance({**data, IS_HTTPS: True} if self.is_https else data)
 
+    def get_session_cookie_age(self) -> int:
+        return int((_least_age() + _slack()).total_seconds())
+
     def slide(self) -> bool:
-        """Have it end ``SESSION_COOKIE_AGE`` seconds from now, where that is worth a write, and can be written."""
+        """Have it last ``SESSION_COOKIE_AGE`` seconds from now, where that is worth a write, and can be written."""
         global _not_before
         age = timedelta(seconds=self.get_session_cookie_age())
         now = timezone.now()
-        if self.ends_at is None or self.ends_at - now > age - min(SLIDE_EVERY, age / 10):
+        # A little before it must be, in case that it cannot be written at first.
+        if self.ends_at is None or self.ends_at - now > _least_age() + _slack() / 6:
             return False
         if time.monotonic() < _not_before:
             return False
@@ -78,6 +82,14 @@ class SessionStore(db.SessionStore):
             logger.debug("A session could not be prolonged: %s", error)
             _not_before = time.monotonic() + CALM_SECONDS
             return False
+
+
+def _least_age() -> timedelta:
+    return timedelta(seconds=settings.SESSION_COOKIE_AGE)
+
+
+def _slack() -> timedelta:
+    return min(SLACK, _least_age() / 10)
 
 
 class SessionMiddleware(DjangoSessionMiddleware):

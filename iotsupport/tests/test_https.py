@@ -118,23 +118,59 @@ class TestSliding:
 
         return move
 
-    def test_a_session_that_is_used_does_not_end(self, now):
+    @pytest.mark.parametrize(("hours", "used_every"), [(336, {"days": 13}), (1, {"minutes": 50})])
+    def test_a_session_that_is_used_does_not_end(self, now, settings, hours, used_every):
+        settings.SESSION_COOKIE_AGE = hours * 3600
         client = sign_in(secure=False)
 
-        for _ in range(6):
-            now(days=13)
+        for _ in range(8):
+            now(**used_every)
             assert client.get("/admin/").status_code == 200
 
     def test_one_that_is_not_used_ends(self, now):
         client = sign_in(secure=False)
 
-        now(hours=336, seconds=1)
+        now(hours=337, seconds=1)
 
         assert client.get("/admin/").status_code == 302
 
+    @pytest.mark.parametrize("hours", [1, 336])
+    @pytest.mark.parametrize("used_after", [0, 0.5, 0.8, 0.9, 1, 1.5])
+    def test_one_lasts_its_hours_from_its_last_use_and_hardly_longer(self, now, settings, hours, used_after):
+        settings.SESSION_COOKIE_AGE = hours * 3600
+        slack = min(1, hours / 10)
+        client = sign_in(secure=False)
+        now(hours=used_after * slack)
+        client.get("/admin/")
+        cookie = client.cookies["sessionid"]
+        now(hours=hours, seconds=-1)
+        least = Client(headers={"Cookie": f"sessionid={cookie.value}"})
+
+        is_there = Session.objects.get().expire_date > timezone.now()
+        now(hours=slack, seconds=2)
+
+        assert is_there
+        assert cookie["max-age"] == round((hours + slack) * 3600)
+        assert least.get("/admin/").status_code == 302
+
+    def test_one_that_cannot_be_written_for_a_moment_ends_no_earlier(self, now, monkeypatch):
+        client = sign_in(secure=False)
+        now(minutes=55)
+
+        def refuse(execute: Any, sql: str, *rest: Any) -> Any:
+            if sql.startswith("UPDATE"):
+                raise OperationalError("database is locked")
+            return execute(sql, *rest)
+
+        with connection.execute_wrapper(refuse):
+            client.get("/admin/")
+        now(hours=336, seconds=-1)
+
+        assert client.get("/admin/").status_code == 200
+
     def test_an_hour_s_uses_are_one_write(self, now):
         client = sign_in(secure=False)
-        now(minutes=59)
+        now(minutes=49)
         with CaptureQueriesContext(connection) as captured:
             first = client.get("/admin/")
             now(minutes=2)
@@ -146,9 +182,9 @@ class TestSliding:
             "UPDATE"
         ) == 1
         assert ["sessionid" in answer.cookies for answer in [first, second]] == [False, True]
-        assert second.cookies["sessionid"]["max-age"] == 336 * 3600
+        assert second.cookies["sessionid"]["max-age"] == 337 * 3600
         assert second.cookies["sessionid"]["httponly"]
-        assert Session.objects.get().expire_date == timezone.now() + timedelta(hours=336)
+        assert Session.objects.get().expire_date == timezone.now() + timedelta(hours=337)
 
     def test_over_https_its_cookie_stays_secure(self, now):
         client = sign_in(secure=True)
@@ -157,14 +193,6 @@ class TestSliding:
         answer = client.get("/admin/", secure=True)
 
         assert answer.cookies["sessionid"]["secure"]
-
-    def test_a_short_one_is_written_in_time(self, now, settings):
-        settings.SESSION_COOKIE_AGE = 3600
-        client = sign_in(secure=False)
-
-        for _ in range(8):
-            now(minutes=50)
-            assert client.get("/admin/").status_code == 200
 
     def test_a_disk_that_is_full_keeps_nobody_out(self, now):
         client = sign_in(secure=False)
