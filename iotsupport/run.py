@@ -124,6 +124,7 @@ class Run:
 
         Ended in the opposite order: the server still announces to the broker what was saved.
         """
+        self.say_what_is_replaced()
         with ExitStack() as children:
             if not settings.MQTT_URL:
                 self._start_broker(children)
@@ -136,6 +137,12 @@ class Run:
             while server.poll() is None:
                 time.sleep(0.5)
             return exit_code(server)
+
+    def say_what_is_replaced(self) -> None:
+        """Say which values cannot be right: the checks of the children see those that are taken instead."""
+        for name in ["DATA_DIR", "PORT", "WEB_CONCURRENCY"]:
+            if name in settings.ENVIRONMENT_PROBLEMS:
+                say(f"{settings.ENVIRONMENT_PROBLEMS[name]} Until it is corrected, {name}={self.environ[name]}.")
 
     def _start_broker(self, children: ExitStack) -> None:
         directory = self.data_dir / "broker"

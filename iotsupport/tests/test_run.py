@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from iotsupport import run
+from iotsupport import run, settings
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
 from iotsupport.tests.mosquitto import LoggedProcess, Subscriber
@@ -351,6 +351,23 @@ def test_iotcore_stands_in_where_mosquitto_is_missing(tmp_path, monkeypatch):
 
             assert subscriber.next().payload == b"news"
         run.stop(process)
+
+
+def test_a_value_that_cannot_be_right_is_said_and_replaced_for_gunicorn(monkeypatch, capsys):
+    """gunicorn reads WEB_CONCURRENCY by itself before it reads anything of ours, and ends with a traceback."""
+    monkeypatch.setenv("WEB_CONCURRENCY", "two")
+    problems = {"WEB_CONCURRENCY": "WEB_CONCURRENCY is 'two', but it must be a whole number from 1."}
+    monkeypatch.setattr(settings, "ENVIRONMENT_PROBLEMS", problems)
+    monkeypatch.setattr(settings, "PORT", 0)
+
+    everything = run.Run(demo=False)
+    everything.say_what_is_replaced()
+
+    assert everything.environ["WEB_CONCURRENCY"] == str(settings.WEB_CONCURRENCY)
+    assert capsys.readouterr().out == (
+        "WEB_CONCURRENCY is 'two', but it must be a whole number from 1."
+        f" Until it is corrected, WEB_CONCURRENCY={settings.WEB_CONCURRENCY}.\n"
+    )
 
 
 def test_a_private_broker_that_has_no_place_for_its_files_is_no_error(monkeypatch, capsys):
