@@ -304,6 +304,7 @@ def test_what_was_typed_when_the_session_ended_is_in_the_form_after_signing_in(
     sign_out_meanwhile(stranger)
 
     stranger.save()
+    assert "What you typed is not lost." in stranger.page.inner_text(".unsaved-notice")
     stranger.page.fill("[name=username]", "admin")
     stranger.page.fill("[name=password]", "pigeons-and-mirrors")
     stranger.follow("[type=submit]")

@@ -30,6 +30,11 @@
         bringBack(draft);
       }
     }
+    // Where the server keeps it in the page, that is what the page says.
+    if (isSigningIn && drafts().length && !document.querySelector(".unsaved")) {
+      const text = "What you typed is not lost. It is kept in this tab of the browser, and comes back when you sign in.";
+      show(null, [text]).setAttribute("role", "status");
+    }
   });
 
   window.addEventListener("pageshow", (event) => {
