@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -18,6 +17,7 @@ from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
 from iotsupport.signin import LOCKED_FOR
 from iotsupport.sqlite import patience
+from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)
 
@@ -76,19 +76,11 @@ def _try_again_later() -> None:
         logger.debug("What is over is removed tomorrow: %s", error)
 
 
-class Housekeeper:
-    """Looks from time to time, in a thread of its own, while its process lives."""
+class Housekeeper(Background):
+    """Looks from time to time."""
 
     def __init__(self) -> None:
-        self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="housekeeper", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._is_stopping.set()
-        self._thread.join()
+        super().__init__("housekeeper")
 
     def _run(self) -> None:
         seconds = FIRST_LOOK_SECONDS

@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import threading
 import time
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -31,6 +30,7 @@ from iotsupport.mirror import (
     node_of,
     reconcile,
 )
+from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)
 
@@ -69,24 +69,15 @@ class Look(NamedTuple):
     was_behind: bool = False
 
 
-class Follower:
-    """Listens in a thread of its own, with a connection of its own, while its process lives."""
+class Follower(Background):
+    """Listens with a connection of its own."""
 
     def __init__(self) -> None:
+        super().__init__("follower")
         self._retries: dict[File, None] = {}  # the first is the next
         self._looks: dict[File, Look] = {}
         self._compare_at = float("inf")
         self._is_in_trouble = False
-        self._is_stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Finish what is under way, then listen no more. A server needs no such thing: the thread ends with it."""
-        self._is_stopping.set()
-        self._thread.join()
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():

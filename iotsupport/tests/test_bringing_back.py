@@ -13,6 +13,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.mirror import mirror_storage
 from iotsupport.tests.api_client import make_user, nothing_changed, session_client
+from iotsupport.tests.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 
 pytestmark = [
     pytest.mark.both_databases,
@@ -20,15 +21,10 @@ pytestmark = [
     pytest.mark.usefixtures("directories"),
 ]
 
-MAC = "aa-bb-cc-dd-ee-ff"
-CONFIGS, ASSETS = "/admin/devices/deviceconfig/", "/admin/assets/asset/"
-CONTENT = '{"deviceName": "Lamp",\r\n "level": 1.0}'
-
 
 @pytest.fixture
 def config() -> DeviceConfig:
-    DeviceConfig.objects.put(MAC, '{"deviceName": "Before"}')
-    return DeviceConfig.objects.put(MAC, CONTENT)
+    return save_config_twice()
 
 
 @pytest.fixture
@@ -70,24 +66,17 @@ ASSET_WAYS: dict[str, Way] = {
 }
 
 
-@pytest.mark.parametrize("way", CONFIG_WAYS.values(), ids=CONFIG_WAYS)
-def test_who_may_only_change_brings_back_no_configuration(config: DeviceConfig, way: Way):
-    client, page, row = somebody("view", "change", "delete"), history_of(config), DeviceConfig.objects.get()
-    config.delete()
+EVERY_WAY = [("config", name) for name in CONFIG_WAYS] + [("asset", name) for name in ASSET_WAYS]
+
+
+@pytest.mark.parametrize(("kind", "way"), EVERY_WAY)
+def test_who_may_only_change_brings_nothing_back(request: pytest.FixtureRequest, kind: str, way: str):
+    saved = request.getfixturevalue(kind)
+    client, page, row = somebody("view", "change", "delete"), history_of(saved), type(saved).objects.get()
+    saved.delete()
 
     with nothing_changed():
-        response = way(client, row, page)
-
-    assert response.status_code == 403
-
-
-@pytest.mark.parametrize("way", ASSET_WAYS.values(), ids=ASSET_WAYS)
-def test_who_may_only_change_brings_back_no_asset(asset: Asset, way: Way):
-    client, page, row = somebody("view", "change", "delete"), history_of(asset), Asset.objects.get()
-    asset.delete()
-
-    with nothing_changed():
-        response = way(client, row, page)
+        response = (CONFIG_WAYS if kind == "config" else ASSET_WAYS)[way](client, row, page)
 
     assert response.status_code == 403
 

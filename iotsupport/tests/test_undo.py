@@ -18,18 +18,14 @@ from iotsupport import undo
 from iotsupport.mirror import MirrorStorage, StagedFile
 from iotsupport.tests.api_client import counted, make_user, nothing_changed, session_client
 from iotsupport.tests.page_walk import Page
+from iotsupport.tests.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
-
-MAC = "aa-bb-cc-dd-ee-ff"
-CONFIGS, ASSETS = "/admin/devices/deviceconfig/", "/admin/assets/asset/"
-CONTENT = '{"deviceName": "Lamp",\r\n "level": 1.0}'
 
 
 @pytest.fixture
 def config() -> DeviceConfig:
-    DeviceConfig.objects.put(MAC, '{"deviceName": "Before"}')
-    return DeviceConfig.objects.put(MAC, CONTENT)
+    return save_config_twice()
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F40
 from iotsupport.tests.mosquitto import Certificates, Mosquitto, Subscriber
 from iotsupport.tests.waiting import LIMIT, eventually
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.broker import Broker
+from notifications.messenger import Messenger
 from notifications.models import Debt
 from notifications.publisher import publisher
 from notifications.tests.scripted_broker import ScriptedBroker
@@ -116,6 +118,24 @@ def heard(subscriber):
     wait_until_paid()
     subscriber.publish(CONFIGS_TOPIC, b"last")
     return [(message.topic, json.loads(message.payload)["filename"]) for message in subscriber.before(b"last")]
+
+
+@pytest.fixture
+def make_messenger():
+    """Connect to the broker at a URL, which is left at the end."""
+    messengers = []
+
+    def make(url, rate=10_000, *, until_connected=True, **options):
+        messenger = Messenger(Broker.parse(url, **options), rate)
+        messengers.append(messenger)
+        messenger.start()
+        if until_connected:
+            eventually(lambda: messenger.is_connected)
+        return messenger
+
+    yield make
+    for messenger in messengers:
+        messenger.close()
 
 
 class Log(logging.Handler):

@@ -19,8 +19,7 @@ from iotsupport.tests.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models, trouble
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
-from notifications.broker import Broker
-from notifications.messenger import LOST, Messenger, packet_bytes
+from notifications.messenger import LOST, packet_bytes
 from notifications.tests.scripted_broker import NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 
@@ -45,23 +44,6 @@ def constants(monkeypatch):
 def suspended_for_long(monkeypatch):
     """A topic that is suspended stays so until the test is over."""
     monkeypatch.setattr(models, "SHORTEST_PAUSE", models.LONGEST_PAUSE)
-
-
-@pytest.fixture
-def make_messenger():
-    messengers = []
-
-    def make(url, rate=10_000, *, until_connected=True):
-        messenger = Messenger(Broker.parse(url), rate)
-        messengers.append(messenger)
-        messenger.start()
-        if until_connected:
-            eventually(lambda: messenger.is_connected)
-        return messenger
-
-    yield make
-    for messenger in messengers:
-        messenger.close()
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from notifications import messenger as messenger_module
 from notifications import trouble
 from notifications.announcements import CONFIGS_TOPIC, Announcement
 from notifications.broker import Broker
-from notifications.messenger import Messenger
 from notifications.models import Debt
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.publisher import publisher
@@ -32,22 +31,9 @@ def old_broker(scripted_broker):
     return scripted_broker
 
 
-@pytest.fixture
-def make_messenger(monkeypatch):
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch):
     monkeypatch.setattr(messenger_module, "RECONNECT_DELAYS", (0.01, 0.02))
-    messengers = []
-
-    def make(url, *, until_connected=True, **options):
-        messenger = Messenger(Broker.parse(url, **options), 10_000)
-        messengers.append(messenger)
-        messenger.start()
-        if until_connected:
-            eventually(lambda: messenger.is_connected)
-        return messenger
-
-    yield make
-    for messenger in messengers:
-        messenger.close()
 
 
 def outcome(messenger):

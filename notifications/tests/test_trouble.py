@@ -91,15 +91,21 @@ def test_it_is_silent_where_tls_is_expected(trouble_with, monkeypatch):
     assert found.advice == trouble.SILENCE_OR_NO_TLS
 
 
-@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x01\x00\x02\x02\x0a", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
-def test_plain_mqtt_to_what_is_no_broker(trouble_with, answer):
-    """A port with TLS ends the connection, or sends an alert first; a web server says what it says."""
+def answering(answer):
+    """Who hears something, answers with this, and ends the connection."""
 
     def end(connection):
         connection.recv(1024)
         connection.sendall(answer)
 
-    with listener(end) as address:
+    return listener(end)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x15\x03\x01\x00\x02\x02\x0a", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+def test_plain_mqtt_to_what_is_no_broker(trouble_with, answer):
+    """A port with TLS ends the connection, or sends an alert first; a web server says what it says."""
+
+    with answering(answer) as address:
         found = trouble_with(f"mqtt://{address}")
 
     assert found == ("lost the connection before it answered", trouble.TLS_THERE)
@@ -108,11 +114,7 @@ def test_plain_mqtt_to_what_is_no_broker(trouble_with, answer):
 @tls
 @pytest.mark.parametrize("answer", [b"", b"\x20\x02\x00\x01", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
 def test_tls_to_a_port_without(trouble_with, answer):
-    def end(connection):
-        connection.recv(1024)
-        connection.sendall(answer)
-
-    with listener(end) as address:
+    with answering(answer) as address:
         assert trouble_with(f"mqtts://{address}").advice == trouble.NO_TLS_THERE
 
 
