@@ -15,6 +15,7 @@ from django.http import HttpRequest
 from assets import blobs
 from assets.blobs import StagedBlob
 from assets.names import normalise_filename
+from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
 from iotsupport.mirror import MirrorError, explain
 
 
@@ -94,4 +95,9 @@ class AssetUploadHandler(FileUploadHandler):
 
 def _may_upload(request: HttpRequest | None) -> bool:
     user = getattr(request, "user", AnonymousUser())
-    return user.has_perm("assets.add_asset") or user.has_perm("assets.change_asset")
+    try:
+        return user.has_perm("assets.add_asset") or user.has_perm("assets.change_asset")
+    except DATABASE_ERRORS as error:
+        # The form is read to its end all the same. Whoever is to store the file, will hear of that, too.
+        refusal_of_database(error)
+        return False

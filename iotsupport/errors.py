@@ -142,16 +142,9 @@ def plain_error(status: int) -> ApiError:
     return ApiError(status, code, message)
 
 
-def as_api_error(error: Exception) -> ApiError:
-    """Say an exception in the API's words."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, ValidationError):
-        return _from_validation(error)
-    if isinstance(error, MirrorError):
-        code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
-        return ApiError(503, code, str(error))
-    if is_outage(error):
+def refusal_of_database(error: BaseException | None) -> ApiError | None:
+    """Say, and log, why the database did not do what it was asked for; None for whatever is a mistake of ours."""
+    if isinstance(error, Exception) and is_outage(error):
         log_outage(error)
         message = explain_database(error) or "The database is not available just now. Try again in a moment."
         return ApiError(503, "DATABASE_UNAVAILABLE", message)
@@ -161,6 +154,20 @@ def as_api_error(error: Exception) -> ApiError:
     if isinstance(error, django.db.IntegrityError):
         logger.error("The database refused what contradicts something else", exc_info=error)
         return ApiError(409, "CONFLICT", CONFLICT)
+    return None
+
+
+def as_api_error(error: Exception) -> ApiError:
+    """Say an exception in the API's words."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, ValidationError):
+        return _from_validation(error)
+    if isinstance(error, MirrorError):
+        code = "MIRROR_BEHIND" if isinstance(error, MirrorBehindError) else "STORAGE_UNAVAILABLE"
+        return ApiError(503, code, str(error))
+    if (refusal := refusal_of_database(error)) is not None:
+        return refusal
     for exceptions, status in EXPECTED:
         if isinstance(error, exceptions):
             return plain_error(status)

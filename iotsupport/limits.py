@@ -21,6 +21,7 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
+from iotsupport import unsaved
 from iotsupport.bodies import (
     SMALL_BODY_BYTES,
     SMALL_BODY_FIELDS,
@@ -30,8 +31,8 @@ from iotsupport.bodies import (
     BodyTrouble,
 )
 from iotsupport.errors import DATABASE_ERRORS, ApiError, as_api_error
-from iotsupport.middleware import BROWSER_PREFIX
 from iotsupport.models import ApiToken
+from iotsupport.pages import BROWSER_PREFIX
 from iotsupport.sessions import SessionMiddleware
 
 Users = AbstractBaseUser | AnonymousUser
@@ -135,8 +136,7 @@ class BodyLimitsMiddleware:
         except UnreadablePostError:
             return _refuse(request, BodyTrouble("Not all of the form arrived. Nothing was changed. Send it again."))
         except DATABASE_ERRORS as error:
-            refusal = as_api_error(error)
-            return _refuse_page(refusal.status, refusal.message)
+            return unsaved.refused(request, as_api_error(error), unsaved.UNREAD)
         return None
 
     def _check(self, request: HttpRequest) -> None:
@@ -172,10 +172,5 @@ def _count_fields(request: HttpRequest) -> int:
 
 
 def _refuse(request: HttpRequest, trouble: BodyTrouble) -> HttpResponse:
-    if request.path_info.startswith(BROWSER_PREFIX):
-        return _refuse_page(trouble.status, str(trouble))
-    return ApiError(trouble.status, trouble.code, str(trouble)).response()
-
-
-def _refuse_page(status: int, message: str) -> HttpResponse:
-    return HttpResponse(message, status=status, content_type="text/plain; charset=utf-8")
+    refusal = ApiError(trouble.status, trouble.code, str(trouble))
+    return unsaved.refused(request, refusal, unsaved.UNREAD)

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import DisallowedHost
-from django.db import IntegrityError
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.request import split_domain_port
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.urls import is_valid_path
 
+from iotsupport import unsaved
 from iotsupport.addresses import refuse_address
 from iotsupport.environment import HOST_RULE, is_allowed_host
-from iotsupport.errors import (
-    ApiError,
-    as_api_error,
-    explain_database,
-    is_outage,
-    is_unusable_value,
-    log_outage,
-    plain_error,
-)
-
-logger = logging.getLogger(__name__)
+from iotsupport.errors import ApiError, plain_error, refusal_of_database
+from iotsupport.pages import BROWSER_PREFIX
 
 # When to ask again for what is not available just now.
 RETRY_AFTER_SECONDS = 5
@@ -43,9 +33,6 @@ BROWSER_HEADERS = [
     "Vary",
     "X-Frame-Options",
 ]
-
-# Where people look; everywhere else, programs do.
-BROWSER_PREFIX = "/admin/"
 
 
 class OpenUrlsMiddleware:
@@ -110,7 +97,7 @@ class UnfinishedUploadsMiddleware:
 
 
 class DatabaseMiddleware:
-    """Say in the admin why the database refused; programs are told by :mod:`iotsupport.errors`."""
+    """Say why the database refused. What is refused outside of a view, comes to ``iotsupport.unsaved.server_error``."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -119,20 +106,8 @@ class DatabaseMiddleware:
         return self.get_response(request)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponse | None:
-        if not request.path_info.startswith(BROWSER_PREFIX):
-            return None
-        if is_unusable_value(exception) or isinstance(exception, IntegrityError):
-            refusal = as_api_error(exception)
-            message = f"Nothing was saved. {refusal.message}"
-            return HttpResponse(message, status=refusal.status, content_type="text/plain; charset=utf-8")
-        if not is_outage(exception):
-            return None
-        log_outage(exception)
-        reason = explain_database(exception)
-        message = "Nothing was saved: the database is not available just now. Go back, and try again in a moment."
-        if reason:
-            message = f"Nothing was saved. {reason}"
-        return HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
+        refusal = refusal_of_database(exception)
+        return None if refusal is None else unsaved.refused(request, refusal)
 
 
 class HostMiddleware(CommonMiddleware):

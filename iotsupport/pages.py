@@ -9,6 +9,9 @@ from django.http import HttpRequest
 from django.urls import Resolver404, resolve, reverse
 from django.utils.http import url_has_allowed_host_and_scheme
 
+# Where people look; everywhere else, programs do.
+BROWSER_PREFIX = "/admin/"
+
 # Pages of the admin that one does not go on to.
 NO_PAGES = {"login", "logout", "jsi18n", "autocomplete", "session"}
 
@@ -26,6 +29,11 @@ def is_page(request: HttpRequest, url: str) -> bool:
         # Whatever has no name is where the admin sends those who ask for what is not there.
         return found.url_name is not None and found.url_name not in NO_PAGES
     return found.url_name == "openapi-view"
+
+
+def asks_for_page(request: HttpRequest) -> bool:
+    """Whether it is a browser that is to show the answer, rather than a script of a page, or somebody's curl."""
+    return "text/html" in request.headers.get("Accept", "")
 
 
 def next_page(request: HttpRequest) -> str:

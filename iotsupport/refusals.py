@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import json
+from collections.abc import Callable
 from typing import NamedTuple
 
 from gunicorn import SERVER, util  # type: ignore[import-untyped]
@@ -22,9 +23,11 @@ class Refusal(NamedTuple):
     code: str
     message: str
 
-    def answer(self, path: str = "") -> bytes:
-        """A whole HTTP answer after which the connection is closed."""
-        if path.startswith(BROWSER_PREFIX):
+    def answer(self, path: str = "", make_page: Callable[[int, str], str] | None = None) -> bytes:
+        """A whole HTTP answer after which the connection is closed; ``make_page`` writes it for a browser."""
+        if path.startswith(BROWSER_PREFIX) and make_page is not None:
+            content_type, body = "text/html; charset=utf-8", make_page(self.status, self.message)
+        elif path.startswith(BROWSER_PREFIX):
             content_type, body = "text/plain; charset=utf-8", self.message
         else:
             content_type, body = "application/json", json.dumps(self._asdict_for_programs())

@@ -10,13 +10,14 @@ from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.sessions.backends import db
+from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
-from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.errors import DATABASE_ERRORS, is_outage, is_unusable_value
 from iotsupport.sqlite import patience
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,14 @@ class SessionStore(db.SessionStore):
             return False
 
 
+def _refused_by_database(error: Exception) -> Exception | None:
+    """Find what Django tells as a session that was ended meanwhile, whatever the database refuses."""
+    refused = error.__context__ and error.__context__.__context__
+    if isinstance(refused, Exception) and (is_outage(refused) or is_unusable_value(refused)):
+        return refused
+    return None
+
+
 def _least_age() -> timedelta:
     return timedelta(seconds=settings.SESSION_COOKIE_AGE)
 
@@ -100,7 +109,16 @@ class SessionMiddleware(DjangoSessionMiddleware):
         request.session = SessionStore(session_key, is_https=request.is_secure())
 
     def process_response(self, request: HttpRequest, response: HttpResponse) -> HttpResponse:
-        response = super().process_response(request, response)
+        try:
+            response = super().process_response(request, response)
+        except (SessionInterrupted, *DATABASE_ERRORS) as error:
+            # What was refused says why, and that is what is shown: a sign-in may have left a session that is not saved.
+            if response.status_code >= 400:
+                return response
+            refused = _refused_by_database(error)
+            if refused is None:
+                raise
+            raise refused from refused.__cause__  # which says why
         session = cast(SessionStore, request.session)
         if session.accessed and not session.modified and session.session_key and session.slide():
             response.set_cookie(

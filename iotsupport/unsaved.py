@@ -11,6 +11,8 @@ it asks before it sends a form, and keeps the text in the browser until somebody
 from __future__ import annotations
 
 import re
+import sys
+from functools import cache
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -20,16 +22,17 @@ from django.contrib.auth import REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse
 from django.middleware import csrf
 from django.shortcuts import render
+from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
+from django.utils.html import escape
 from django.views import csrf as csrf_views
 from django.views import defaults
 
 from iotsupport.bodies import SMALL_BODY_BYTES, SMALL_BODY_FIELDS
 from iotsupport.environment import is_origin
-from iotsupport.errors import explain_database, is_outage
-from iotsupport.middleware import BROWSER_PREFIX
-from iotsupport.pages import next_page
+from iotsupport.errors import ApiError, plain_error, refusal_of_database
+from iotsupport.pages import BROWSER_PREFIX, asks_for_page, next_page
 
 # Of the fields that a sign-in takes along, lest they meet its own.
 PREFIX = "kept-"
@@ -38,6 +41,9 @@ SECRET = re.compile("(?<!usable_)passw", re.IGNORECASE)
 # Forms send these by themselves.
 NOT_TYPED = {"action", "based_on", "index", "post", "select_across"}
 NOT_KEPT = {"csrfmiddlewaretoken"}
+
+# Where it stands in a page that is made once.
+SENTENCE = "The sentence"
 
 # What the name, the password and the token of a sign-in may take beside what is kept.
 SIGN_IN_BYTES = 4096
@@ -76,6 +82,10 @@ class Typed(NamedTuple):
         """Whether somebody who is not signed in may send it once more, beside a name and a password."""
         sent = urlencode([(f"{PREFIX}{field.name}", field.value) for field in self.fields])
         return len(sent) + SIGN_IN_BYTES <= SMALL_BODY_BYTES and len(self.fields) + 10 <= SMALL_BODY_FIELDS
+
+
+# Of a form that was not read, or that there is none of.
+UNREAD = Typed([], "")
 
 
 def typed_in(request: HttpRequest, action: str | None = None) -> Typed:
@@ -131,10 +141,11 @@ def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     try:
         return _explain_csrf(request, reason)
     except Exception as error:  # who it is, the database says
-        if not is_outage(error):
+        refusal = refusal_of_database(error)
+        if refusal is None:
             raise
-        message = f"Nothing was saved. {explain_database(error) or 'The database is not available just now.'}"
-        return HttpResponse(message, status=503, content_type="text/plain; charset=utf-8")
+        is_from_here = _refused_origin(request, reason) is None and _is_from_here(request)
+        return refused(request, refusal, may_send=is_from_here)
 
 
 def _explain_csrf(request: HttpRequest, reason: str) -> HttpResponse:
@@ -190,10 +201,75 @@ def permission_denied(request: HttpRequest, exception: Exception) -> HttpRespons
     """Say what somebody may not do, and show what they typed: the ``handler403``."""
     if not request.path_info.startswith(BROWSER_PREFIX):
         return defaults.permission_denied(request, exception)
-    typed = typed_in(request) if request.method == "POST" else Typed([], "")
+    typed = typed_in(request) if request.method == "POST" else UNREAD
     return page(request, "denied", typed, sentence=str(exception))
 
 
 def gone(request: HttpRequest, name: str, list_url: str) -> HttpResponse:
     """Show what somebody typed about what is not there any more, and cannot be added again with it."""
     return page(request, "gone", typed_in(request), status=404, name=name, list_url=list_url)
+
+
+def refused(
+    request: HttpRequest, refusal: ApiError, typed: Typed | None = None, *, may_send: bool = True, **context: Any
+) -> HttpResponse:
+    """Say why a request was refused: to programs in JSON, to people with what they typed and a way on.
+
+    Asks neither the database nor the session: perhaps they are why. ``typed`` is to be given where the form is not to
+    be read, ``may_send`` where nobody is to be led to send it again.
+    """
+    if not request.path_info.startswith(BROWSER_PREFIX):
+        return refusal.response()
+    is_form = request.method == "POST"
+    if not asks_for_page(request):
+        sentence = f"Nothing was saved. {refusal.message}" if is_form else refusal.message
+        return HttpResponse(sentence, status=refusal.status, content_type="text/plain; charset=utf-8")
+    if typed is None:
+        typed = _typed_if_readable(request) if is_form else UNREAD
+    context = {
+        "title": _title_of(refusal, is_form),
+        "sentence": refusal.message,
+        "typed": typed,
+        "may_send": may_send and typed.has_text,
+        "is_sign_in": request.path_info == reverse("admin:login"),
+        "is_back": is_form and typed is UNREAD,
+        "address": typed.action or ("" if is_form else request.get_full_path()),
+        "csrf_token": csrf.get_token(request),
+        **context,
+    }
+    # Without the request: what else is shown on every page, it would be asked for.
+    page = render_to_string("admin/refused.html", context)
+    return _never_cached(HttpResponse(page, status=refusal.status))
+
+
+def _title_of(refusal: ApiError, is_form: bool) -> str:
+    if refusal.status == 500:
+        return "Something went wrong"
+    return "Nothing was saved" if is_form else "This cannot be shown just now"
+
+
+def _typed_if_readable(request: HttpRequest) -> Typed:
+    try:
+        return _typed_for_anyone(request)
+    except Exception:  # whoever looks at the form may be what failed
+        return UNREAD
+
+
+def refusal_page(status: int, sentence: str) -> str:
+    """What the worker shows to a browser that it refuses by itself. Cheap: strangers may ask for many."""
+    return _empty_page(status).replace(SENTENCE, escape(sentence))
+
+
+@cache
+def _empty_page(status: int) -> str:
+    title = "Not available just now" if status == 503 else "Nothing was changed"
+    return render_to_string("admin/refused.html", {"title": title, "sentence": SENTENCE, "is_back": True})
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Answer what nobody foresaw, and what the database refused outside of the views: the ``handler500``."""
+    refusal = refusal_of_database(sys.exc_info()[1])
+    if refusal is not None:
+        return refused(request, refusal)
+    # Django logs it. Whether anything was saved before, nobody knows.
+    return refused(request, plain_error(500), is_unknown=request.method == "POST")

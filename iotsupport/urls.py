@@ -22,3 +22,4 @@ urlpatterns = [
 ]
 
 handler403 = "iotsupport.unsaved.permission_denied"
+handler500 = "iotsupport.unsaved.server_error"

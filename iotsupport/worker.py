@@ -193,7 +193,7 @@ class Worker(ThreadWorker):
 
     def refuse(self, conn: Connection, refusal: Refusal) -> None:
         """Answer without the application, and close the connection."""
-        conn.sock.sendall(refusal.answer(conn.path))
+        conn.sock.sendall(self._answer_to(conn.parser.mesg, refusal))
         self._end(conn)
 
     def fail(self, conn: Connection, error: Exception) -> None:
@@ -277,7 +277,14 @@ class Worker(ThreadWorker):
         else:
             place = f"{request.method} {request.path}" if request else "a request"
             self.log.error("Could not answer %s", place, exc_info=error)
-        client.sendall(refusal.answer(request.path if request else ""))
+        client.sendall(self._answer_to(request, refusal))
+
+    def _answer_to(self, request: Any, refusal: Refusal) -> bytes:
+        """For the browser that asks for a page, the application writes one."""
+        if not request:
+            return refusal.answer()
+        asks_for_page = any(name == "ACCEPT" and "text/html" in value for name, value in request.headers)
+        return refusal.answer(request.path or "", getattr(self.wsgi, "refusal_page", None) if asks_for_page else None)
 
     def _serve_quickly(self, conn: Connection, head: bytes) -> bool:
         """Answer a usual download here and now: parsing it and waiting for a thread would cost more than answering."""

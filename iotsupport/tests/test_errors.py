@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from unittest import mock
 from urllib.parse import unquote_to_bytes
 
@@ -19,7 +20,7 @@ from iotsupport.addresses import right_address
 from iotsupport.environment import Environment, is_allowed_host
 from iotsupport.errors import ApiError, as_api_error, json_view
 from iotsupport.mirror import MirrorBehindError, MirrorError
-from iotsupport.tests.api_client import make_administrator, make_token, read, refusal
+from iotsupport.tests.api_client import make_administrator, make_token, read, refusal, session_client
 from iotsupport.tests.properties import PATIENT
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
@@ -274,3 +275,18 @@ class TestExceptions:
         page = HttpResponse("<h1>Bad Request</h1>", status=400)
         with mock.patch("iotsupport.health.JsonResponse", return_value=page):
             assert refusal(client.get("/health")) == (400, "BAD_REQUEST")
+
+    @pytest.mark.parametrize("method", ["get", "post"])
+    def test_that_nobody_foresaw_are_pages_of_ours_in_the_admin_and_one_traceback(self, caplog, monkeypatch, method):
+        for logger in ["django", "iotsupport"]:  # which do not propagate
+            monkeypatch.setattr(logging.getLogger(logger), "handlers", [caplog.handler])
+        browser = session_client(make_administrator(), with_csrf=False)
+        fields = {"name": "typed", "csrfmiddlewaretoken": browser.cookies["csrftoken"].value}
+        with mock.patch("django.contrib.auth.admin.GroupAdmin.get_queryset", side_effect=RuntimeError("secret")):
+            answer = getattr(browser, method)("/admin/auth/group/1/change/", fields, headers={"Accept": "text/html"})
+
+        assert (answer.status_code, answer["Content-Type"]) == (500, "text/html; charset=utf-8")
+        assert "Something went wrong here; the server&#x27;s log says what." in answer.text
+        assert "secret" not in answer.text
+        assert ("Perhaps it was saved" in answer.text, "typed</textarea>" in answer.text) == (method == "post",) * 2
+        assert len([record for record in caplog.records if record.exc_info]) == 1

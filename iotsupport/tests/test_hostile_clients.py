@@ -548,6 +548,7 @@ def test_a_large_form_does_not_wait_for_room_for_long(narrow_server: Server, sta
         (b"GET / HTTP/1.1\r\nHost: a\r\nX: " + b"y" * 70_000, (431, "HEAD_TOO_LARGE")),
         (b"GET /health HTTP/1.1\r\n\r\n", (400, "HOST_MISSING")),
         (b"GET /admin/login/ HTTP/1.1\r\nX: 1\r\n\r\n", (400, "HOST_MISSING")),
+        (b"GET /admin/login/ HTTP/1.1\r\nAccept: text/html\r\n\r\n", (400, "HOST_MISSING")),
     ],
     ids=lambda value: ascii(value)[:40],
 )
@@ -558,7 +559,10 @@ def test_what_the_server_refuses_by_itself_is_json(server: Server, sent: bytes, 
         assert client.recv(1) == b""
 
     assert answer.headers["connection"] == "close"
-    if b"/admin/" in sent:
+    if b"text/html" in sent:
+        assert answer.headers["content-type"] == "text/html; charset=utf-8"
+        assert (answer.status, b"The request has no Host header" in answer.body) == (expected[0], True)
+    elif b"/admin/" in sent:
         assert answer.headers["content-type"].startswith("text/plain")
         assert answer.status == expected[0]
     else:

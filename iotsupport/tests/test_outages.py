@@ -23,6 +23,7 @@ from django.db import (
 )
 from django.db.models import ProtectedError
 from django.test import Client
+from django.utils.html import escape
 
 from iotsupport.errors import as_api_error, is_outage
 from iotsupport.models import ApiToken
@@ -164,12 +165,12 @@ def test_the_admin_tells_them_apart_too(error, status, code, administrator):
     signed_in.force_login(administrator)
 
     with mock.patch("iotsupport.admin.ApiTokenAdmin.get_queryset", side_effect=error):
-        answer = signed_in.get("/admin/iotsupport/apitoken/")
+        answer = signed_in.get("/admin/iotsupport/apitoken/", headers={"Accept": "text/html"})
 
     assert answer.status_code == status
     assert "not available" not in answer.text
-    if status < 500:
-        assert "Nothing was saved" in answer.text
+    said = escape(as_api_error(error).message)
+    assert (said in answer.text, answer["Content-Type"]) == (True, "text/html; charset=utf-8")
 
 
 def test_what_the_database_really_says_is_known(administrator):

@@ -104,8 +104,9 @@ def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, 
         fields = {"content": '{"version": 2}', "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
         answers = [browser.post(form, data=fields, timeout=LIMIT), browser.get(form, timeout=LIMIT)]
 
-    sentence = "Nothing was saved: the database is not available just now. Go back, and try again in a moment."
-    assert [(answer.status_code, answer.text) for answer in answers] == [(503, sentence)] * 2
+    sentence = "The database is not available just now. Try again in a moment."
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert [answer.text for answer in answers] == [f"Nothing was saved. {sentence}", sentence]
     postgresql.start()
     assert server.files("configs") == server.configs() == {f"{MAC}.json": b"{}"}
 

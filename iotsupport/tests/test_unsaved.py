@@ -29,6 +29,7 @@ USERS, GROUPS = "/admin/auth/user/", "/admin/auth/group/"
 # As browsers send it; with a first line that HTML would drop, and what it would take for markup.
 TYPED = '\r\n{"deviceName": "</textarea><b>x</b>\\"\'>",\r\n "a": 1.0}\r\n'
 NEW_CONFIG = {"mac_address": MAC, "content": TYPED, "_save": "Save"}
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 NEW_USER = {"username": "nils", "usable_password": "true", "password1": "wild-geese", "password2": "wild-geese"}
 
 
@@ -243,6 +244,24 @@ class TestAnOldToken:
         assert refused.status_code == 503
         assert refused.content.decode().startswith("Nothing was saved.")
 
+    def test_is_kept_in_the_page_where_the_database_is_away(self, maria):
+        client = browser(maria)
+        with failing_statements(OperationalError("server closed the connection unexpectedly")):
+            refused = client.post(f"{CONFIGS}add/", NEW_CONFIG, headers=BROWSER)
+
+        send(client, form_of(refused, button="Send it again"))
+
+        assert refused.status_code == 503
+        assert DeviceConfig.objects.get().content == TYPED.replace("\r\n", "\n")
+
+    def test_of_another_site_is_not_sent_again_where_the_database_is_away(self, maria):
+        client, headers = browser(maria), {**BROWSER, "Origin": "https://evil.example.com"}
+        with failing_statements(OperationalError("server closed the connection unexpectedly")):
+            refused = client.post(f"{CONFIGS}add/", NEW_CONFIG, headers=headers)
+
+        assert refused.status_code == 503
+        assert "Send it again" not in refused.text
+
     @pytest.mark.parametrize("path", ["/configs/" + MAC, "/api/configs/" + MAC])
     def test_of_a_program_is_refused_in_json(self, maria, path):
         refused = browser(maria).put(path, "{}", content_type="application/json")
@@ -374,6 +393,66 @@ class TestWhatWentWhileSomebodyTyped:
 
         assert answer.status_code == 403
         assert "Ask an administrator for the permission." in text_of(answer)
+
+
+class TestWithoutTheDatabase:
+    """A page of ours all the same, which asks nobody."""
+
+    @pytest.fixture
+    def away(self) -> Any:
+        return failing_statements(OperationalError("server closed the connection unexpectedly"))
+
+    @pytest.mark.parametrize("path", ["/admin/", CONFIGS, f"{CONFIGS}add/", f"{USERS}1/change/", "/admin/nothing/"])
+    def test_whoever_looks_is_told_so(self, maria, away, path):
+        client = browser(maria)
+        with away:
+            answer = client.get(path, headers=BROWSER)
+
+        assert (answer.status_code, answer["Content-Type"]) == (503, "text/html; charset=utf-8")
+        assert answer["Retry-After"] == "5"
+        assert "no-store" in answer["Cache-Control"]
+        assert "The database is not available just now. Try again in a moment." in text_of(answer)
+        assert "iotsupport/admin.css" in answer.text
+        assert f'<a href="{path}">Open the page again</a>' in text_of(answer)
+
+    @pytest.mark.parametrize("headers", [{}, {"Accept": "*/*"}])
+    def test_a_program_is_told_in_plain_words(self, maria, away, headers):
+        client = browser(maria)
+        with away:
+            answer = client.get("/admin/session/", headers=headers)
+
+        assert (answer.status_code, answer["Content-Type"]) == (503, "text/plain; charset=utf-8")
+
+    @each_form
+    def test_what_was_typed_is_there_to_be_sent_again(self, maria, away, path, fields, is_saved):
+        client = browser(maria)
+        with away:
+            asked = client.post(path, with_token(client, fill(fields, maria)), headers=BROWSER)
+
+        assert asked.status_code == 503
+        send(client, form_of(asked, button="Send it again"))
+        assert is_saved()
+
+    def test_a_sign_in_takes_along_what_it_had(self, maria, away):
+        client = browser()
+        fields = {"username": "maria", "password": PASSWORD, "next": f"{GROUPS}add/", "kept-name": "<b>gardeners</b>"}
+        with away:
+            asked = client.post(LOGIN, with_token(client, fields), headers=BROWSER)
+
+        assert asked.status_code == 503
+        assert PASSWORD not in asked.text
+        again = send(client, form_of(asked, button="Send it again"))
+        one_more_step = sign_in(client, login_form(again))
+        send(client, form_of(one_more_step, button="Send it now"))
+        assert Group.objects.get().name == "<b>gardeners</b>"
+
+    def test_passwords_are_not_shown(self, maria, away):
+        client = browser(maria)
+        with away:
+            asked = client.post(f"{USERS}add/", with_token(client, NEW_USER), headers=BROWSER)
+
+        assert "wild-geese" not in asked.text
+        assert "Passwords are not kept" in text_of(asked)
 
 
 class TestAPageAsks:
