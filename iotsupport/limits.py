@@ -41,6 +41,10 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 STRANGERS = Allowance(SMALL_BODY_BYTES, SMALL_BODY_FIELDS, is_streamed=False)
 
 
+class SignedOut(BodyTooLarge):
+    """It would perhaps be read, were its sender signed in."""
+
+
 @dataclass(frozen=True, slots=True)
 class LargeBodies:
     """An address that takes larger bodies than everybody may send, and of whom."""
@@ -148,17 +152,21 @@ class BodyLimitsMiddleware:
             return
         allowance = allowance_of(request.method or "", request.path_info, lambda: request.user)
         if length > allowance.most_bytes:
-            raise BodyTooLarge(_too_large(request, length, allowance))
+            raise _too_large(request, length, allowance)
         if fields > allowance.most_fields:
             raise BodyTooLarge(f"The form has more than {allowance.most_fields} fields. Go back, and send fewer.")
 
 
-def _too_large(request: HttpRequest, length: int, allowance: Allowance) -> str:
+def _too_large(request: HttpRequest, length: int, allowance: Allowance) -> BodyTooLarge:
     if request.user.is_authenticated:
-        return f"The form has {length} bytes; at most {allowance.most_bytes} are taken here. Go back, and send less."
-    return (
-        f"Nothing was changed: of somebody who is not signed in, at most {allowance.most_bytes} bytes are taken."
-        " Sign in in another tab, then go back here, and send it again."
+        return BodyTooLarge(
+            f"The form has {length} bytes; at most {allowance.most_bytes} are taken here. Go back, and send less."
+        )
+    return SignedOut(
+        # In that order: going back asks for the page again, which shows strangers the sign-in instead.
+        f"You are not signed in (any more), and of strangers at most {allowance.most_bytes} bytes are read. First sign"
+        " in in another tab. Then go back with the browser's Back button, where what you typed still is, and send it"
+        " again."
     )
 
 
@@ -173,4 +181,4 @@ def _count_fields(request: HttpRequest) -> int:
 
 def _refuse(request: HttpRequest, trouble: BodyTrouble) -> HttpResponse:
     refusal = ApiError(trouble.status, trouble.code, str(trouble))
-    return unsaved.refused(request, refusal, unsaved.UNREAD)
+    return unsaved.refused(request, refusal, unsaved.UNREAD, is_signed_out=isinstance(trouble, SignedOut))

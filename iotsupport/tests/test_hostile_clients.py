@@ -260,6 +260,13 @@ def test_a_stranger_is_told_to_sign_in_first(server: Server):
     assert b"65536 bytes" in answer.body
 
 
+def test_a_browser_is_told_so_in_a_page(server: Server):
+    answer = ask(server, head("POST", ADD, "Accept: text/html", FORM, length=100_000))
+
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert b"not signed in" in answer.body
+
+
 def test_a_body_as_large_as_anybody_may_send_is_taken(server: Server):
     assert ask(server, head("POST", LOGIN, FORM, MADE_UP_CSRF, length=65_536) + b"x" * 65_536).status == 403
 

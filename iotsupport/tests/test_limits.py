@@ -128,6 +128,9 @@ def test_while_the_database_is_away_nobody_can_say():
         assert admit_body(request.META) is None
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
 class TestTheMiddleware:
     """Whatever server brings the request."""
 
@@ -143,6 +146,19 @@ class TestTheMiddleware:
 
         assert response.status_code == 413
         assert b"not signed in" in response.content
+
+    def test_says_in_a_page_how_a_stranger_s_text_is_saved_all_the_same(self, visitor):
+        response = visitor.post("/admin/devices/deviceconfig/add/", {"content": "x" * SMALL}, headers=BROWSER)
+
+        assert (response.status_code, response["Content-Type"]) == (413, "text/html; charset=utf-8")
+        words = " ".join(response.text.split())
+        assert "First sign in in another tab. Then go back with the browser&#x27;s Back button" in words
+        assert '<a href="/admin/login/" target="_blank">' in words
+        assert "iotsupport/admin.css" in words
+
+    def test_asks_nobody_for_the_page_of_somebody_without_a_session(self, visitor, django_assert_num_queries):
+        with django_assert_num_queries(0):
+            visitor.post("/admin/devices/deviceconfig/add/", {"content": "x" * SMALL}, headers=BROWSER)
 
     @pytest.mark.parametrize("content_type", ["application/x-www-form-urlencoded", None])
     @pytest.mark.parametrize(("count", "status"), [(999, 403), (1001, 413)])
