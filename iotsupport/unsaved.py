@@ -14,7 +14,7 @@ import re
 import sys
 from functools import cache
 from typing import Any, NamedTuple
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import unquote, urlencode, urlsplit
 
 from django.contrib import admin
 from django.contrib.admin.forms import AdminAuthenticationForm
@@ -23,9 +23,10 @@ from django.http import HttpRequest, HttpResponse
 from django.middleware import csrf
 from django.shortcuts import render
 from django.template.loader import render_to_string
-from django.urls import reverse
+from django.urls import Resolver404, resolve, reverse
 from django.utils.cache import add_never_cache_headers
 from django.utils.html import escape
+from django.utils.text import capfirst
 from django.views import csrf as csrf_views
 from django.views import defaults
 
@@ -55,10 +56,7 @@ class Field(NamedTuple):
     name: str
     value: str
     is_hidden: bool
-
-    @property
-    def label(self) -> str:
-        return self.name.replace("_", " ").strip().capitalize()
+    label: str
 
     @property
     def is_long(self) -> bool:
@@ -94,13 +92,40 @@ def typed_in(request: HttpRequest, action: str | None = None) -> Typed:
     if action is not None:
         pairs = [(name.removeprefix(PREFIX), value) for name, value in pairs if name.startswith(PREFIX)]
     kept = [(name, value) for name, value in pairs if name not in NOT_KEPT and not SECRET.search(name)]
+    action = action or request.get_full_path()
+    labels = _labels_at(action)
+    shown = kept if len(kept) <= SMALL_BODY_FIELDS else []
     return Typed(
-        [Field(name, value, _is_hidden(name, value)) for name, value in kept] if len(kept) <= SMALL_BODY_FIELDS else [],
-        action or request.get_full_path(),
+        [Field(name, value, _is_hidden(name, value), _label_of(name, labels)) for name, value in shown],
+        action,
         had_password=any(SECRET.search(name) for name, _ in pairs),
         # Without one, browsers send the field all the same, and Django drops it.
         had_file=bool(request.FILES),
     )
+
+
+def _labels_at(url: str) -> dict[str, str]:
+    """What the form at an address calls its fields. Asks nobody: the database may be away."""
+    try:
+        view = resolve(unquote(urlsplit(url).path)).url_name or ""
+    except Resolver404:
+        return {}
+    for model, model_admin in admin.site._registry.items():
+        options = model._meta
+        if view.startswith(f"{options.app_label}_{options.model_name}_"):
+            labels = {
+                field.name: str(capfirst(field.verbose_name)) for field in [*options.fields, *options.many_to_many]
+            }
+            for form in [model_admin.form, getattr(model_admin, "add_form", None)]:
+                labels |= {
+                    name: str(field.label) for name, field in getattr(form, "base_fields", {}).items() if field.label
+                }
+            return labels
+    return {}
+
+
+def _label_of(name: str, labels: dict[str, str]) -> str:
+    return labels.get(name) or name.replace("_", " ").strip().capitalize()
 
 
 def _is_hidden(name: str, value: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -453,6 +454,27 @@ class TestWithoutTheDatabase:
 
         assert "wild-geese" not in asked.text
         assert "Passwords are not kept" in text_of(asked)
+
+
+class TestFieldsAreCalled:
+    @pytest.mark.parametrize(
+        ("path", "fields", "labels"),
+        [
+            (f"{CONFIGS}add/", NEW_CONFIG, ["MAC address", "Configuration"]),
+            (f"{CONFIGS}1/change/?_changelist_filters=q%3Da", {"content": "{}"}, ["Configuration"]),
+            (f"{TOKENS}add/", {"user": "1", "expires_at": "x"}, ["User", "Expires at"]),
+            (f"{USERS}add/", {"username": "nils", "is_staff": "on"}, ["Username", "Staff status"]),
+            (f"{USERS}1/change/", {"email": "a@b.example", "last_login_0": "x"}, ["Email address", "Last login 0"]),
+            ("/admin/nothing/", {"mac_address": "x"}, ["Mac address"]),
+        ],
+    )
+    @pytest.mark.parametrize("is_signed_in", [True, False])
+    def test_as_in_their_form(self, maria, path, fields, labels, is_signed_in):
+        refused = browser(maria if is_signed_in else None).post(path, fields, headers=BROWSER)
+
+        shown = re.findall(r"<label>\s*(.*?)\s*<textarea", refused.text, re.DOTALL)
+        assert refused.status_code == 403
+        assert shown == labels
 
 
 class TestAPageAsks:
