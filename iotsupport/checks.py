@@ -16,6 +16,10 @@ from iotsupport import access, metrics_directory
 from iotsupport.environment import SQLITE
 from iotsupport.sqlite import files_of
 
+# Tags of the checks that our commands run first: those of this installation. The others are for developers, and load
+# every page and the API, which takes as long as a command itself. ``manage.py check`` and ``migrate`` run all of them.
+INSTALLATION = ["environment", "notifications"]
+
 # Variable to id and hint. The sentences on what is wrong come from reading the environment.
 VARIABLES = {
     "DEBUG": ("iotsupport.E001", "Set DEBUG=false, or leave it out."),

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 
 from iotsupport.bulk import bulk_change
+from iotsupport.checks import INSTALLATION
 from iotsupport.mirror import MirrorError
 
 
@@ -21,6 +22,7 @@ class ImportingManager(Protocol):
 class ImportCommand(BaseCommand):
     """Report for each file what became of it: ``taken``, ``replaced``, ``unchanged``, or refused and why."""
 
+    requires_system_checks = INSTALLATION
     manager: ImportingManager
     # What is said of a second file of one name.
     has_same_name = "has the same name"

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 
 from assets.models import Asset
+from iotsupport.checks import INSTALLATION
 
 FIRMWARE_BYTES = 300 * 1024
 ESP32_IMAGE_MAGIC = b"\xe9"
@@ -20,6 +21,7 @@ IMAGE_PIXELS = 64
 
 class Command(BaseCommand):
     help = "Make a firmware, a font and an image as samples; those that are there already are left alone."
+    requires_system_checks = INSTALLATION
 
     def handle(self, **options: Any) -> None:
         samples = {"demo-firmware.bin": make_firmware, "demo-font.bin": make_font, "demo-logo.png": make_image}

@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand
 from django.db import transaction
 
 from devices.models import DeviceConfig
+from iotsupport.checks import INSTALLATION
 
 ROOMS = ["Kitchen", "Living room", "Bedroom", "Bathroom", "Office", "Hall", "Cellar", "Garage"]
 
@@ -44,6 +45,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 class Command(BaseCommand):
     help = "Make two dozen sample devices; those that are there already are left alone."
+    requires_system_checks = INSTALLATION
 
     @transaction.atomic
     def handle(self, **options: Any) -> None:

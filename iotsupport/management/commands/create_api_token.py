@@ -6,11 +6,13 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.core.management.base import BaseCommand, CommandError
 
+from iotsupport.checks import INSTALLATION
 from iotsupport.models import ApiToken
 
 
 class Command(BaseCommand):
     help = "Print a new API token for a user. Only its digest is stored: it cannot be shown again."
+    requires_system_checks = INSTALLATION
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("username")

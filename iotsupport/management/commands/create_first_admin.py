@@ -9,9 +9,12 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management.base import BaseCommand, CommandError
 
+from iotsupport.checks import INSTALLATION
+
 
 class Command(BaseCommand):
     help = "Make an administrator and print name and password, unless there is a superuser already."
+    requires_system_checks = INSTALLATION
 
     def handle(self, **options: Any) -> None:
         users = get_user_model()._default_manager

@@ -7,11 +7,13 @@ from typing import Any
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS
 
 
 class Command(BaseCommand):
     help = "Migrate, collect static files and make a first administrator, as far as it is not done yet."
+    requires_system_checks = INSTALLATION
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--demo", action="store_true", help="make sample data, too")

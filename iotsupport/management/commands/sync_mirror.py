@@ -7,6 +7,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS
 
 from iotsupport.bulk import bulk_change
+from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
 from iotsupport.following import follow_at_start
 from iotsupport.mirror import Differences, MirroredModel, mirrored_models, reconcile
@@ -14,8 +15,7 @@ from iotsupport.mirror import Differences, MirroredModel, mirrored_models, recon
 
 class Command(BaseCommand):
     help = "Make the files on disk equal to the database."
-    # A server that starts waits for it. The others are for developers, and load every page.
-    requires_system_checks = ["environment", "notifications"]
+    requires_system_checks = INSTALLATION
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("--check", action="store_true", help="only report; exit with 1 on a difference")

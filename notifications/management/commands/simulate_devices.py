@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from devices.models import DeviceConfig
+from iotsupport.checks import INSTALLATION
 from notifications.broker import Broker
 from notifications.simulator import Simulator
 
@@ -22,6 +23,7 @@ OTHER_FILES = 100
 
 class Command(BaseCommand):
     help = "Run devices that behave as good firmware does: they fetch at start, and when their file is announced."
+    requires_system_checks = INSTALLATION
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--count", type=int, default=24, help="how many (default: 24); known ones come first")
