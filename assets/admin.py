@@ -14,7 +14,7 @@ from assets.forms import AssetForm
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset
 from iotsupport.admin import MirroredAdmin
-from iotsupport.api import user_of
+from iotsupport.clients import user_of
 
 
 @admin.register(Asset)

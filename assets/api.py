@@ -27,8 +27,8 @@ from iotsupport.api import (
     require,
     require_length,
     require_no_coding,
-    user_of,
 )
+from iotsupport.clients import user_of
 from iotsupport.errors import ApiError
 
 router = Router(tags=["assets"])

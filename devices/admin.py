@@ -14,7 +14,7 @@ from devices.forms import DeviceConfigForm
 from devices.metrics import count, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
-from iotsupport.api import user_of
+from iotsupport.clients import user_of
 
 # In any of its spellings.
 MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)

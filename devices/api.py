@@ -21,7 +21,8 @@ from devices.limits import WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import decode_config, member_sources
-from iotsupport.api import DOWNLOAD_ANSWERS, REFUSALS, body_of, file_of, no_content, read_json, require, user_of
+from iotsupport.api import DOWNLOAD_ANSWERS, REFUSALS, body_of, file_of, no_content, read_json, require
+from iotsupport.clients import user_of
 from iotsupport.downloads import matches_any
 from iotsupport.errors import ApiError
 

@@ -6,13 +6,14 @@ The apps bring their routers; ``GET`` of a file is open and not here, see ``iots
 from __future__ import annotations
 
 import re
-from typing import Any, cast
+from typing import Any
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError
+from ninja.openapi.docs import ABS_TPL_PATH, Swagger
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
@@ -62,10 +63,19 @@ DOWNLOAD_ANSWERS: dict[int, Any] = {
     **dict.fromkeys([400, 404, 503], ErrorSchema),
 }
 
+
+class Documentation(Swagger):
+    """ninja's page of the documentation, with its scripts and styles from here."""
+
+    # Where ninja is not in INSTALLED_APPS, it takes the file that loads them from a foreign host.
+    template_cdn = str(ABS_TPL_PATH / "swagger.html")
+
+
 api = NinjaAPI(
     title="IoT Support",
     version="1",
     description="Configurations and assets of devices. Every address also answers under /api.",
+    docs=Documentation(),
     docs_url="/api/docs",
     openapi_url="/api/openapi.json",
     auth=[TokenAuth(), SessionAuth(csrf=False)],
@@ -84,11 +94,6 @@ def refuse_stranger(request: HttpRequest, error: AuthenticationError) -> HttpRes
 @api.exception_handler(Exception)
 def refuse(request: HttpRequest, error: Exception) -> HttpResponse:
     return as_api_error(error).response()
-
-
-def user_of(request: HttpRequest) -> User:
-    """The user whom the API let in."""
-    return cast(User, request.user)
 
 
 def require(request: HttpRequest, permission: str) -> None:

@@ -4,6 +4,7 @@ A bare checkout runs with no variable set. Whether a value makes sense is a syst
 """
 
 import os.path
+from importlib.util import find_spec
 from pathlib import Path
 
 from csp.constants import SELF
@@ -101,6 +102,10 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 
+# The page of the API's documentation, served from here, not from a foreign host. As an INSTALLED_APP, every command
+# would import it and pydantic, which takes as long as everything else together.
+NINJA_DIR = Path(find_spec("ninja").origin).parent  # type: ignore[union-attr, arg-type]
+
 # --- The parts ---------------------------------------------------------------------------------------------------
 
 INSTALLED_APPS = [
@@ -115,7 +120,6 @@ INSTALLED_APPS = [
     "csp",
     "django_ace",
     "django_prometheus",
-    "ninja",  # so that the API's documentation is served from here, not from a foreign host
     "simple_history",
     "devices",
     "assets",
@@ -151,7 +155,7 @@ LOGIN_REDIRECT_URL = "admin:index"
 TEMPLATES = [
     {
         "BACKEND": "django.template.backends.django.DjangoTemplates",
-        "DIRS": [BASE_DIR / "templates"],
+        "DIRS": [BASE_DIR / "templates", NINJA_DIR / "templates"],
         "APP_DIRS": True,
         "OPTIONS": {
             "context_processors": [
@@ -229,6 +233,7 @@ CONFIG_MAX_BYTES = env.number("CONFIG_MAX_BYTES", default=65536, least=2)
 ASSET_MAX_BYTES = env.number("ASSET_MAX_BYTES", default=67108864, least=1)
 
 STATIC_URL = "static/"
+STATICFILES_DIRS = [NINJA_DIR / "static"]
 STATIC_ROOT = env.make_folder("DATA_DIR", DATA_DIR / "static")
 # Before the first collectstatic, the files are found where they are installed.
 WHITENOISE_USE_FINDERS = not os.path.isdir(STATIC_ROOT / "admin")

@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from django.core.management import get_commands, load_command_class
+
+from iotsupport.settings import BASE_DIR
+from iotsupport.tests.server import clean_environ
+from iotsupport.tests.waiting import LIMIT
 
 APPS = ["iotsupport", "devices", "assets", "notifications"]
 COMMANDS = sorted((app, name) for name, app in get_commands().items() if app in APPS)
@@ -12,3 +20,15 @@ COMMANDS = sorted((app, name) for name, app in get_commands().items() if app in 
 @pytest.mark.parametrize(("app", "name"), COMMANDS)
 def test_they_check_the_installation_and_not_the_code(app: str, name: str) -> None:
     assert load_command_class(app, name).requires_system_checks == ["environment", "notifications"]
+
+
+@pytest.mark.processes
+def test_they_load_neither_the_api_nor_another_database(tmp_path: Path) -> None:
+    environ = clean_environ({"DATA_DIR": str(tmp_path / "data")})
+    command = [sys.executable, "-X", "importtime", "manage.py", "import_configs", str(tmp_path)]
+
+    done = subprocess.run(command, cwd=BASE_DIR, env=environ, capture_output=True, text=True, timeout=LIMIT)
+
+    imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    assert "iotsupport.management.importing" in imported, done.stderr
+    assert not {name.partition(".")[0] for name in imported} & {"ninja", "pydantic", "psycopg"}
