@@ -39,9 +39,11 @@ install: .venv/.installed-run
 	@$(PIP) --require-hashes -r requirements.txt
 	@touch $@
 
-.venv/.installed-dev: requirements-dev.txt .venv/.installed-run
+# Those of the run are among them: one installation for both.
+.venv/.installed-dev: requirements-dev.txt requirements.txt | .venv/.made
 	@echo "Installing the development dependencies…"
 	@$(PIP) --require-hashes -r requirements-dev.txt
+	@touch .venv/.installed-run
 	@$(PIP) --require-hashes -r requirements-trial.txt || echo "Its tests are skipped: iotcore is not made for this machine."
 	@touch $@
 
@@ -64,8 +66,8 @@ ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
 quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
 # Most tests wait more than they work: four for each database keep two cores busy.
-test: lint
-	$(ON_BOTH) $(BIN)/pytest -n 4 $(SPREAD)
+test: check-system .venv/.installed-dev
+	$(ON_BOTH) --beside "make --no-print-directory lint" $(BIN)/pytest -n 4 $(SPREAD)
 
 quick: .venv/.installed-dev
 	$(BIN)/pytest -n 2 $(SPREAD) -m "not processes"
