@@ -42,7 +42,3 @@ pytest_plugins = ["iotsupport.tests.installations", "iotsupport.tests.selection"
 settings.WHITENOISE_USE_FINDERS = False
 # The right one takes a fifth of a second on purpose, for each password that is tried.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
-
-# Threads of one process share a database file as processes do; an in-memory database locks whole tables for them.
-if DATABASE == "sqlite":
-    settings.DATABASES["default"]["TEST"]["NAME"] = f"{os.environ['DATA_DIR']}/test.sqlite3"

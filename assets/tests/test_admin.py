@@ -21,8 +21,7 @@ from iotsupport.tests.api_client import counted, make_user, nothing_changed, ses
 
 pytestmark = [
     pytest.mark.both_databases,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("directories"),
+    pytest.mark.usefixtures("transactional_db", "directories"),
 ]
 
 LIST = "/admin/assets/asset/"

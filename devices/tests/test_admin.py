@@ -20,8 +20,7 @@ from iotsupport.tests.api_client import counted, make_user, metric, nothing_chan
 
 pytestmark = [
     pytest.mark.both_databases,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("directories"),
+    pytest.mark.usefixtures("transactional_db", "directories"),
 ]
 
 MAC = "aa-bb-cc-dd-ee-ff"

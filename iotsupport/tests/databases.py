@@ -27,6 +27,7 @@ class Database(Protocol):
     """What processes of an installation are told of their database, and how a test looks into it."""
 
     url: str
+    name: str
     environ: dict[str, str]
 
     def copy(self, data_dir: Path) -> Database:
@@ -44,7 +45,7 @@ class Database(Protocol):
 class SQLiteDatabase:
     def __init__(self, data_dir: Path) -> None:
         self.path = data_dir / "db.sqlite3"
-        self.url = f"{SQLITE}{self.path}"
+        self.url, self.name = f"{SQLITE}{self.path}", str(self.path)
         # As an installation has it that sets nothing.
         self.environ = {"DATABASE_URL": ""}
 
@@ -65,7 +66,7 @@ class SQLiteDatabase:
 
 class PostgreSQLDatabase:
     def __init__(self, url: str) -> None:
-        self.url = url
+        self.url, self.name = url, url.rpartition("/")[2]
         self.environ = {"DATABASE_URL": url}
 
     def copy(self, data_dir: Path) -> Self:

@@ -17,8 +17,7 @@ from iotsupport.tests.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_con
 
 pytestmark = [
     pytest.mark.both_databases,
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("directories"),
+    pytest.mark.usefixtures("transactional_db", "directories"),
 ]
 
 

@@ -19,8 +19,7 @@ from iotsupport.models import KNOWN_NETWORKS, ApiToken, KnownNetwork
 from iotsupport.tests.api_client import make_user
 
 pytestmark = [
-    pytest.mark.django_db(transaction=True),
-    pytest.mark.usefixtures("directories"),
+    pytest.mark.usefixtures("transactional_db", "directories"),
     pytest.mark.both_databases,
 ]
 

@@ -23,7 +23,7 @@ from iotsupport.mirror import MirrorBehindError, MirrorError
 from iotsupport.tests.api_client import make_administrator, make_token, read, refusal, session_client
 from iotsupport.tests.properties import PATIENT
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 MAC = "aa-bb-cc-dd-ee-ff"
 OPEN_PATHS = ["/configs/aa-bb-cc-dd-ee-ff.json", "/esp32/config/aa-bb-cc-dd-ee-ff.json", "/health", "/metrics"]

@@ -111,7 +111,7 @@ def test_who_waits_too_long_gets_a_sentence(tmp_path: Path, impatient: None) -> 
     storage.save("a.json", ContentFile(b"{}"))
 
 
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.usefixtures("transactional_db")
 def test_a_save_that_cannot_lock_says_so_and_a_later_one_makes_up_for_it(
     script: Client, directories: Path, impatient: None
 ) -> None:

@@ -20,7 +20,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.api_client import make_administrator, make_token
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 OPERATIONS = {
     ("/configs", "get"),

@@ -20,7 +20,7 @@ from iotsupport.tests.api_client import counted, make_user, nothing_changed, ses
 from iotsupport.tests.page_walk import Page
 from iotsupport.tests.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.api_client import failing_statements, make_user, nothing_changed, session_client
 from iotsupport.tests.page_walk import Form, Page
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 MAC = "aa-bb-cc-dd-ee-ff"
 PASSWORD = "swallows-return"
@@ -35,7 +35,7 @@ NEW_USER = {"username": "nils", "usable_password": "true", "password1": "wild-ge
 
 
 @pytest.fixture(autouse=True)
-def maria() -> User:
+def maria(transactional_db: None) -> User:
     return make_user(username="maria", password=PASSWORD, is_staff=True, is_superuser=True)
 
 
