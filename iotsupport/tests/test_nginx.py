@@ -141,13 +141,6 @@ def client(nginx: Nginx, server: Server) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def no_application(server: Server, either: Nginx) -> Iterator[None]:
-    server.stop()
-    yield
-    server.start()
-
-
 def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Got:
     """Send the path as it is, and nothing that is not named; ``_`` stands for ``-`` in a header's name."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT)
@@ -744,7 +737,23 @@ def test_a_script_is_told_that_nginx_s_etag_is_not_the_configuration_s(client: C
 # --- Without the application -------------------------------------------------------------------------------------
 
 
-def test_without_the_application_devices_go_on(no_application: None, server: Server, either: Nginx):
+def test_without_the_application_devices_go_on(server: Server, nginx: Nginx, asking: Nginx):
+    """It is stopped and started once for all of this."""
+    had = ask(asking.port, CONFIG_PATHS[0]).headers["etag"]
+    server.stop()
+    try:
+        for either in [nginx, asking]:
+            check_that_devices_go_on(either)
+        got = ask(asking.port, CONFIG_PATHS[0], If_None_Match=had)
+    finally:
+        server.start()
+
+    # A device keeps the version that it has.
+    assert (got.status, got.headers["retry-after"]) == (503, "5")
+    assert ask(asking.port, CONFIG_PATHS[0], If_None_Match=had).status == 304
+
+
+def check_that_devices_go_on(either: Nginx) -> None:
     for path in [CONFIG_PATHS[0], CONFIG_PATHS[3]]:
         assert ask(either.port, path)[::2] == (200, CONFIG)
     for name, content in ASSETS.items():
@@ -759,17 +768,6 @@ def test_without_the_application_devices_go_on(no_application: None, server: Ser
         assert (got.status, got.headers["content-type"]) == (503, "application/json")
         assert got.headers["retry-after"] == "5"
         assert b'"code": "UNAVAILABLE"' in got.body
-
-
-def test_without_the_application_a_device_keeps_the_version_it_has(server: Server, asking: Nginx):
-    had = ask(asking.port, CONFIG_PATHS[0]).headers["etag"]
-    server.stop()
-
-    got = ask(asking.port, CONFIG_PATHS[0], If_None_Match=had)
-
-    assert (got.status, got.headers["retry-after"]) == (503, "5")
-    server.start()
-    assert ask(asking.port, CONFIG_PATHS[0], If_None_Match=had).status == 304
 
 
 # --- Slow devices --------------------------------------------------------------------------------------------------
