@@ -70,7 +70,9 @@ def installed(broker: Mosquitto) -> Iterator[Server]:
     """A server with a configuration for each board, and some firmware."""
     with tempfile.TemporaryDirectory(prefix="iotsupport-hostile-") as directory:
         data_dir = Path(directory) / "installation"
-        server = Server(Installation.make(data_dir, make_database(data_dir)), Path(directory) / "server")
+        server = Server(
+            Installation.make(data_dir, make_database(data_dir)), Path(directory) / "server", WEB_CONCURRENCY="2"
+        )
         server.environ["MQTT_URL"] = broker.url
         try:
             server.start_connected(broker)

@@ -57,6 +57,7 @@ class Visitor:
     def __init__(self, browser: Browser, server: Server, **options: Any) -> None:
         """``options`` are those of a browser context, such as ``color_scheme``."""
         self.troubles: list[str] = []
+        self.server = server
         self.host = urlsplit(server.url).netloc
         self.context: BrowserContext = browser.new_context(
             base_url=server.url, viewport={"width": 1280, "height": 800}, **options
@@ -88,6 +89,12 @@ class Visitor:
         self.page.fill("[name=username]", username)
         self.page.fill("[name=password]", password)
         self.follow("[type=submit]")
+        return self
+
+    def enter(self) -> Self:
+        """Be the administrator, who signed in before."""
+        cookies = self.server.cookies.items()
+        self.context.add_cookies([{"name": name, "value": value, "url": self.server.url} for name, value in cookies])
         return self
 
     def open(self, path: str, page: Page | None = None) -> Page:

@@ -220,7 +220,9 @@ def tap(server: Server, broker: Mosquitto) -> Wiretap:
 def _installed() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="iotsupport-chaos-") as directory:
         data_dir = Path(directory) / "installation"
-        server = Server(Installation.make(data_dir, make_database(data_dir)), Path(directory) / "server")
+        server = Server(
+            Installation.make(data_dir, make_database(data_dir)), Path(directory) / "server", WEB_CONCURRENCY="2"
+        )
         try:
             yield server
         finally:

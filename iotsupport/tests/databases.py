@@ -36,6 +36,9 @@ class Database(Protocol):
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Ask the database itself."""
 
+    def change(self, statement: str) -> None:
+        """Change a row, where starting a command for it would take seconds."""
+
     def wait_until_left(self) -> None:
         """Wait until nobody changes it any more: a server of its own may finish what a killed process began."""
 
@@ -57,6 +60,10 @@ class SQLiteDatabase:
         with closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True, timeout=LIMIT)) as connection:
             return connection.execute(statement).fetchall()
 
+    def change(self, statement: str) -> None:
+        with closing(sqlite3.connect(self.path, timeout=LIMIT)) as connection, connection:
+            connection.execute(statement)
+
     def wait_until_left(self) -> None:
         """Whoever was killed changes nothing here."""
 
@@ -73,8 +80,15 @@ class PostgreSQLDatabase:
         server_url = self.url.rpartition("/")[0]
         return type(self)(postgresql.create_database(server_url, template=self.url))
 
+    def copy_to(self, server_url: str) -> Self:
+        """As :meth:`copy`, but on another server."""
+        return type(self)(postgresql.copy_database(self.url, server_url))
+
     def query(self, statement: str) -> list[tuple[Any, ...]]:
         return postgresql.query(self.url, statement)
+
+    def change(self, statement: str) -> None:
+        postgresql.change(self.url, statement)
 
     def wait_until_left(self) -> None:
         postgresql.wait_until_left(self.url)

@@ -48,10 +48,10 @@ def template(new_database: Callable[[Path], Database], made_once: Callable[..., 
 
     def make(data_dir: Path) -> list[str]:
         made = Installation.make(data_dir, new_database(data_dir))
-        return [str(data_dir), made.database.url, made.token]
+        return [str(data_dir), made.database.url, made.token, made.session]
 
-    data_dir, url, token = made_once("template", make)
-    return Installation(Path(data_dir), open_database(url), token)
+    data_dir, url, *access = made_once("template", make)
+    return Installation(Path(data_dir), open_database(url), *access)
 
 
 @pytest.fixture(scope="session")

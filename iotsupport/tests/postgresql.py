@@ -191,6 +191,16 @@ def create_database(server_url: str, *, template: str | None = None) -> str:
     return f"{server_url}/{name}"
 
 
+def copy_database(url: str, server_url: str) -> str:
+    """Make a copy of a database on another server; return its URL."""
+    copy = create_database(server_url)
+    with subprocess.Popen([program("pg_dump"), f"--dbname={url}"], stdout=subprocess.PIPE) as dump:
+        load = [program("psql"), f"--dbname={copy}", "--quiet", "--no-psqlrc", "--set=ON_ERROR_STOP=1"]
+        subprocess.run(load, stdin=dump.stdout, stdout=subprocess.DEVNULL, check=True, timeout=LIMIT)
+    assert dump.returncode == 0
+    return copy
+
+
 def drop_database(url: str) -> None:
     """Remove a database, whoever is still connected."""
     server_url = url.rpartition("/")[0]
@@ -207,6 +217,11 @@ def wait_until_left(url: str) -> None:
 def query(url: str, statement: str) -> list[tuple[Any, ...]]:
     with _connection(url) as connection:
         return connection.execute(statement.encode()).fetchall()
+
+
+def change(url: str, statement: str) -> None:
+    with _connection(url) as connection:
+        connection.execute(statement.encode())
 
 
 @contextmanager

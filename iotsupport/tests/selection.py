@@ -49,6 +49,7 @@ TOGETHER = [
         "iotsupport/tests/test_postgresql",
         "iotsupport/tests/test_slow_clients",
         "iotsupport/tests/test_metrics_server",
+        "iotsupport/tests/test_announcing_server",
         "iotsupport/tests/test_announcements_browser",
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import Database
+from iotsupport.tests.databases import Database, PostgreSQLDatabase
 from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto
 from iotsupport.tests.ports import free_port
 from iotsupport.tests.waiting import LIMIT, poll
@@ -49,15 +50,17 @@ NEUTRAL = dict.fromkeys(
         "SECRET_KEY",
     ],
     "",
-) | {"WEB_CONCURRENCY": "2"}
+) | {"WEB_CONCURRENCY": "1"}  # each takes a second of the processor to start: more where a test is about several
 
 
 class Installation(NamedTuple):
-    """A data directory and a migrated database, both to be copied, and the token of their administrator."""
+    """A data directory and a migrated database, both to be copied; of their administrator, a token and a session."""
 
     data_dir: Path
     database: Database
     token: str
+    session: str
+    """Its key: the cookie ``sessionid`` of somebody who has signed in, which takes half a second on purpose."""
 
     @classmethod
     def make(cls, data_dir: Path, database: Database) -> Self:
@@ -66,10 +69,12 @@ class Installation(NamedTuple):
         commands = (
             "from django.core.management import call_command as call; call('migrate', verbosity=0);"
             "call('createsuperuser', interactive=False, verbosity=0, username='admin', email='admin@example.com');"
-            "call('create_api_token', 'admin')"
+            "call('create_api_token', 'admin');"
+            "from django.contrib.auth.models import User; from django.test import Client; browser = Client();"
+            "browser.force_login(User.objects.get()); print(browser.cookies['sessionid'].value)"
         )
-        token = manage(environ, "shell", "--verbosity=0", "-c", commands).stdout.strip()
-        return cls(data_dir, database, token)
+        token, session = manage(environ, "shell", "--verbosity=0", "-c", commands).stdout.split()
+        return cls(data_dir, database, token, session)
 
     @property
     def environ(self) -> dict[str, str]:
@@ -77,9 +82,17 @@ class Installation(NamedTuple):
 
     def copy(self, data_dir: Path) -> Self:
         """One of its own with the same content."""
+        return self._copy_files(data_dir)._replace(database=self.database.copy(data_dir))
+
+    def copy_to(self, server_url: str, data_dir: Path) -> Self:
+        """The same on another PostgreSQL."""
+        assert isinstance(self.database, PostgreSQLDatabase)
+        return self._copy_files(data_dir)._replace(database=self.database.copy_to(server_url))
+
+    def _copy_files(self, data_dir: Path) -> Self:
         data_dir.mkdir(exist_ok=True)
         shutil.copy2(self.data_dir / "secret_key", data_dir)
-        return type(self)(data_dir, self.database.copy(data_dir), self.token)
+        return self._replace(data_dir=data_dir)
 
 
 def manage(
@@ -135,7 +148,7 @@ class Server(LoggedProcess):
         """It has a copy of the installation, and these variables in its environment."""
         super().__init__()
         copy = installation.copy(data_dir)
-        self.token = copy.token
+        self.token, self.session = copy.token, copy.session
         self.data_dir = data_dir
         self.database = copy.database
         self.port = free_port()
@@ -247,13 +260,25 @@ class Server(LoggedProcess):
 
     @contextmanager
     def administrator(self) -> Iterator[requests.Session]:
-        """A browser of somebody who is signed in."""
+        """A browser of somebody who signed in before."""
+        with requests.Session() as browser:
+            browser.trust_env = False  # no proxies
+            for name, value in self.cookies.items():
+                browser.cookies.set(name, value, domain="127.0.0.1")
+            yield browser
+
+    @property
+    def cookies(self) -> dict[str, str]:
+        """Of a browser whose administrator has signed in, and seen a page."""
+        return {"sessionid": self.session, "csrftoken": secrets.token_hex(16)}
+
+    def sign_in(self) -> None:
+        """Sign in as the administrator does."""
         with requests.Session() as browser:
             browser.trust_env = False  # no proxies
             answer = sign_in(browser, self.url, "admin", PASSWORD)
             assert answer.history, answer.text
             assert "sessionid" in answer.history[0].cookies
-            yield browser
 
     def directory(self, name: str) -> Path:
         """``configs``, ``assets`` or ``blobs``."""

@@ -8,6 +8,7 @@ import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,12 +16,14 @@ import pytest
 import requests
 from paho.mqtt.client import MQTTMessage
 
+from iotsupport.tests.module_broker import *  # noqa: F403
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import wait_until_settled
-from iotsupport.tests.server import Server, files
+from iotsupport.tests.server import Installation, Server, files
 from iotsupport.tests.waiting import LIMIT
 
-DEVICES = [f"aa-bb-cc-dd-ee-{number:02x}" for number in range(5)]
+# Of each test: what comes late is no other test's.
+fleets = count()
 
 
 class Download(NamedTuple):
@@ -64,10 +67,26 @@ class Fleet(Subscriber):
 
 
 @pytest.fixture
-def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
-    server = make_server(MQTT_URL=broker.url).start()
-    server.wait_until_connected(broker)
-    return server
+def devices() -> list[str]:
+    fleet = next(fleets)
+    return [f"aa-bb-cc-dd-{fleet:02x}-{number:02x}" for number in range(5)]
+
+
+@pytest.fixture(scope="module")
+def running_server(
+    template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="2")
+    yield server.start()
+    server.remove()
+
+
+@pytest.fixture
+def server(running_server: Server, broker: Mosquitto) -> Server:
+    """Two workers that are connected, and owe nothing of what other tests saved."""
+    running_server.wait_until_connected(broker)
+    wait_until_settled(running_server)
+    return running_server
 
 
 @pytest.fixture
@@ -83,7 +102,9 @@ def wait_for_goodbye(broker: Mosquitto, pid: int) -> None:
 
 
 @pytest.mark.both_databases
-def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server: Server, fleet: Fleet) -> None:
+def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(
+    server: Server, fleet: Fleet, devices: list[str]
+) -> None:
     def save_100_times(mac_address: str) -> list[Download]:
         downloads = []
         with server.client() as client:
@@ -93,8 +114,8 @@ def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server:
                 downloads += fleet.downloads_until(f"{mac_address}.json", content)
         return downloads
 
-    with ThreadPoolExecutor(len(DEVICES)) as threads:
-        of_each = list(threads.map(save_100_times, DEVICES))
+    with ThreadPoolExecutor(len(devices)) as threads:
+        of_each = list(threads.map(save_100_times, devices))
 
     for downloads in of_each:
         assert {download.status for download in downloads} == {200}
@@ -104,7 +125,7 @@ def test_500_saves_can_be_downloaded_in_the_moment_of_their_announcement(server:
 
 @pytest.mark.both_databases
 def test_saves_without_a_pause_are_announced_until_the_last_and_no_announcement_finds_what_was_replaced(
-    server: Server, fleet: Fleet
+    server: Server, fleet: Fleet, devices: list[str]
 ) -> None:
     def save_20_times(mac_address: str) -> None:
         with server.client() as client:
@@ -112,10 +133,10 @@ def test_saves_without_a_pause_are_announced_until_the_last_and_no_announcement_
                 assert client.save_config(mac_address, b'{"number": %d}' % number).status_code == 200
                 fleet.saved[f"{mac_address}.json"] = number
 
-    with ThreadPoolExecutor(len(DEVICES)) as threads:
-        list(threads.map(save_20_times, DEVICES))
+    with ThreadPoolExecutor(len(devices)) as threads:
+        list(threads.map(save_20_times, devices))
 
-    for mac_address in DEVICES:
+    for mac_address in devices:
         downloads = fleet.downloads_until(f"{mac_address}.json", b'{"number": 19}')
         numbers = [json.loads(download.content)["number"] for download in downloads]
         assert numbers == sorted(numbers)
@@ -135,8 +156,11 @@ def test_uploads_can_be_downloaded_in_the_moment_of_their_announcement(server: S
     assert len(downloads) - 20 < 10
 
 
-def test_the_broker_hears_goodbye_from_every_worker_when_the_server_is_ended(server: Server, broker: Mosquitto) -> None:
-    workers = server.wait_until_connected(broker)
+def test_the_broker_hears_goodbye_from_every_worker_when_the_server_is_ended(
+    make_server: Callable[..., Server], broker: Mosquitto
+) -> None:
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="2")
+    workers = server.start_connected(broker)
     assert len(workers) == 2
 
     server.signal(signal.SIGTERM)
@@ -147,25 +171,26 @@ def test_the_broker_hears_goodbye_from_every_worker_when_the_server_is_ended(ser
 
 def test_the_broker_hears_goodbye_from_every_worker_when_the_server_reloads(server: Server, broker: Mosquitto) -> None:
     workers = server.wait_until_connected(broker)
+    first_line = len(server.lines)
 
     server.signal(signal.SIGHUP)
 
     for pid in workers:
         wait_for_goodbye(broker, pid)
-    for line in server.wait_for_log("Booting worker with pid", count=4)[2:]:
+    for line in server.wait_for_log("Booting worker with pid", after=first_line, count=2):
         broker.wait_for_log(f"New client connected from .* as iotsupport-.*-{line.split()[-1]}-")
 
 
 def test_the_broker_hears_goodbye_from_a_worker_that_has_served_enough_and_its_successor_goes_on(
-    make_server: Callable[..., Server], broker: Mosquitto
+    make_server: Callable[..., Server], broker: Mosquitto, devices: list[str]
 ) -> None:
-    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start("--max-requests", "50")
+    server = make_server(MQTT_URL=broker.url).start("--max-requests", "50")
     [worker] = server.wait_until_connected(broker)
 
     with server.client() as client, Fleet(server, broker) as fleet:
         for number in range(100):
-            assert client.save_config(DEVICES[0], b'{"number": %d}' % number).status_code == 200
-        fleet.downloads_until(f"{DEVICES[0]}.json", b'{"number": 99}')
+            assert client.save_config(devices[0], b'{"number": %d}' % number).status_code == 200
+        fleet.downloads_until(f"{devices[0]}.json", b'{"number": 99}')
 
     wait_for_goodbye(broker, worker)
 
@@ -203,11 +228,12 @@ def test_an_existing_installation_is_taken_over_while_the_server_runs(
 
 
 def test_an_import_says_goodbye_when_everything_is_acknowledged(
-    make_server: Callable[..., Server], broker: Mosquitto, tmp_path: Path
+    make_server: Callable[..., Server], broker: Mosquitto, devices: list[str], tmp_path: Path
 ) -> None:
     server = make_server(MQTT_URL=broker.url)
+    first_line = len(broker.lines)
     (tmp_path / "existing").mkdir()
-    for mac_address in DEVICES:
+    for mac_address in devices:
         (tmp_path / "existing" / f"{mac_address}.json").write_text("{}")
 
     # As long as this may take here: a command leaves to a server what was not acknowledged within two seconds.
@@ -221,9 +247,9 @@ def test_an_import_says_goodbye_when_everything_is_acknowledged(
     )
 
     # Nothing is left to come: all of this was said while the process lived.
-    broker.wait_for_log(r"Client iotsupport-\S+ disconnected\.")
-    said = [line.partition(": ")[2] for line in broker.lines if "iotsupport-" in line]
+    broker.wait_for_log(r"Client iotsupport-\S+ disconnected\.", after=first_line)
+    said = [line.partition(": ")[2] for line in broker.lines[first_line:] if "iotsupport-" in line]
     acknowledged = [number for number, line in enumerate(said) if line.startswith("Sending PUBACK to iotsupport-")]
     [goodbye] = [number for number, line in enumerate(said) if line.startswith("Received DISCONNECT from iotsupport-")]
-    assert len(acknowledged) == len(DEVICES)
+    assert len(acknowledged) == len(devices)
     assert max(acknowledged) < goodbye

@@ -40,7 +40,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
     with Visitor(browser, server) as visitor:
-        yield visitor.sign_in("admin", "pigeons-and-mirrors")
+        yield visitor.enter()
 
 
 @pytest.fixture
@@ -298,7 +298,7 @@ def test_what_was_typed_when_the_session_ended_is_in_the_form_after_signing_in(
 ):
     mac_address = "02-aa-00-00-00-25"
     script.save_config(mac_address, b"{}")
-    stranger.sign_in("admin", "pigeons-and-mirrors")
+    stranger.enter()
     open_config(stranger, mac_address)
     stranger.type_config(LONG)
     sign_out_meanwhile(stranger)
@@ -325,7 +325,7 @@ OF_SOMEBODY_ELSE = """
 
 
 def test_permissions_that_were_chosen_come_back_and_passwords_do_not(stranger: Visitor):
-    stranger.sign_in("admin", "pigeons-and-mirrors")
+    stranger.enter()
     stranger.open("auth/group/add/")
     stranger.page.fill("[name=name]", "Gardeners")
     stranger.page.select_option("#id_permissions_from", index=[1, 2])
@@ -353,7 +353,7 @@ def test_signed_in_again_in_another_tab_the_text_is_one_click_from_being_saved(
     stranger: Visitor, server: Server, script: Client
 ):
     script.save_config("02-aa-00-00-00-26", b"{}")
-    stranger.sign_in("admin", "pigeons-and-mirrors")
+    stranger.enter()
     open_config(stranger, "02-aa-00-00-00-26")
     stranger.type_config(VERBATIM)
     first, stranger.page = stranger.page, stranger.context.new_page()

@@ -38,6 +38,7 @@ def readers(url: str, is_whole: Callable[[requests.Response], bool]) -> Iterator
                 assert response.status_code == 200
                 assert is_whole(response), response.content[:100]
                 reads += 1
+                ended.wait(0.01)  # the server needs the processor, too
         return reads
 
     with ThreadPoolExecutor(READERS) as threads:

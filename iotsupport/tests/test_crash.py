@@ -69,7 +69,7 @@ class Person:
 
 @marathon
 def test_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
-    server = make_server().start()
+    server = make_server(WEB_CONCURRENCY="2").start()
     people = [Person(number) for number in range(CLIENTS)]
     moments = random.Random(20)  # noqa: S311
 

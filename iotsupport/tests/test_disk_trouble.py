@@ -64,7 +64,7 @@ def disks(installed: tuple[Server, Disks]) -> Iterator[Disks]:
 def server(installed: tuple[Server, Disks], disks: Disks) -> Server:
     """With one configuration and one asset, and none of its workers on its way out."""
     server, _ = installed
-    poll(server.workers, lambda workers: len(workers) == 2)
+    poll(server.workers, lambda workers: len(workers) == 1)
     with server.client() as client:
         for filename in server.configs():
             assert client.delete(f"/configs/{filename.removesuffix('.json')}").status_code == 204

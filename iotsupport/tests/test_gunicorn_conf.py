@@ -27,7 +27,7 @@ DOWNLOADS = r'^iot_config_operations_total\{operation="get_raw",status="\w+"\} (
 
 @pytest.fixture(scope="module")
 def running_server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server")).start()
+    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start()
     yield server
     server.remove()
 
@@ -168,7 +168,7 @@ def test_a_server_that_takes_over_from_a_running_one_keeps_its_counts(make_serve
 
     server.signal(signal.SIGUSR2)
 
-    server.wait_for_log("Booting worker", after=first_line, count=2)
+    server.wait_for_log("Booting worker", after=first_line)
     assert count_downloads(server) == 5
 
 
@@ -208,16 +208,6 @@ def memory() -> Iterator[Path]:
         yield Path(path)
 
 
-def test_without_a_directory_for_metrics_it_says_so_and_serves(make_server):
-    server = make_server()
-    (server.data_dir / "metrics").write_text("in the way")
-
-    server.start()
-
-    server.wait_for_log("metrics cannot be written")
-    assert requests.get(f"{server.url}/metrics", timeout=LIMIT).status_code == 200
-
-
 @pytest.mark.both_databases
 def test_files_equal_the_database_before_the_first_request_is_answered(make_server):
     server = make_server().start()
@@ -234,7 +224,7 @@ def test_files_equal_the_database_before_the_first_request_is_answered(make_serv
 
 def test_workers_say_goodbye_to_the_broker_though_a_download_does_not_end(make_server, broker):
     """The worker stops waiting for slow clients before the master stops waiting for the worker."""
-    server = make_server(MQTT_URL=broker.url).start("--workers", "1")
+    server = make_server(MQTT_URL=broker.url).start()
     client_id = f"iotsupport-.*-{server.workers()[0]}-"
     broker.wait_for_log(f"New client connected .* as {client_id}")
     with server.client() as client:

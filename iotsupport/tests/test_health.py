@@ -129,7 +129,7 @@ def test_a_broker_that_never_was_or_goes_away_is_reported_and_is_not_unhealthy(
     make_server: Callable[..., Server], broker: Mosquitto
 ) -> None:
     broker.stop()
-    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
+    server = make_server(MQTT_URL=broker.url).start()
 
     status, answer = poll(lambda: get(server), lambda answer: "broker_trouble" in answer[1])
     found = answer.pop("broker_trouble")

@@ -35,7 +35,7 @@ MOST_GROWTH = 60 * MEGABYTE
 
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server")).start()
+    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start()
     yield server
     server.remove()
 

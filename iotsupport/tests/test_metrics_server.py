@@ -92,6 +92,7 @@ def test_200_saves_of_4_clients_count_200_and_no_scrape_shows_less_than_the_one_
     def scrape_meanwhile() -> None:
         while not saved.is_set() or len(scrapes) < SCRAPES:
             scrapes.append(scrape(server))
+            saved.wait(0.05)  # the server needs the processor, too
 
     with ThreadPoolExecutor(CLIENTS + 1) as threads:
         scraping = threads.submit(scrape_meanwhile)

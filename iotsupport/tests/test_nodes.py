@@ -21,7 +21,7 @@ from iotsupport.tests.databases import PostgreSQLDatabase
 from iotsupport.tests.disk import Disk, may_mount
 from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.postgresql import PostgreSQL
 from iotsupport.tests.server import Installation, Server, clean_environ, sha256
 from iotsupport.tests.waiting import LIMIT, poll
 
@@ -160,16 +160,15 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk | None]:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterator[Nodes]:
+def pair(template: Installation, tmp_path_factory: pytest.TempPathFactory, disk: Disk | None) -> Iterator[Nodes]:
     postgresql = PostgreSQL().start()
     broker = Mosquitto(tmp_path_factory.mktemp("broker")).start()
-    data_dir = tmp_path_factory.mktemp("installed")
-    made = Installation.make(data_dir, PostgreSQLDatabase(create_database(postgresql.url)))
-    installed = Installation(data_dir, SharedDatabase(made.database.url), made.token)
+    made = template.copy_to(postgresql.url, tmp_path_factory.mktemp("installed"))
+    installed = made._replace(database=SharedDatabase(made.database.url))
     of_b = {"ESP32_CONFIGS_DIR": str(disk.path / "configs"), "ASSETS_DIR": str(disk.path / "assets")} if disk else {}
-    a, b = (
-        Server(installed, tmp_path_factory.mktemp("node"), MQTT_URL=broker.url, **environ) for environ in ({}, of_b)
-    )
+    # The second is what is started again and again: one worker.
+    of_each = ({"WEB_CONCURRENCY": "2"}, {"WEB_CONCURRENCY": "1"} | of_b)
+    a, b = (Server(installed, tmp_path_factory.mktemp("node"), MQTT_URL=broker.url, **of_one) for of_one in of_each)
     nodes = Nodes(a, b, postgresql, broker)
     try:
         with ThreadPoolExecutor(2) as starting:
@@ -406,12 +405,13 @@ def test_one_that_was_started_without_postgresql_follows_when_it_is_back(nodes: 
 
 
 def test_another_worker_takes_over_when_the_one_that_listens_is_killed(nodes: Nodes) -> None:
-    listening = nodes.follower(nodes.b)
+    listening = nodes.follower(nodes.a)
 
     os.kill(listening, signal.SIGKILL)
 
-    nodes.save_and_wait(b'{"after": "the kill"}')
-    assert nodes.follower(nodes.b) != listening
+    nodes.save(b'{"after": "the kill"}', on=1)
+    nodes.wait_for(PATH, b'{"after": "the kill"}')
+    assert nodes.follower(nodes.a) != listening
 
 
 def test_one_that_cannot_lock_listens_when_it_can(nodes: Nodes) -> None:

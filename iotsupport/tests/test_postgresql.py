@@ -22,9 +22,9 @@ from django.test import Client
 from devices.models import DeviceConfig
 from iotsupport.logs import SECONDS_FOR_A_LASTING_LINE
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import SERVER_VARIABLE, PostgreSQLDatabase
+from iotsupport.tests.databases import SERVER_VARIABLE
 from iotsupport.tests.ports import free_port
-from iotsupport.tests.postgresql import PostgreSQL, create_database, query
+from iotsupport.tests.postgresql import PostgreSQL, query
 from iotsupport.tests.server import Installation, Server, clean_environ, manage
 from iotsupport.tests.waiting import LIMIT, poll
 
@@ -42,20 +42,42 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 @pytest.fixture(scope="module")
-def installed(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    database = PostgreSQLDatabase(create_database(postgresql.url))
-    return Installation.make(tmp_path_factory.mktemp("installed"), database)
+def installed(template: Installation, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    return template.copy_to(postgresql.url, tmp_path_factory.mktemp("installed"))
+
+
+@pytest.fixture(scope="module")
+def running_server(
+    installed: Installation, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    server = Server(installed, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start()
+    yield server
+    server.end()
 
 
 @pytest.fixture
-def server(installed: Installation, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Server]:
-    """It has one configuration."""
-    server = Server(installed, tmp_path / "server").start()
+def server(running_server: Server, postgresql: PostgreSQL) -> Iterator[Server]:
+    """It has one configuration, and is used to PostgreSQL's coming back."""
+    if not running_server.is_running:
+        running_server.start()
+    poll(lambda: health(running_server)[0], lambda status: status == 200)
+    with running_server.client() as client:
+        assert client.save_config(MAC, b"{}").status_code == 200
+    yield running_server
+    if not postgresql.is_running:  # where the test failed
+        postgresql.start()
+
+
+@pytest.fixture
+def new_server(installed: Installation, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Server]:
+    """One that has not said anything yet, with one configuration."""
+    server = Server(installed, tmp_path / "server", WEB_CONCURRENCY="2").start()
     with server.client() as client:
         assert client.save_config(MAC, b"{}").status_code == 200
     yield server
     server.end()
-    postgresql.restart()
+    if not postgresql.is_running:
+        postgresql.start()
     server.remove()
 
 
@@ -65,8 +87,9 @@ def health(server: Server) -> tuple[int, Any]:
 
 
 def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
-    server: Server, postgresql: PostgreSQL
+    new_server: Server, postgresql: PostgreSQL
 ) -> None:
+    server = new_server
     postgresql.stop()
     before, start = len(server.lines), time.monotonic()
 
@@ -96,8 +119,9 @@ def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
 
 
 def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, postgresql: PostgreSQL) -> None:
+    [(pk,)] = server.query("SELECT id FROM devices_deviceconfig")
     with server.administrator() as browser:
-        form = f"{server.url}/admin/devices/deviceconfig/1/change/"
+        form = f"{server.url}/admin/devices/deviceconfig/{pk}/change/"
         assert browser.get(form, timeout=LIMIT).status_code == 200
         postgresql.stop()
 
@@ -175,12 +199,13 @@ def test_nobody_notices_that_it_was_restarted(server: Server, postgresql: Postgr
 def test_a_server_that_was_started_without_it_serves_and_finds_it_later(server: Server, postgresql: PostgreSQL) -> None:
     server.stop()
     postgresql.stop()
+    first_line = len(server.lines)
 
     server.start()
 
     assert requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT).content == b"{}"
     poll(lambda: health(server)[0], lambda status: status == 503)
-    assert "Files may differ from the database" in server.log
+    assert "Files may differ from the database" in "\n".join(server.lines[first_line:])
     postgresql.start()
     assert poll(lambda: health(server), lambda answer: answer[0] == 200)
 

@@ -19,12 +19,12 @@ import requests
 
 from iotsupport.environment import Environment
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import PostgreSQLDatabase, is_on_postgresql
+from iotsupport.tests.databases import is_on_postgresql
 from iotsupport.tests.disk import Image, may_mount
 from iotsupport.tests.marathons import POWER_CUTS, marathon
 from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.postgresql import PostgreSQL, create_database
+from iotsupport.tests.postgresql import PostgreSQL
 from iotsupport.tests.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
 from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
 from iotsupport.tests.waiting import LIMIT, poll
@@ -165,7 +165,7 @@ class Machine:
     def run(self) -> Iterator[Server]:
         with self.image:
             try:
-                self.server = server = Server(self._install(), self.image.path / "server")
+                self.server = server = Server(self._install(), self.image.path / "server", WEB_CONCURRENCY="2")
                 self.image.sync()  # it was installed long ago
                 yield server
             finally:
@@ -183,8 +183,7 @@ class Machine:
         options = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "max_wal_size": "64MB"}
         options["dynamic_shared_memory_type"] = "mmap"  # or what is killed would leave it in the machine's memory
         self.postgresql = PostgreSQL(directory, **options).start()
-        database = PostgreSQLDatabase(create_database(self.postgresql.url))
-        return Installation.make(self.image.path / "template", database)
+        return self._template().copy_to(self.postgresql.url, self.image.path / "template")
 
     def cut_power(self, *others: Import) -> None:
         assert self.server

@@ -22,12 +22,10 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.databases import Database
 from iotsupport.tests.mosquitto import LoggedProcess, Subscriber
 from iotsupport.tests.ports import free_port, reserved
-from iotsupport.tests.server import Installation, clean_environ, manage, sign_in
+from iotsupport.tests.server import NEUTRAL, Installation, clean_environ, manage, sign_in
 from iotsupport.tests.waiting import LIMIT, poll
 
 READY = "IoT Support is ready"
-WORKERS = 2
-
 
 pytestmark = pytest.mark.processes
 
@@ -40,6 +38,7 @@ class Runner(LoggedProcess):
         self.data_dir = data_dir
         self.port = free_port()
         self.environ = {"DATA_DIR": str(data_dir), "PORT": str(self.port), **environ}
+        self._workers = int(environ.get("WEB_CONCURRENCY", NEUTRAL["WEB_CONCURRENCY"]))
         self.process = self._start(
             *[sys.executable, "-m", "iotsupport.run", *arguments],
             cwd=BASE_DIR,
@@ -51,7 +50,7 @@ class Runner(LoggedProcess):
     def wait_until_ready(self) -> None:
         """Until it says so, and all workers of the server are there, too: it may say so after the first."""
         self.wait_for_log(READY)
-        poll(lambda: self.children("gunicorn"), lambda found: len(found) == 1 + WORKERS)
+        poll(lambda: self.children("gunicorn"), lambda found: len(found) == 1 + self._workers)
         self._handles = dict(filter(None, map(open_handle, descendants(self.process.pid))))
 
     def children(self, name: str) -> list[int]:
@@ -154,7 +153,7 @@ def prepared(new_database: Callable[[Path], Database], tmp_path_factory: pytest.
     directory = tmp_path_factory.mktemp("prepared")
     database = new_database(directory)
     manage({"DATA_DIR": str(directory), **database.environ}, "prepare", "--skip-checks")
-    return Installation(directory, database, token="")
+    return Installation(directory, database, token="", session="")
 
 
 @pytest.fixture
@@ -200,7 +199,7 @@ def test_a_second_start_reuses_what_is_there(start):
 @pytest.mark.usefixtures("started_before")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(start, number):
-    runner = start()
+    runner = start(WEB_CONCURRENCY="2")
     runner.wait_until_ready()
     workers = runner.children("gunicorn")[1:]
     for pid in workers:

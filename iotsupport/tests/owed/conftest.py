@@ -12,8 +12,8 @@ from iotsupport.tests.wiretap import Wiretap
 
 @pytest.fixture
 def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
-    """Not started yet."""
-    return make_server(MQTT_URL=broker.url)
+    """Not started yet; two workers, which may announce the same."""
+    return make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="2")
 
 
 @pytest.fixture

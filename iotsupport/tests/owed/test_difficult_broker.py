@@ -92,7 +92,7 @@ def test_what_the_broker_refuses_stays_owed_with_its_reason_and_holds_nothing_up
     acl = "topic read iotsupport/#\ntopic write iotsupport/updates/assets\n"
     broker = Mosquitto(tmp_path, acl=acl).start()
     try:
-        server = make_server(MQTT_URL=broker.url)
+        server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="2")
         server.start_connected(broker)
 
         with Subscriber(broker.port) as subscriber, server.client() as client:
