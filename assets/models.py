@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -119,6 +119,10 @@ class Asset(MirroredModel):
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:
         return cls._base_manager.using(using).filter(filename=filename).first()
+
+    @classmethod
+    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
+        return dict(cls._base_manager.using(using).filter(filename__in=filenames).values_list("filename", "sha256"))
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:

@@ -8,13 +8,14 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from assets.models import Asset
+from iotsupport.settling import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="assets.mirror_asset")
 def mirror_asset(sender: type[Asset], instance: Asset, using: str, **kwargs: Any) -> None:
-    instance.mirror_saved(using)
+    mirror_saved(instance, using)
 
 
 @receiver(post_delete, sender=Asset, dispatch_uid="assets.remove_asset")
 def remove_asset(sender: type[Asset], instance: Asset, using: str, **kwargs: Any) -> None:
-    instance.mirror_deleted(using)
+    mirror_deleted(instance, using)

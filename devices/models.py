@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -150,12 +150,20 @@ class DeviceConfig(MirroredModel):
         return row if row is not None and row.filename == filename else None
 
     @classmethod
-    def saved_sha256(cls, filename: str, using: str) -> str | None:
-        mac_address = filename.removesuffix(".json")
+    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
+        addresses = [address for name in filenames if MAC_ADDRESS.fullmatch(address := name.removesuffix(".json"))]
+        if not addresses:
+            return {}
+        marks = ", ".join(["%s"] * len(addresses))
         with connections[using].cursor() as cursor:
-            cursor.execute(f"SELECT content FROM {cls._meta.db_table} WHERE mac_address = %s", [mac_address])  # noqa: S608
-            found = cursor.fetchone()
-        return hashlib.sha256(found[0].encode()).hexdigest() if found is not None else None
+            cursor.execute(
+                f"SELECT mac_address, content FROM {cls._meta.db_table} WHERE mac_address IN ({marks})",  # noqa: S608
+                addresses,
+            )
+            return {
+                f"{address}.json": hashlib.sha256(content.encode()).hexdigest()
+                for address, content in cursor.fetchall()
+            }
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:

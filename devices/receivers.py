@@ -8,13 +8,14 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from devices.models import DeviceConfig
+from iotsupport.settling import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")
 def mirror_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
-    instance.mirror_saved(using)
+    mirror_saved(instance, using)
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="devices.remove_config")
 def remove_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
-    instance.mirror_deleted(using)
+    mirror_deleted(instance, using)

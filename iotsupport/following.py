@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from iotsupport.mirror import MirroredModel, StagedFile, settle
+from iotsupport.mirror import MirroredModel, StagedFile
+from iotsupport.settling import settle
 from iotsupport.signals import following
 
 

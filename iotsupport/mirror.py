@@ -2,7 +2,7 @@
 
 New bytes are written and synced beside their place while the transaction is open, so that a full or read-only disk
 refuses the save. After the commit the file is made equal to what its row says *then*: two saves may commit in one
-order and get here in the other. A reader sees a whole file, old or new.
+order and get here in the other; see :mod:`iotsupport.settling`. A reader sees a whole file, old or new.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import platform
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +26,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
-from django.db import DatabaseError, IntegrityError, connections, models, transaction
+from django.db import IntegrityError, models, transaction
 from django.utils.deconstruct import deconstructible
 
 logger = logging.getLogger(__name__)
@@ -365,7 +365,7 @@ class MirroredModel(models.Model):
     filename: Any
 
     # What the row's file was called when the row was read.
-    _known_filename: str | None = None
+    known_filename: str | None = None
 
     class Meta:
         abstract = True
@@ -385,13 +385,12 @@ class MirroredModel(models.Model):
         raise NotImplementedError
 
     @classmethod
-    def saved_sha256(cls, filename: str, using: str) -> str | None:
-        """SHA-256 of what the database has now for one of this model's file names; None where it has nothing.
+    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
+        """SHA-256 of what the database has now for those of these file names that are this model's: in one query.
 
         Every save asks this once, after its commit.
         """
-        row = cls.with_filename(filename, using)
-        return row.content_sha256 if row is not None else None
+        raise NotImplementedError
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:
@@ -419,36 +418,8 @@ class MirroredModel(models.Model):
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         row = super().from_db(*args, **kwargs)
         if not row.get_deferred_fields():
-            row._known_filename = row.filename
+            row.known_filename = row.filename
         return row
-
-    def mirror_saved(self, using: str) -> None:
-        """Call in ``post_save``: stage the new bytes now, put them in place after the commit.
-
-        Raises :class:`MirrorError` where they cannot be stored, which rolls the save back.
-        """
-        staged = self.stage()
-        filename, old_filename = self.filename, self._known_filename
-        transaction.on_commit(lambda: settle(type(self), filename, using, staged), using=using)
-        if old_filename not in {None, filename}:
-            transaction.on_commit(lambda: settle(type(self), str(old_filename), using), using=using)
-        self._known_filename = filename
-        for name in {filename, old_filename or filename}:
-            self._tell_other_nodes(name, using)
-
-    def mirror_deleted(self, using: str) -> None:
-        """Call in ``post_delete``: the file follows after the commit."""
-        self.storage().check_writable()
-        filename = self.filename
-        transaction.on_commit(lambda: settle(type(self), filename, using), using=using)
-        self._tell_other_nodes(filename, using)
-
-    def _tell_other_nodes(self, filename: str, using: str) -> None:
-        """Delivered when the transaction is committed, and never else."""
-        if connections[using].vendor == "postgresql":
-            payload = f"{node_of(self.storage())} {self.storage_alias} {filename}"
-            with connections[using].cursor() as cursor:
-                cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
 
 
 def node_of(storage: MirrorStorage) -> str:
@@ -462,32 +433,6 @@ def node_of(storage: MirrorStorage) -> str:
 def mirrored_models() -> list[type[MirroredModel]]:
     """Every model whose rows are mirrored."""
     return [model for model in apps.get_models() if issubclass(model, MirroredModel)]
-
-
-def settle(model: type[MirroredModel], filename: str, using: str, staged: StagedFile | None = None) -> None:
-    """Make one file equal to what its row says now; the last to get here finds the last commit.
-
-    ``staged`` bytes are used if they are still the row's. Raises :class:`MirrorBehindError`.
-    """
-    storage = model.storage()
-    try:
-        with storage.explained(), storage.lock():
-            if staged is not None and staged.sha256 == model.saved_sha256(filename, using):
-                storage.put(staged, filename)
-                return
-            row = model.with_filename(filename, using)
-            if row is None:
-                storage.delete(filename)
-            elif not row.is_mirrored():
-                storage.put(row.stage(), filename)
-    except (MirrorError, DatabaseError) as error:
-        logger.error("%s is saved, but its file is not: %s", filename, error)
-        raise MirrorBehindError(
-            f"The change is saved, but the file of {filename} is not up to date: {error}"
-        ) from error
-    finally:
-        if staged is not None:
-            staged.close()
 
 
 @dataclass
@@ -518,13 +463,17 @@ class Differences:
             self.failed.append(str(error))
 
 
+# Makes one file equal to its row: of this model, of this name, in this database.
+Write = Callable[[type[MirroredModel], str, str], None]
+
+
 def reconcile(
     model: type[MirroredModel],
     using: str,
     *,
     repair: bool = True,
     delete_unknown: bool = False,
-    write: Callable[[type[MirroredModel], str, str], None] = settle,
+    write: Write,
 ) -> Differences:
     """Compare every row with its file, and make the files equal unless ``repair`` is false: by calling ``write``."""
     storage = model.storage()
@@ -549,12 +498,18 @@ def reconcile(
         surplus = [name for name in storage.names() if name not in expected]
         for filename in surplus:
             with found.noting_failures(storage), suppress(FileNotFoundError):  # deleted meanwhile
-                _judge(found, model, filename, using, repair, delete_unknown)
+                _judge(found, model, filename, using, repair, delete_unknown, write)
     return found
 
 
 def _judge(
-    found: Differences, model: type[MirroredModel], filename: str, using: str, repair: bool, delete_unknown: bool
+    found: Differences,
+    model: type[MirroredModel],
+    filename: str,
+    using: str,
+    repair: bool,
+    delete_unknown: bool,
+    write: Write,
 ) -> None:
     """Decide on a file that had no row when the rows were read."""
     storage = model.storage()
@@ -564,7 +519,7 @@ def _judge(
         return  # saved meanwhile
     if delete_unknown or model.remembers(filename, sha256):
         if repair:
-            settle(model, filename, using)
+            write(model, filename, using)
         found.removed.append(filename)
         return
     found.unknown.append(filename)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import is_bulk_change
+from iotsupport.settling import call_when_settled
 from iotsupport.signals import following, serving
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
@@ -21,13 +22,13 @@ from notifications.publisher import publisher
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="notifications.announce_config")
 def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        _announce_on_commit(CONFIGS_TOPIC, instance.filename, using)
+        call_when_settled(instance, using, _owe(CONFIGS_TOPIC, instance.filename, using))
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
 def announce_asset(sender: type[Asset], instance: Asset, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        _announce_on_commit(ASSETS_TOPIC, instance.filename, using)
+        call_when_settled(instance, using, _owe(ASSETS_TOPIC, instance.filename, using))
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="notifications.forget_config")
@@ -53,12 +54,6 @@ def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
 def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
     return _owe(ASSETS_TOPIC, filename)
-
-
-def _announce_on_commit(topic: str, filename: str, using: str) -> None:
-    # The mirror's callback comes first: its app is listed first. Where it raises, Django drops this one.
-    # robust: a failing publisher must not turn a saved file into an error page.
-    transaction.on_commit(_owe(topic, filename, using), using=using, robust=True)
 
 
 def _owe(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:

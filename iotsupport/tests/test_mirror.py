@@ -23,6 +23,7 @@ from devices.models import DeviceConfig
 from iotsupport import mirror
 from iotsupport.mirror import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
 from iotsupport.settings import BASE_DIR
+from iotsupport.settling import Change, settle, settle_together
 from iotsupport.tests.server import files
 from iotsupport.tests.waiting import LIMIT
 
@@ -52,8 +53,7 @@ def configs(directories: Path) -> Path:
 def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
     """What the commits would do to the files, to be called by the test: as if other processes were in between."""
     postponed: list[Callable[[], Any]] = []
-    settle = mirror.settle
-    monkeypatch.setattr(mirror, "settle", lambda *arguments: postponed.append(partial(settle, *arguments)))
+    monkeypatch.setattr(Change, "settle", lambda change: postponed.append(partial(settle_together, [change])))
     return postponed
 
 
@@ -261,13 +261,13 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     """Otherwise a process may look, wait, and then write what has been replaced meanwhile."""
     save()
     held: list[bool] = []
-    look = DeviceConfig.saved_sha256
+    look = DeviceConfig.saved_sha256s
 
-    def spy(filename: str, using: str) -> str | None:
+    def spy(filenames: list[str], using: str) -> dict[str, str]:
         held.append(is_locked_for_another_process(DeviceConfig.storage().lock_path))
-        return look(filename, using)
+        return look(filenames, using)
 
-    monkeypatch.setattr(DeviceConfig, "saved_sha256", spy)
+    monkeypatch.setattr(DeviceConfig, "saved_sha256s", spy)
     late[0]()
 
     assert held == [True]
@@ -540,7 +540,7 @@ def test_damaged_bytes_are_never_mirrored(directories: Path) -> None:
     (directories / "assets" / "firmware.bin").unlink()
 
     with pytest.raises(MirrorBehindError, match="missing or damaged. Upload the file again."):
-        mirror.settle(Asset, "firmware.bin", "default")
+        settle(Asset, "firmware.bin", "default")
 
     assert files(directories / "assets") == {}
 
