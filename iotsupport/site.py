@@ -12,6 +12,7 @@ from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
 from iotsupport import unsaved
+from iotsupport.deleting import delete_selected
 from iotsupport.lookups import OfferedLookupsSite
 from iotsupport.models import ApiToken
 from iotsupport.pages import is_page, next_page
@@ -21,6 +22,10 @@ class Site(OfferedLookupsSite):
     site_url = None  # there is no other site than this one
     site_header = site_title = "IoT Support"
     index_title = "Devices and their files"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_action(delete_selected)  # in place of Django's
 
     def get_urls(self) -> list[Any]:
         # Ahead of Django's, the last of which takes whatever is left.

@@ -47,19 +47,19 @@ class UndoingAdmin(SimpleHistoryAdmin):
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         pk = obj.pk
         super().delete_model(request, obj)
-        _deleted(request).append(pk)
+        deleted_rows(request).append(pk)
 
     def message_user(
         self, request: HttpRequest, message: Any, level: int | str = messages.INFO, *args: Any, **kwargs: Any
     ) -> None:
         # Django's sentence after a deletion is where one looks when it was a mistake.
-        if level == messages.SUCCESS and _deleted(request):
+        if level == messages.SUCCESS and deleted_rows(request):
             message = self._with_undo(request, message)
-            _deleted(request).clear()
+            deleted_rows(request).clear()
         super().message_user(request, message, level, *args, **kwargs)
 
     def _with_undo(self, request: HttpRequest, message: Any) -> Any:
-        pks = _deleted(request)
+        pks = deleted_rows(request)
         if len(pks) > MOST_ROWS or not self.has_add_permission(request):
             return message
         filters = self.get_preserved_filters(request)
@@ -161,7 +161,7 @@ class UndoingAdmin(SimpleHistoryAdmin):
             self.count_save(refusal_code, perf_counter() - start)
 
 
-def _deleted(request: HttpRequest) -> list[Any]:
+def deleted_rows(request: HttpRequest) -> list[Any]:
     """Keys of what this request has deleted, and not yet told."""
     if not hasattr(request, "deleted_rows"):
         request.deleted_rows = []  # type: ignore[attr-defined]

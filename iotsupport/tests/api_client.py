@@ -158,13 +158,13 @@ def metric(name: str, **labels: str) -> float:
 
 
 @contextmanager
-def counted(name: str, **labels: str) -> Iterator[None]:
-    """Assert that one more is counted, and nothing under other labels."""
+def counted(name: str, times: int = 1, **labels: str) -> Iterator[None]:
+    """Assert that one more is counted, or so many, and nothing under other labels."""
     before = _samples(name)
     yield
     after = _samples(name)
     more = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
-    assert more == {tuple(sorted(labels.items())): 1}
+    assert more == {tuple(sorted(labels.items())): times}
 
 
 def _samples(name: str) -> dict[tuple[tuple[str, str], ...], float]:
