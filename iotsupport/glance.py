@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import struct
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from django.db import connections
 
-from iotsupport import metrics_directory
+from iotsupport import shared_files
 from iotsupport.signals import serving
 
 FRESH_SECONDS = 1.0
@@ -24,7 +21,6 @@ PATIENCE_SECONDS = 1.5
 MOST_WAITING = 8
 # Who finds no place among them takes what was seen last, if it is no older.
 RECENT_SECONDS = FRESH_SECONDS + PATIENCE_SECONDS
-POLL_SECONDS = 0.01
 
 # The time at which somebody looked, ahead of what was seen.
 LOOKED_AT = struct.Struct("d")
@@ -120,32 +116,12 @@ class Glance:
         connections.close_all()  # this thread's
 
     def _look_together(self, deadline: float) -> Seen:
-        with self._shared_file(deadline) as file:
+        with shared_files.locked_file(self._name, deadline) as file:
             return self._read(file) or self._look_now(file)
-
-    @contextmanager
-    def _shared_file(self, deadline: float) -> Iterator[int | None]:
-        """Yield the file, locked; None where there is no place for it."""
-        directory = metrics_directory.current()
-        try:
-            file = os.open(f"{directory}/{self._name}.page", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError:
-            yield None
-            return
-        try:
-            while not _try_lock(file):
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"Another process's look at {self._name} does not end.")
-                time.sleep(POLL_SECONDS)
-            yield file
-        finally:
-            os.close(file)
 
     def _read(self, file: int | None) -> Seen | None:
         """Return what another process has seen a moment ago."""
-        if file is None:
-            return None
-        content = os.pread(file, os.fstat(file).st_size, 0)
+        content = shared_files.read(file)
         if len(content) < LOOKED_AT.size:
             return None
         (looked_at,) = LOOKED_AT.unpack_from(content)
@@ -154,21 +130,9 @@ class Glance:
 
     def _look_now(self, file: int | None) -> Seen:
         seen = Seen(time.monotonic(), self._look())
-        if file is not None:
-            content = LOOKED_AT.pack(seen.looked_at) + seen.text
-            with suppress(OSError):  # No room: the others look for themselves.
-                os.ftruncate(file, 0)
-                if os.pwrite(file, content, 0) < len(content):
-                    os.ftruncate(file, 0)
+        # Where there is no room, the others look for themselves.
+        shared_files.write(file, LOOKED_AT.pack(seen.looked_at) + seen.text)
         return seen
-
-
-def _try_lock(file: int) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _serve(**kwargs: Any) -> None:

@@ -2,22 +2,24 @@
 
 Ten failures within an hour lock a name for the network that they came from (of IPv6, a /64), for an hour. Fifty of one
 name, wherever they came from, slow it down for networks that its user has not signed in from before; the others go on
-as usual. And whoever is in no known network of the user's shares so many tries with all such others: guessing costs
-neither the time that checking a password takes, nor rows. At most one row a second is made for all of them together.
+as usual. And the passwords of all who are in no known network of the user's are looked at one by one, wrong ones as
+seldom as :mod:`iotsupport.password_checks` says. At most one row a second is made for all of them together.
 
-Whoever is refused here holds no thread and writes nothing: the password is not looked at.
+Whoever is refused here writes nothing: the password is not looked at.
 """
 
 from __future__ import annotations
 
 import logging
 import math
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any, NamedTuple
 
 from axes.handlers.database import AxesDatabaseHandler
 from axes.models import AccessAttempt
 from django.conf import settings
+from django.contrib.admin.forms import AdminAuthenticationForm
 from django.db import connection, transaction
 from django.db.models import F, Max, Q, Sum
 from django.http import HttpRequest, HttpResponse
@@ -31,6 +33,7 @@ from iotsupport.errors import is_outage
 from iotsupport.logs import LASTING, shorten
 from iotsupport.models import KnownNetwork, Turn
 from iotsupport.pages import next_page
+from iotsupport.password_checks import Busy, PasswordChecks
 from iotsupport.sqlite import patience
 
 logger = logging.getLogger(__name__)
@@ -39,11 +42,12 @@ LOCKED_FOR = timedelta(hours=1)
 # Failures of one name from all networks together within that time.
 NAME_LIMIT = 50
 
-# Of this process, for those who sign in from where they never did before.
-of_network = Buckets(15, 5.0)
-of_all = Buckets(20, 1.0)
+# For those who sign in from where they never did before: of all together, and in this process, of one network, which
+# leaves some to others, and of a name.
+checks = PasswordChecks()
+of_network = Buckets(15, 30.0)
 of_slowed_name = Buckets(1, 10.0)
-ALL = ""
+NOWHERE = ""
 
 ROW_TURN, ROW_EVERY = "failed sign-in", timedelta(seconds=1)
 # How long writing down a failure waits for who else writes.
@@ -58,6 +62,19 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class SignInForm(AdminAuthenticationForm):
+    """The admin's; the check of a stranger's password ends with it, however it ends."""
+
+    def clean(self) -> dict[str, Any]:
+        request: Any = self.request
+        request.sign_in_check = None
+        with ExitStack() as request.sign_in_stack:
+            cleaned = super().clean()
+            if request.sign_in_check is not None:
+                request.sign_in_check.is_free = True
+            return cleaned
+
+
 class SignInHandler(AxesDatabaseHandler):
     """What django-axes calls around a sign-in; the rows are its own."""
 
@@ -65,11 +82,9 @@ class SignInHandler(AxesDatabaseHandler):
         name, network = username_of(request, credentials) or "", request.axes_ip_address  # type: ignore[attr-defined]
         failures = _count_recent(name, network)
         wait = failures.lock
-        is_stranger = wait is None and not KnownNetwork.objects.knows(name, network)
-        if is_stranger:
-            wait = _find_queue(name, network, failures.everywhere)
+        if wait is None and not KnownNetwork.objects.knows(name, network):
+            wait = _begin_check(request, name, network, failures.everywhere)
         request.sign_in_wait = wait  # type: ignore[attr-defined]
-        request.sign_in_takes_one = is_stranger and wait is None  # type: ignore[attr-defined]
         return wait is None
 
     def user_login_failed(self, sender: Any, credentials: Any, request: Any = None, **kwargs: Any) -> None:
@@ -89,8 +104,7 @@ class SignInHandler(AxesDatabaseHandler):
         name, network = user.get_username(), request.axes_ip_address
         if network is None:
             return
-        if getattr(request, "sign_in_takes_one", False):
-            of_all.give_back(ALL)
+        if getattr(request, "sign_in_check", None) is not None:
             of_network.give_back(network)
         failures = AccessAttempt.objects.filter(username=name, ip_address=network)
         if failures.exists():
@@ -121,12 +135,20 @@ def _count_recent(name: str, network: str | None) -> Failures:
     return Failures(found["here"], found["everywhere"], lock)
 
 
-def _find_queue(name: str, network: str | None, failures: int) -> Wait | None:
-    """What somebody waits for who was never there before; nothing, if there is room for one more."""
+def _begin_check(request: HttpRequest, name: str, network: str | None, failures: int) -> Wait | None:
+    """Have a stranger's password looked at, or return what for they wait."""
     if failures >= NAME_LIMIT and (seconds := of_slowed_name.take(name)):
         return Wait("slowed", seconds)
-    seconds = of_network.take(network or ALL) or of_all.take(ALL)
-    return Wait("busy", seconds) if seconds else None
+    if seconds := of_network.take(network or NOWHERE):
+        return Wait("busy", seconds)
+    try:
+        request.sign_in_check = request.sign_in_stack.enter_context(checks.one())  # type: ignore[attr-defined]
+    except Busy as busy:
+        of_network.give_back(network or NOWHERE)
+        if failures >= NAME_LIMIT:
+            of_slowed_name.give_back(name)
+        return Wait("busy", busy.seconds)
+    return None
 
 
 def _note_failure(name: str, network: str | None) -> int:
@@ -171,5 +193,6 @@ def refuse(request: HttpRequest, original_response: Any, credentials: Any) -> Ht
 
 def forget() -> None:
     """Forget how many tries there were in this process, for tests."""
-    for buckets in [of_network, of_all, of_slowed_name]:
+    checks.forget()
+    for buckets in [of_network, of_slowed_name]:
         buckets.forget()

@@ -16,12 +16,14 @@ from iotsupport.deleting import delete_selected
 from iotsupport.lookups import OfferedLookupsSite
 from iotsupport.models import ApiToken
 from iotsupport.pages import is_page, next_page
+from iotsupport.signin import SignInForm
 
 
 class Site(OfferedLookupsSite):
     site_url = None  # there is no other site than this one
     site_header = site_title = "IoT Support"
     index_title = "Devices and their files"
+    login_form = SignInForm
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
