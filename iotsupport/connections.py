@@ -8,8 +8,8 @@ import socket
 import struct
 import sys
 import termios
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from gunicorn.http import RequestParser  # type: ignore[import-untyped]
@@ -25,6 +25,13 @@ BUFFER_BYTES = 64 * 1024
 
 # What the kernel holds of each answer beyond what is on its way; it would take megabytes.
 UNSENT_BYTES = 128 * 1024
+
+# Of what still comes on a connection after its last answer, so much is thrown away, and so much of it at once: the
+# kernel need not copy what nobody looks at (tcp(7)).
+LINGER_BYTES = 4 * 1024 * 1024
+DISCARDED_BYTES = 512 * 1024
+DISCARD = socket.MSG_TRUNC if sys.platform == "linux" else 0
+_discarded = bytearray(DISCARDED_BYTES)
 
 # A head shares its segment with the file that follows, where the system can: the client wakes up once for both.
 MORE_FOLLOWS = getattr(socket, "MSG_MORE", 0)
@@ -166,7 +173,7 @@ class Connection(TConn):
         self.events = 0
         self.step: Step = _do_nothing
         self.queued_bytes = 0  # in the kernel, when last looked at
-        self.lingering_bytes = 0  # that may still be thrown away
+        self.lingering_bytes = LINGER_BYTES  # that may still be thrown away
         self.deadline = 0.0
 
     @property
@@ -215,10 +222,38 @@ class Connection(TConn):
         self.take_body()
         self.parser.forget()
 
+    def discard(self) -> bool:
+        """Throw away what came behind the last answer; return whether more may come."""
+        count = self.sock.recv_into(_discarded, DISCARDED_BYTES, DISCARD)
+        self.lingering_bytes -= count
+        return count > 0 and self.lingering_bytes >= 0
+
     def is_body_read(self) -> bool:
         """Whether what comes next is another request."""
         body = self.parser.mesg.body
         return body.is_at_end if isinstance(body, StreamedBody) else True
+
+
+def accept_some(listener: Any, most: int) -> Iterator[tuple[ClientSocket, Any]]:
+    """Yield those who wait to be taken, with their addresses. Raises ``OSError`` where that cannot be done."""
+    for _ in range(most):
+        try:
+            accepted, address = listener.accept()
+        except BlockingIOError:
+            return  # Another worker was faster.
+        except ConnectionAbortedError:
+            continue
+        yield ClientSocket(accepted), address
+
+
+def half_of_the_largest_crowd(conns: Iterable[Connection]) -> list[Connection]:
+    """Of the client that has most of these, those that have the least time left."""
+    crowds: defaultdict[str, list[Connection]] = defaultdict(list)
+    for conn in conns:
+        crowds[conn.network].append(conn)
+    largest = max(crowds, key=lambda network: len(crowds[network]), default="")
+    crowd = sorted(crowds[largest], key=lambda conn: conn.deadline)
+    return crowd[: (len(crowd) + 1) // 2]
 
 
 def bound_what_slow_clients_cost(listener: Any) -> None:

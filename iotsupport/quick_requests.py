@@ -1,8 +1,14 @@
-"""Requests that need no parser: those of usual downloads."""
+"""Requests that need no parser, such as those of usual downloads, and how they are answered."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+
+from gunicorn import SERVER, util  # type: ignore[import-untyped]
+
+# Status line, headers, body.
+QuickAnswer = tuple[str, Iterable[tuple[str, str]], bytes]
 
 # A request that needs no parser: short, without a body, and with no field but these, each once.
 QUICK_REQUEST = re.compile(rb"(GET|HEAD) ([/\w.-]+) HTTP/1\.1\r\n((?:[A-Za-z0-9-]+:[ -~]*\r\n){,20})\r\n", re.ASCII)
@@ -50,3 +56,15 @@ def parse_quick_request(head: bytes) -> dict[str, str] | None:
         and QUICK_HOST.fullmatch(environ.get("HTTP_HOST", ""))
     )
     return environ if is_usual else None
+
+
+def format_head(answer: QuickAnswer, *, is_kept_alive: bool) -> bytes:
+    status_line, headers, _ = answer
+    fields = [
+        f"HTTP/1.1 {status_line}",
+        f"Server: {SERVER}",
+        f"Date: {util.http_date()}",
+        f"Connection: {'keep-alive' if is_kept_alive else 'close'}",
+    ]
+    fields += [f"{name}: {value}" for name, value in headers]
+    return "\r\n".join([*fields, "", ""]).encode("latin-1")

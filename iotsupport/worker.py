@@ -11,23 +11,29 @@ from __future__ import annotations
 import os
 import resource
 import socket
+import sys
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from gunicorn import SERVER, util  # type: ignore[import-untyped]
 from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
 
 from iotsupport import bodies, refusals
 from iotsupport.bodies import Ledger
 from iotsupport.collector import Collector
-from iotsupport.connections import BUFFER_BYTES, ClientSocket, Connection, Step, bound_what_slow_clients_cost
-from iotsupport.quick_requests import parse_quick_request
+from iotsupport.connections import (
+    ClientSocket,
+    Connection,
+    Step,
+    accept_some,
+    bound_what_slow_clients_cost,
+    half_of_the_largest_crowd,
+)
+from iotsupport.quick_requests import QuickAnswer, format_head, parse_quick_request
 from iotsupport.refusals import Refusal
 
 # How long a client may take for the head of a request, for a body beyond what its bytes take, and to take the next
@@ -36,20 +42,24 @@ HEAD_SECONDS = 20.0
 BODY_SECONDS = 20.0
 STALLED_SECONDS = 60.0
 
-# How long, and for how many bytes, a connection stays open for reading after its last answer: closed at once, it could
-# lose the end of it (RFC 9112, section 9.6).
+# How long a connection stays open for reading after its last answer: closed at once, it could lose the end of it (RFC
+# 9112, section 9.6).
 LINGER_SECONDS = 2.0
-LINGER_BYTES = 4 * 1024 * 1024
 
 MAX_HEAD_BYTES = 64 * 1024
 
 # Of a head, or of what begins with it, at once: few are larger.
 READ_BYTES = 16 * 1024
 
-HEAD_END = b"\r\n\r\n"
+# Each turn takes that many new connections, if there are: taking one in each, a board would wait for as many turns as
+# strangers have connected before. Not all, so that other workers have their share.
+ACCEPTED_AT_ONCE = 32
 
-# Status line, headers, body.
-QuickAnswer = tuple[str, Iterable[tuple[str, str]], bytes]
+# How long a thread of the application may compute while the main thread waits for the interpreter: it does so after
+# each of a download's system calls, and behind all threads that wait, too. Python's default is ten times of that.
+SWITCH_SECONDS = 0.0005
+
+HEAD_END = b"\r\n\r\n"
 
 
 def _answer_nothing(environ: dict[str, str]) -> QuickAnswer | None:
@@ -78,6 +88,7 @@ class Worker(ThreadWorker):
 
     def run(self) -> None:
         bodies.give_memory_back(READ_BYTES + 1024)
+        sys.setswitchinterval(SWITCH_SECONDS)
         for listener in self.sockets:
             bound_what_slow_clients_cost(listener)
         # An application may have it; not where gunicorn would do something besides.
@@ -128,17 +139,9 @@ class Worker(ThreadWorker):
     def _make_room(self) -> None:
         """Let go those who do not ask just now; where all do, half of those of the client that has most."""
         idle = [conn for conn in self._polled if self._is_idle(conn)]
-        for conn in idle or self._half_of_the_largest_crowd():
+        asking = [conn for conn in self._polled if conn.step in (self._read_head, self._collector.read)]
+        for conn in idle or half_of_the_largest_crowd(asking):
             self._drop(conn)
-
-    def _half_of_the_largest_crowd(self) -> list[Connection]:
-        crowds: defaultdict[str, list[Connection]] = defaultdict(list)
-        for conn in self._polled:
-            if conn.step in (self._read_head, self._collector.read):
-                crowds[conn.network].append(conn)
-        largest = max(crowds, key=lambda network: len(crowds[network]), default="")
-        crowd = sorted(crowds[largest], key=lambda conn: conn.deadline)
-        return crowd[: (len(crowd) + 1) // 2]
 
     def _give_up(self, conn: Connection) -> None:
         if conn.step == self._collector.read:
@@ -157,17 +160,15 @@ class Worker(ThreadWorker):
         return conn.step == self._read_head and not conn.head
 
     def accept(self, listener: Any) -> None:
+        room = self.worker_connections - self.nr_conns
         try:
-            accepted, address = listener.accept()
-        except (BlockingIOError, ConnectionAbortedError):
-            return  # Another worker was faster.
+            for sock, address in accept_some(listener, min(ACCEPTED_AT_ONCE, room)):
+                self.nr_conns += 1
+                conn = Connection(self.cfg, sock, address, listener.getsockname())
+                self.poll(conn, EVENT_READ, self._read_head, HEAD_SECONDS)
         except OSError as error:
             self.log.error("No connection can be taken just now: %s", error)
             self._accept_again = time.monotonic() + 1
-            return
-        self.nr_conns += 1
-        conn = Connection(self.cfg, ClientSocket(accepted), address, listener.getsockname())
-        self.poll(conn, EVENT_READ, self._read_head, HEAD_SECONDS)
 
     def poll(self, conn: Connection, events: int, step: Step, seconds: float) -> None:
         """Take the next step with a connection when its client is ready; drop it when that takes longer."""
@@ -266,6 +267,7 @@ class Worker(ThreadWorker):
 
     def run_in_thread(self, conn: Connection) -> None:
         """Have the application answer: what it is to know of the request is here."""
+        self.ledger.keep(conn)
         self.leave(conn)
         self.enqueue_req(conn)
 
@@ -296,16 +298,8 @@ class Worker(ThreadWorker):
             return False
         self.nr += 1
         conn.is_kept_alive = self.alive and environ.get("HTTP_CONNECTION", "").lower() != "close"
-        status_line, headers, body = answer
-        fields = [
-            f"HTTP/1.1 {status_line}",
-            f"Server: {SERVER}",
-            f"Date: {util.http_date()}",
-            f"Connection: {'keep-alive' if conn.is_kept_alive else 'close'}",
-        ]
-        fields += [f"{name}: {value}" for name, value in headers]
-        conn.sock.sendall("\r\n".join([*fields, "", ""]).encode("latin-1"))
-        conn.sock.sendall(body)
+        conn.sock.sendall(format_head(answer, is_kept_alive=conn.is_kept_alive))
+        conn.sock.sendall(answer[-1])
         return True
 
     def _keepalive_after(self, conn: Connection, keepalive: bool) -> bool:
@@ -327,7 +321,6 @@ class Worker(ThreadWorker):
             self._await_request(conn)
         else:
             conn.sock.shutdown(socket.SHUT_WR)
-            conn.lingering_bytes = LINGER_BYTES
             self.poll(conn, EVENT_READ, self._linger, LINGER_SECONDS)
 
     def _await_request(self, conn: Connection) -> None:
@@ -343,7 +336,5 @@ class Worker(ThreadWorker):
             self.take(self._begin, conn)
 
     def _linger(self, conn: Connection) -> None:
-        received = os.read(conn.sock.fileno(), BUFFER_BYTES)
-        conn.lingering_bytes -= len(received)
-        if not received or conn.lingering_bytes < 0:
+        if not conn.discard():
             self._drop(conn)
