@@ -96,6 +96,12 @@ def _find(path: str) -> tuple[FastDownloads, str] | None:
     return None
 
 
+def find_file(path: str) -> str | None:
+    """Return where the file of a usual download would be; None for another address."""
+    found = _find(path)
+    return None if found is None else f"{found[0].storage().location}/{found[1]}"
+
+
 def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Answer | None:
     """Answer a usual GET or HEAD for a file that is there.
 

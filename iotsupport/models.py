@@ -11,6 +11,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from iotsupport import strangers
 from iotsupport.last_uses import LastUses
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
@@ -71,6 +72,7 @@ class ApiToken(models.Model):
             .first()
         )
         if row is not None:
+            strangers.note_valid(token)
             now = timezone.now()
             # To the minute, so that a script's thousand requests are not a thousand writes.
             if row.last_used_at is None or now - row.last_used_at > LAST_USE_RESOLUTION:

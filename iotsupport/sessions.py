@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, cast
 
 from django.conf import settings
+from django.contrib.auth import SESSION_KEY as SESSION_KEY_OF_USER
 from django.contrib.sessions.backends import db
 from django.contrib.sessions.exceptions import SessionInterrupted
 from django.contrib.sessions.middleware import SessionMiddleware as DjangoSessionMiddleware
@@ -17,6 +18,7 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils import timezone
 
+from iotsupport import strangers
 from iotsupport.errors import DATABASE_ERRORS, is_outage, is_unusable_value
 from iotsupport.sqlite import patience
 
@@ -64,6 +66,11 @@ class SessionStore(db.SessionStore):
 
     def get_session_cookie_age(self) -> int:
         return int((_least_age() + _slack()).total_seconds())
+
+    @property
+    def is_of_user(self) -> bool:
+        """Whether somebody is signed in, as far as it was looked at."""
+        return SESSION_KEY_OF_USER in getattr(self, "_session_cache", {})
 
     def slide(self) -> bool:
         """Have it last ``SESSION_COOKIE_AGE`` seconds from now, where that is worth a write, and can be written."""
@@ -120,6 +127,8 @@ class SessionMiddleware(DjangoSessionMiddleware):
                 raise
             raise refused from refused.__cause__  # which says why
         session = cast(SessionStore, request.session)
+        if session.session_key and session.is_of_user:
+            strangers.note_valid(session.session_key)
         if session.accessed and not session.modified and session.session_key and session.slide():
             response.set_cookie(
                 settings.SESSION_COOKIE_NAME,

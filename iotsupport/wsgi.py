@@ -9,15 +9,16 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 _django = get_wsgi_application()
 
 # Imported last: they need the settings.
-from iotsupport import limits, unsaved  # noqa: E402
+from iotsupport import limits, strangers, unsaved  # noqa: E402
 from iotsupport.fast_downloads import FastDownloadsMiddleware  # noqa: E402
 from iotsupport.signals import serving  # noqa: E402
 
 
 class Application(FastDownloadsMiddleware):
-    """What ``iotsupport.worker`` may ask besides: what is answered at once, how much is read, and for a page."""
+    """What ``iotsupport.worker`` may ask besides: what is answered at once, who waits, what is read, and for a page."""
 
     admit_body = staticmethod(limits.admit_body)
+    has_to_wait = staticmethod(strangers.has_to_wait)
     refusal_page = staticmethod(unsaved.refusal_page)
 
 
