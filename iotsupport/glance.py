@@ -92,6 +92,12 @@ class Glance:
         finally:
             self._places.release()
 
+    @property
+    def fresh_until(self) -> float:
+        """When a look is due, on the clock of ``time.monotonic``."""
+        seen = self._seen
+        return 0.0 if seen is None else seen.looked_at + FRESH_SECONDS
+
     def _begin(self) -> UnderWay:
         under_way = UnderWay(Future(), time.monotonic() + PATIENCE_SECONDS)
         try:

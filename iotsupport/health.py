@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from iotsupport.errors import DATABASE_ERRORS, explain_database, json_view
 from iotsupport.glance import BusyError, Glance
+from iotsupport.kept_answers import keep_until
 from iotsupport.logs import AT_LENGTH
 from iotsupport.mirror import MirrorError, mirror_storage
 from iotsupport.news import is_news, is_over
@@ -54,6 +55,7 @@ def health(request: HttpRequest) -> JsonResponse:
     """200 while the database, both mirrors and what the assets are made from work, else 503 with the reason."""
     try:
         seen = json.loads(_glance.get())
+        keep_until(request, _glance.fresh_until)
     except BusyError:
         seen = {"reason": BUSY, "facts": {}}
     except TimeoutError:

@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from iotsupport.errors import DATABASE_ERRORS, ApiError, json_view
 from iotsupport.glance import BusyError, Glance
+from iotsupport.kept_answers import keep_until
 from iotsupport.logs import AT_LENGTH
 from iotsupport.metrics_files import WorkersCollector, is_shared, mend_files
 from iotsupport.news import is_news, is_over
@@ -34,6 +35,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
         text = _shared_counts.get()
         try:
             text += _shared_facts.get()
+            keep_until(request, min(_shared_counts.fresh_until, _shared_facts.fresh_until))
         except BusyError:
             raise
         except TimeoutError:  # The database does not answer.

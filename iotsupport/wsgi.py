@@ -1,6 +1,8 @@
 """The WSGI application that gunicorn serves."""
 
 import os
+from collections.abc import Iterable, Mapping
+from functools import partial
 
 from django.core.wsgi import get_wsgi_application
 
@@ -9,7 +11,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 _django = get_wsgi_application()
 
 # Imported last: they need the settings.
-from iotsupport import limits, strangers, unsaved  # noqa: E402
+from iotsupport import kept_answers, limits, strangers, unsaved  # noqa: E402
 from iotsupport.fast_downloads import FastDownloadsMiddleware  # noqa: E402
 from iotsupport.signals import serving  # noqa: E402
 
@@ -21,6 +23,10 @@ class Application(FastDownloadsMiddleware):
     has_to_wait = staticmethod(strangers.has_to_wait)
     refusal_page = staticmethod(unsaved.refusal_page)
 
+    @staticmethod
+    def answer_quickly(environ: Mapping[str, str]) -> tuple[str, Iterable[tuple[str, str]], bytes] | None:
+        return FastDownloadsMiddleware.answer_quickly(environ) or kept_answers.find(environ)
 
-application = Application(_django)
+
+application = Application(partial(kept_answers.answer, _django))
 serving.send(sender=None)
