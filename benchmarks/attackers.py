@@ -1,12 +1,14 @@
 """Strangers who attack a server on this machine, all at once and as fast as they can; see :mod:`benchmarks.hostile`.
 
-One process of one thread: what it cannot send, no other waits for. Each of them has an address of 127.0.0.0/8, which
+One process of one thread: what it cannot send, no other waits for. It takes what others leave of the processor: on
+machines of their own, strangers would not compute on the server's. Each of them has an address of 127.0.0.0/8, which
 for most is another one each time, and none of them is 127.0.0.1.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import string
 from collections import Counter
@@ -28,6 +30,9 @@ NONSENSE = b"\x01" * 4096 + b"\r\n\r\n"
 SLOW_SECONDS = 15.0
 # Whoever does not answer for so long is asked again from the beginning.
 PATIENCE_SECONDS = 30.0
+
+# Less than what the server and its customers have.
+NICENESS = 10
 
 Outcomes = Counter[tuple[str, str]]
 """How often an attack met with a status, or with a connection that was closed or could not be made."""
@@ -178,4 +183,5 @@ async def _attack(port: int, seconds: float, names: Sequence[str]) -> Outcomes:
 
 def attack(port: int, seconds: float, names: Sequence[str] = tuple(ATTACKS)) -> Outcomes:
     """Attack a server for some time, in these ways, and return what came of it."""
+    os.nice(NICENESS)
     return asyncio.run(_attack(port, seconds, names))

@@ -3,8 +3,9 @@
 ``python -m benchmarks.hostile --minutes 10``. Strangers without an account do all at once, as fast as they can: bodies
 of 16 MB and of 100,000 fields, bodies of one byte in 15 s, nonsense that is logged, passwords guessed for changing
 names, browsers and addresses, and ``/health`` and ``/metrics``. Boards fetch with If-None-Match and follow
-announcements over a Mosquitto; the administrator signs in, edits and uploads. It keeps to the loopback, ends by itself,
-and with 1 where something does not hold. What downloads take before it begins tells how busy the machine is otherwise.
+announcements over a Mosquitto; the administrator signs in, edits and uploads. Strangers take what all these leave of
+the processor, which would not be theirs. It keeps to the loopback, ends by itself, and with 1 where something does not
+hold. What downloads take before it begins tells how busy the machine is otherwise.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-from benchmarks.attackers import ATTACKS, Outcomes, attack
+from benchmarks.attackers import ATTACKS, NICENESS, Outcomes, attack
 from benchmarks.harness import cpu_seconds, memory_bytes, percentile, print_claim, print_table
 from benchmarks.hostile_customers import FIRMWARE, FIRMWARE_BYTES, Administrator, Fetched, run_boards
 from benchmarks.savers import live_broker
@@ -142,7 +143,7 @@ def report(result: Result) -> bool:
         f" {administrator.sign_ins} sign-ins, {administrator.saves} saves, {administrator.uploads} uploads;"
         f" median {1000 * percentile(administrator.seconds, 0.5):,.0f} ms,"
         f" p99 {1000 * percentile(administrator.seconds, 0.99):,.0f} ms."
-        f"\nThe server used {100 * result.cpu_share:,.0f} % of a core."
+        f"\nThe server used {100 * result.cpu_share:,.0f} % of a core; strangers had what was left (nice {NICENESS})."
     )
     calm, attacked = (
         [1000 * seconds for began, seconds in boards.downloads if (began >= result.began) is is_attacked]
