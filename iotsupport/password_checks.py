@@ -101,7 +101,10 @@ class PasswordChecks:
     def _read(self, file: int | None) -> None:
         content = shared_files.read(file)
         if len(content) == _PACKED.size:
-            self._account = _Account(*_PACKED.unpack(content))
+            account = _Account(*_PACKED.unpack(content))
+            # What lies further ahead was written before the machine, and its clock, started again.
+            is_of_now = account.paid_at <= self._clock() + BURST * account.period
+            self._account = account if is_of_now else _Account(0.0, 0.0)
 
     def _seconds_ahead(self) -> float:
         """How many seconds too early it is for another check, as far as this process knows."""

@@ -75,6 +75,15 @@ def test_a_right_password_costs_others_nothing(make_checks, clock):
             check.is_free = True
 
 
+def test_what_was_written_before_the_machine_started_again_holds_nobody_up(make_checks, clock):
+    clock.seconds = 1_000_000.0
+    for _ in range(BURST):
+        fail(make_checks(), clock)
+
+    clock.seconds = 10.0  # counted anew from each start
+    fail(make_checks(), clock)
+
+
 def test_a_check_that_breaks_lets_the_next_begin(make_checks, clock):
     checks = make_checks()
     for _ in range(BURST):
