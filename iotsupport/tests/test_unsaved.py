@@ -120,7 +120,7 @@ class TestAfterTheSessionEnded:
     def test_waiting_loses_nothing(self, monkeypatch):
         client = browser()
         asked = client.post(f"{CONFIGS}add/", with_token(client, NEW_CONFIG))
-        monkeypatch.setattr(signin, "_find_queue", lambda *failures: signin.Wait("busy", 3))
+        monkeypatch.setattr(signin, "_begin_check", lambda *about: signin.Wait("busy", 3))
         refused = sign_in(client, login_form(asked))
         monkeypatch.undo()
 
