@@ -35,7 +35,7 @@ def test_a_name_is_announced_in_utf_8(filename, payload):
 def test_the_longest_name_fits_into_the_buffer_of_the_sample(character):
     """PubSubClient holds a whole packet in it, and drops what is longer without a word."""
     filename = character * (FILENAME_MAX_BYTES // len(character.encode()))
-    [size] = re.findall(r"mqtt\.setBufferSize\((\d+)\)", (BASE_DIR / "README.md").read_text())
+    [size] = re.findall(r"mqtt\.setBufferSize\((\d+)\)", (BASE_DIR / "docs/devices.md").read_text())
 
     assert filename_problem(filename) is None
     for topic in TOPICS:
