@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import gunicorn  # type: ignore[import-untyped]
+
 from iotsupport import logs, metrics_directory, settings
 from iotsupport.news import is_news
 
@@ -54,6 +56,10 @@ def _allow_open_files() -> None:
 
 _allow_open_files()
 
+
+# After SIGUSR2, a server that was begun with `python -m gunicorn` looks for modules in gunicorn's own directory first,
+# and takes its `http` for Python's.
+sys.path[:] = [path for path in sys.path if path != os.path.dirname(gunicorn.__file__)]
 
 # Where there is no place for metrics, it is where nothing can be put: counts of one worker at a time would be wrong.
 METRICS_DIR = settings.METRICS_DIR or Path(os.devnull)

@@ -168,7 +168,9 @@ def test_a_server_that_takes_over_from_a_running_one_keeps_its_counts(make_serve
 
     server.signal(signal.SIGUSR2)
 
-    server.wait_for_log("Booting worker", after=first_line)
+    [booting] = server.wait_for_log("Booting worker", after=first_line)
+    pid = booting.rpartition(" ")[2]
+    poll(lambda: metrics_files(server, f"counter_{pid}.db"), bool)  # it has loaded the application, and counts
     assert count_downloads(server) == 5
 
 
