@@ -64,7 +64,7 @@ class ApiToken(models.Model):
             self.save(update_fields=["revoked_at"])
 
     @classmethod
-    def authenticate(cls, token: str) -> Self | None:
+    def authenticate(cls, token: str) -> ApiToken | None:
         """Return the valid token of an active user, and note its use (to the minute), or ``None``."""
         row = (
             cls.objects.select_related("user")
