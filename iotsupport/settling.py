@@ -49,7 +49,7 @@ class Change:
         """After the commit: the first of a transaction settles all of it. Raises :class:`MirrorBehindError`."""
         if not self.is_settled:
             noted = _noted.pop(connections[self.using], None)
-            others = noted.values() if noted is not None else []
+            others = [change for change in noted.values() if not change.is_settled] if noted is not None else []
             settle_together(list(dict.fromkeys([self, *others])))
 
     def put_in_place(self, sha256: str | None) -> None:

@@ -212,6 +212,21 @@ def test_says_so_too_when_not_even_the_temporary_file_can_be_removed(
         late[0]()
 
 
+def test_what_was_behind_once_is_not_told_with_the_next_change(
+    configs: Path, late: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save()
+    monkeypatch.setattr(mirror.os, "utime", read_only_disk)
+    with pytest.raises(MirrorBehindError) as caught:
+        late[0]()
+    monkeypatch.undo()
+
+    save(mac_address="aa-bb-cc-dd-ee-00")
+
+    assert list(files(configs)) == ["aa-bb-cc-dd-ee-00.json"]
+    assert "cannot be written" in str(caught.value)  # its traceback keeps all that was behind
+
+
 def read_only_disk(*arguments: Any, **options: Any) -> None:
     raise OSError(30, "Read-only file system")
 

@@ -45,7 +45,7 @@ class TestWho:
             ("\u00e9", "\u00e9"),
         ],
     )
-    def test_a_stranger_waits(self, method, path):
+    def test_a_stranger_waits(self, directories, method, path):
         assert has_to_wait(method, path, [("COOKIE", "sessionid="), ("AUTHORIZATION", "Bearer ")])
 
     @pytest.mark.parametrize("path", ["/health", "/metrics", "/api/health", "/api/metrics"])
