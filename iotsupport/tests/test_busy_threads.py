@@ -29,19 +29,15 @@ MOST_SECONDS = 0.15
 @pytest.mark.processes
 def test_a_download_waits_not_for_each_thread_in_turn(make_server: Callable[..., Server], tmp_path: Path) -> None:
     busy, count = tmp_path / "busy", tmp_path / "count"
+    os.mkfifo(busy)
     conf = tmp_path / "conf.py"
     conf.write_text(
-        "import pathlib, runpy, threading, time\n"
+        "import pathlib, runpy, threading\n"
         f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
         "def compute():\n"
-        f"    busy, is_counted = pathlib.Path({str(busy)!r}), False\n"
-        "    while True:\n"
-        "        if not busy.exists():\n"
-        "            time.sleep(0.05)\n"
-        "            continue\n"
-        "        if not is_counted:\n"
-        f"            open({str(count)!r}, 'a').write('x')\n"
-        "            is_counted = True\n"
+        f"    open({str(busy)!r}).close()  # waits until somebody opens it to write\n"
+        f"    open({str(count)!r}, 'a').write('x')\n"
+        f"    while pathlib.Path({str(busy)!r}).exists():\n"
         "        for _ in range(1_000_000):\n"
         "            pass\n"
         "def post_worker_init(worker):\n"
@@ -52,7 +48,7 @@ def test_a_download_waits_not_for_each_thread_in_turn(make_server: Callable[...,
     [pid] = server.workers()
     with server.client() as client:
         assert client.save_config(MAC, b"{}").status_code == 200
-        busy.touch()
+    with open(busy, "w"):
         eventually(lambda: count.exists() and count.stat().st_size == THREADS)
 
         # Not by the clock: another process may have the processor meanwhile.
