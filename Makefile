@@ -21,10 +21,10 @@ help:
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
 
 run: install trial-broker
-	@exec $(BIN)/python -m iotsupport.run
+	@exec $(BIN)/python -m iotsupport.trial.run
 
 demo: install trial-broker
-	@exec $(BIN)/python -m iotsupport.run --demo
+	@exec $(BIN)/python -m iotsupport.trial.run --demo
 
 install: .venv/.installed-run
 
@@ -59,9 +59,9 @@ trial-broker: .venv/.installed-run
 
 # --- Tests -----------------------------------------------------------------------------------------------------------
 
-# A test goes to whichever worker is free; those that share a server stay together. See iotsupport/tests/selection.py.
+# A test goes to whichever worker is free; those that share a server stay together: iotsupport/tests/support/selection.py.
 SPREAD := --no-loadscope-reorder
-ON_BOTH := $(BIN)/python -m iotsupport.tests.on_both_databases
+ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
 quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
@@ -82,7 +82,7 @@ coverage: check-system .venv/.installed-dev
 	$(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report --show-missing --skip-covered; \
 	$(BIN)/coverage json --quiet -o "$$data/report.json"; \
-	$(BIN)/python -m iotsupport.tests.coverage_report "$$data/report.json"; \
+	$(BIN)/python -m iotsupport.tests.support.coverage_report "$$data/report.json"; \
 	exit $$failed
 
 lint: check-system .venv/.installed-dev

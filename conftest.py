@@ -14,8 +14,8 @@ import tempfile
 import django
 from django.conf import settings
 
-from iotsupport.tests.databases import DATABASE, SERVER_VARIABLE
-from iotsupport.tests.postgresql import PostgreSQL
+from iotsupport.tests.support.databases import DATABASE, SERVER_VARIABLE
+from iotsupport.tests.support.postgresql import PostgreSQL
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
 atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
@@ -36,7 +36,7 @@ else:
 
 django.setup()
 
-pytest_plugins = ["iotsupport.tests.installations", "iotsupport.tests.selection"]
+pytest_plugins = ["iotsupport.tests.support.installations", "iotsupport.tests.support.selection"]
 
 # Each test client would look through some 800 static files; what needs them runs a server.
 settings.WHITENOISE_USE_FINDERS = False

@@ -14,14 +14,15 @@ from typing import Any
 
 import gunicorn  # type: ignore[import-untyped]
 
-from iotsupport import logs, metrics_directory, settings
-from iotsupport.news import is_news
+from iotsupport import settings
+from iotsupport.monitoring import logs, metrics_directory
+from iotsupport.monitoring.news import is_news
 
 ROOT = Path(__file__).resolve().parent
 
 bind = f"[{settings.HOST}]:{settings.PORT}" if ":" in settings.HOST else f"{settings.HOST}:{settings.PORT}"
 workers = settings.WEB_CONCURRENCY
-worker_class = "iotsupport.worker.Worker"
+worker_class = "iotsupport.serving.worker.Worker"
 # They run the application; none waits for a slow download, and three in four of them at most for a large upload of
 # somebody who may.
 threads = settings.WORKER_THREADS
@@ -130,7 +131,7 @@ def child_exit(server: Any, worker: Any) -> None:
     """Drop the gauges of a dead worker; what it counted stays counted."""
     from prometheus_client import multiprocess
 
-    from iotsupport.metrics_files import give_back_room
+    from iotsupport.monitoring.metrics_files import give_back_room
 
     with suppress(OSError):  # whatever it is, the master goes on
         multiprocess.mark_process_dead(worker.pid)

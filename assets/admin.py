@@ -14,7 +14,7 @@ from assets.forms import AssetForm
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset
 from iotsupport.admin import MirroredAdmin
-from iotsupport.clients import user_of
+from iotsupport.serving.clients import user_of
 
 
 @admin.register(Asset)
@@ -47,7 +47,7 @@ class AssetAdmin(MirroredAdmin):
 
     @admin.display(description="Devices download")
     def download(self, obj: Asset) -> str:
-        url = reverse("asset-download", args=[obj.filename], urlconf="iotsupport.open_urls")
+        url = reverse("asset-download", args=[obj.filename], urlconf="iotsupport.public_urls")
         return format_html('<a href="{}">{}</a>', url, url)
 
     def count_save(self, refusal_code: str | None, seconds: float) -> None:

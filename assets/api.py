@@ -28,8 +28,8 @@ from iotsupport.api import (
     require_length,
     require_no_coding,
 )
-from iotsupport.clients import user_of
 from iotsupport.errors import ApiError
+from iotsupport.serving.clients import user_of
 
 router = Router(tags=["assets"])
 
@@ -85,7 +85,7 @@ def upload_asset(request: HttpRequest) -> HttpResponse:
     return JsonResponse(_describe(asset))
 
 
-# Answered by iotsupport.open_urls, ahead of this: here for the documentation.
+# Answered by iotsupport.public_urls, ahead of this: here for the documentation.
 @router.get(
     "/assets/{anything:filename}",
     auth=None,

@@ -9,7 +9,8 @@ class AssetsConfig(AppConfig):
         from assets import receivers  # noqa: F401
         from assets.limits import LARGE_BODIES
         from assets.views import FAST_DOWNLOADS
-        from iotsupport import fast_downloads, limits
+        from iotsupport import limits
+        from iotsupport.serving import ahead_of_django
 
-        fast_downloads.register(FAST_DOWNLOADS)
+        ahead_of_django.register(FAST_DOWNLOADS)
         limits.register(*LARGE_BODIES)

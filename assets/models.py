@@ -15,8 +15,8 @@ from assets import blobs
 from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
 from iotsupport.characters import fold
-from iotsupport.history import Versions
-from iotsupport.mirror import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
+from iotsupport.editing.history import Versions
+from iotsupport.mirror.rows import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
 

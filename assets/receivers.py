@@ -8,7 +8,7 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from assets.models import Asset
-from iotsupport.settling import mirror_deleted, mirror_saved
+from iotsupport.mirror.settling import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="assets.mirror_asset")

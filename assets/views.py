@@ -9,9 +9,9 @@ from django.http.response import HttpResponseBase
 
 from assets.models import Asset
 from assets.names import find_filename
-from iotsupport.downloads import mirror_response
 from iotsupport.errors import json_view
-from iotsupport.fast_downloads import FastDownloads
+from iotsupport.serving.ahead_of_django import FastDownloads
+from iotsupport.serving.responses import mirror_response
 
 CONTENT_TYPE = "application/octet-stream"
 

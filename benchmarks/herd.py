@@ -20,7 +20,7 @@ from benchmarks import nginx
 from benchmarks.fleet import filename, fleet, mac_address
 from benchmarks.harness import gunicorn, print_claim, print_table, spread
 from benchmarks.savers import PUBLISH_RATE, ApiSaver, live_broker
-from iotsupport.tests.mosquitto import Subscriber
+from iotsupport.tests.support.mosquitto import Subscriber
 from notifications.announcements import CONFIGS_TOPIC
 
 CONNECTIONS = 64

@@ -30,9 +30,9 @@ from benchmarks.attackers import ATTACKS, NICENESS, Outcomes, attack
 from benchmarks.harness import cpu_seconds, memory_bytes, percentile, print_claim, print_table
 from benchmarks.hostile_customers import FIRMWARE, FIRMWARE_BYTES, Administrator, Fetched, run_boards
 from benchmarks.savers import live_broker
-from iotsupport.tests.databases import make_database
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import Installation, Server
+from iotsupport.tests.support.databases import make_database
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Installation, Server
 
 BOARDS = 20
 # They download the firmware, too, when it is announced.

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import requests
 
-from iotsupport.tests.server import PASSWORD, sign_in
+from iotsupport.tests.support.server import PASSWORD, sign_in
 from notifications.broker import Broker
-from notifications.simulator import Device, Simulator
+from notifications.simulator.devices import Device, Simulator
 
 # How often a board asks whether its configuration is another one, besides when it hears so.
 BOARD_SECONDS = 2.0

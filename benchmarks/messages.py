@@ -19,7 +19,7 @@ from paho.mqtt.client import MQTTMessage
 from benchmarks.fleet import fleet
 from benchmarks.harness import print_claim, print_table, spread
 from benchmarks.savers import ApiSaver, ModelSaver, Saver, live_broker
-from iotsupport.tests.mosquitto import Subscriber
+from iotsupport.tests.support.mosquitto import Subscriber
 from notifications.announcements import CONFIGS_TOPIC
 
 SIZES = [10, 100_000]

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol, Self
 
 from benchmarks.fleet import Fleet, content, filename, mac_address
 from benchmarks.harness import ROOT, environ, gunicorn
-from iotsupport.tests.mosquitto import Mosquitto
+from iotsupport.tests.support.mosquitto import Mosquitto
 
 # So high that what is measured is not the pace at which announcements go out.
 PUBLISH_RATE = "100000"

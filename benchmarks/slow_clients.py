@@ -140,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clients", type=int, default=500)
     parser.add_argument("--rate", type=int, default=20_000, help="bytes per second of each")
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--worker-class", default="iotsupport.worker.Worker")
+    parser.add_argument("--worker-class", default="iotsupport.serving.worker.Worker")
     options = parser.parse_args(arguments)
     with data_directory() as data_dir:
         _fill(data_dir)

@@ -14,7 +14,7 @@ from devices.forms import DeviceConfigForm
 from devices.metrics import count, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
-from iotsupport.clients import user_of
+from iotsupport.serving.clients import user_of
 
 # In any of its spellings.
 MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
@@ -53,7 +53,7 @@ class DeviceConfigAdmin(MirroredAdmin):
 
     @admin.display(description="Devices download")
     def download(self, obj: DeviceConfig) -> str:
-        url = reverse("config-download", args=[obj.mac_address], urlconf="iotsupport.open_urls")
+        url = reverse("config-download", args=[obj.mac_address], urlconf="iotsupport.public_urls")
         return format_html('<a href="{}">{}</a>', url, url)
 
     def get_search_results(

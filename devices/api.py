@@ -22,9 +22,9 @@ from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import decode_config, member_sources
 from iotsupport.api import DOWNLOAD_ANSWERS, REFUSALS, body_of, file_of, no_content, read_json, require
-from iotsupport.clients import user_of
-from iotsupport.downloads import matches_any
 from iotsupport.errors import ApiError
+from iotsupport.serving.clients import user_of
+from iotsupport.serving.responses import matches_any
 
 router = Router(tags=["configurations"])
 
@@ -116,7 +116,7 @@ def _stream(first: list[dict[str, Any]], pages: Iterator[list[dict[str, Any]]]) 
     yield f'], "count": {count}}}'
 
 
-# Answered by iotsupport.open_urls, ahead of this: here for the documentation.
+# Answered by iotsupport.public_urls, ahead of this: here for the documentation.
 @router.get(
     "/configs/{mac_address}.json",
     auth=None,

@@ -10,9 +10,10 @@ class DevicesConfig(AppConfig):
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
         from devices.views import FAST_DOWNLOADS
-        from iotsupport import fast_downloads, limits
-        from iotsupport.metrics import facts
+        from iotsupport import limits
+        from iotsupport.monitoring.metrics import facts
+        from iotsupport.serving import ahead_of_django
 
         facts.register(ConfigCollector())
-        fast_downloads.register(FAST_DOWNLOADS)
+        ahead_of_django.register(FAST_DOWNLOADS)
         limits.register(*LARGE_BODIES)

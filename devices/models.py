@@ -15,8 +15,8 @@ from django.db import connection, connections, models
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
-from iotsupport.history import Versions
-from iotsupport.mirror import MirroredManager, MirroredModel, StagedFile
+from iotsupport.editing.history import Versions
+from iotsupport.mirror.rows import MirroredManager, MirroredModel, StagedFile
 
 
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):

@@ -8,7 +8,7 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from devices.models import DeviceConfig
-from iotsupport.settling import mirror_deleted, mirror_saved
+from iotsupport.mirror.settling import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")

@@ -11,9 +11,9 @@ from django.http.response import HttpResponseBase
 from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
-from iotsupport.downloads import mirror_response
 from iotsupport.errors import json_view
-from iotsupport.fast_downloads import FastDownloads
+from iotsupport.serving.ahead_of_django import FastDownloads
+from iotsupport.serving.responses import mirror_response
 
 CONTENT_TYPE = "application/json"
 

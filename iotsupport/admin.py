@@ -18,12 +18,12 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from iotsupport.accounts import FoldedSearch
+from iotsupport.accounts.users import FoldedSearch
 from iotsupport.characters import fold
+from iotsupport.editing.undo import UndoingAdmin
 from iotsupport.errors import explain_database, is_outage, log_outage
-from iotsupport.mirror import MirrorBehindError, MirrorError
+from iotsupport.mirror.rows import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken, ApiTokenQuerySet
-from iotsupport.undo import UndoingAdmin
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """The API for people's scripts and CI: who may do what, and how requests are read.
 
-The apps bring their routers; ``GET`` of a file is open and not here, see ``iotsupport.open_urls``.
+The apps bring their routers; ``GET`` of a file is open and not here, see ``iotsupport.public_urls``.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@ from django.apps import AppConfig
 from django.core import checks
 from django.db import connection
 
-import iotsupport.metrics_files  # noqa: F401 - before an app makes a metric
-from iotsupport import sqlite
+import iotsupport.monitoring.metrics_files  # noqa: F401 - before an app makes a metric
+from iotsupport.database import sqlite
 
 
 class IotSupportConfig(AppConfig):
@@ -51,7 +51,7 @@ def keep_database_open(**kwargs: Any) -> None:
 
 def wait_for_no_answer_without_end(**kwargs: Any) -> None:
     if connection.vendor == "postgresql":
-        from iotsupport.postgresql import base
+        from iotsupport.database.postgresql import base
 
         base.serve()
 
@@ -64,6 +64,6 @@ def remove_what_is_over(**kwargs: Any) -> None:
 
 def follow_other_nodes(**kwargs: Any) -> None:
     if connection.vendor == "postgresql":
-        from iotsupport.nodes import Follower  # imports psycopg, which commands on SQLite do without
+        from iotsupport.mirror.nodes import Follower  # imports psycopg, which commands on SQLite do without
 
         Follower().start()

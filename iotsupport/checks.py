@@ -12,9 +12,10 @@ from django.conf import settings
 from django.core import checks
 from django.http.request import validate_host
 
-from iotsupport import access, metrics_directory
+from iotsupport import access
+from iotsupport.database.sqlite import files_of
 from iotsupport.environment import SQLITE
-from iotsupport.sqlite import files_of
+from iotsupport.monitoring import metrics_directory
 
 # Tags of the checks that our commands run first: those of this installation. The others are for developers, and load
 # every page and the API, which takes as long as a command itself. ``manage.py check`` and ``migrate`` run all of them.

@@ -18,8 +18,9 @@ from typing import Any, TypeVar
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
-from iotsupport import access, dotenv, metrics_directory
+from iotsupport import access, dotenv
 from iotsupport.durable import make_directory, sync_directory
+from iotsupport.monitoring import metrics_directory
 
 T = TypeVar("T")
 

@@ -16,9 +16,9 @@ from django.http.multipartparser import MultiPartParserError
 from django.views.decorators.csrf import csrf_exempt
 
 from iotsupport import access
-from iotsupport.logs import LASTING, shorten
-from iotsupport.mirror import MirrorBehindError, MirrorError
-from iotsupport.sqlite import files_of
+from iotsupport.database.sqlite import files_of
+from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.monitoring.logs import LASTING, shorten
 
 logger = logging.getLogger(__name__)
 

@@ -13,10 +13,10 @@ from django.db import connection
 from django.db.models import QuerySet
 from django.utils import timezone
 
+from iotsupport.accounts.signin import LOCKED_FOR
+from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
-from iotsupport.signin import LOCKED_FOR
-from iotsupport.sqlite import patience
 from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)

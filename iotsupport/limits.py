@@ -1,7 +1,7 @@
 """How much of a body is read, of whom, at which address: decided by the head alone, before the first byte of it.
 
-Whoever is not signed in gets :data:`iotsupport.bodies.SMALL_BODY_BYTES` and no more than
-:data:`iotsupport.bodies.SMALL_BODY_FIELDS` fields. The apps name the addresses that need more.
+Whoever is not signed in gets :data:`iotsupport.serving.bodies.SMALL_BODY_BYTES` and no more than
+:data:`iotsupport.serving.bodies.SMALL_BODY_FIELDS` fields. The apps name the addresses that need more.
 """
 
 from __future__ import annotations
@@ -21,8 +21,12 @@ from django.db import close_old_connections
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from django.http.response import HttpResponseBase
 
-from iotsupport import unsaved
-from iotsupport.bodies import (
+from iotsupport.accounts.sessions import SessionMiddleware
+from iotsupport.editing import unsaved
+from iotsupport.errors import DATABASE_ERRORS, ApiError, as_api_error
+from iotsupport.models import ApiToken
+from iotsupport.pages import BROWSER_PREFIX
+from iotsupport.serving.bodies import (
     SMALL_BODY_BYTES,
     SMALL_BODY_FIELDS,
     Allowance,
@@ -30,10 +34,6 @@ from iotsupport.bodies import (
     BodyTooLarge,
     BodyTrouble,
 )
-from iotsupport.errors import DATABASE_ERRORS, ApiError, as_api_error
-from iotsupport.models import ApiToken
-from iotsupport.pages import BROWSER_PREFIX
-from iotsupport.sessions import SessionMiddleware
 
 Users = AbstractBaseUser | AnonymousUser
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
@@ -90,7 +90,7 @@ def allowance_of(method: str, path: str, find_user: Callable[[], Users]) -> Allo
 
 
 def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
-    """What ``iotsupport.worker`` asks before it reads a larger body; None while the database does not say.
+    """What ``iotsupport.serving.worker`` asks before it reads a larger body; None while the database does not say.
 
     Whoever may be let in here is not yet let in: the view judges as ever.
     """

@@ -12,8 +12,8 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.urls import is_valid_path
 
-from iotsupport import unsaved
 from iotsupport.addresses import refuse_address
+from iotsupport.editing import unsaved
 from iotsupport.environment import HOST_RULE, is_allowed_host
 from iotsupport.errors import ApiError, plain_error, refusal_of_database
 from iotsupport.pages import BROWSER_PREFIX
@@ -23,7 +23,7 @@ RETRY_AFTER_SECONDS = 5
 
 GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
-OPEN_URLS = "iotsupport.open_urls"
+PUBLIC_URLS = "iotsupport.public_urls"
 
 # What the middleware inside adds for pages.
 BROWSER_HEADERS = [
@@ -35,7 +35,7 @@ BROWSER_HEADERS = [
 ]
 
 
-class OpenUrlsMiddleware:
+class PublicUrlsMiddleware:
     """Send GET and HEAD for what is open to everybody to URLs of their own, and refuse programs in JSON.
 
     A device's download and a script's ``PUT`` share a path, and only the first is open.
@@ -47,11 +47,11 @@ class OpenUrlsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if (refusal := refuse_address(request)) is not None:
             return refusal
-        is_open = is_valid_path(request.path_info, OPEN_URLS)
+        is_open = is_valid_path(request.path_info, PUBLIC_URLS)
         if is_open and request.method in {"GET", "HEAD"}:
-            request.urlconf = OPEN_URLS
+            request.urlconf = PUBLIC_URLS
         response = self.get_response(request)
-        if getattr(request, "urlconf", None) == OPEN_URLS:
+        if getattr(request, "urlconf", None) == PUBLIC_URLS:
             _leave_browsers_out(response)
         if response.status_code >= 400 and not request.path_info.startswith(BROWSER_PREFIX):
             response = _in_json(response)
@@ -97,7 +97,7 @@ class UnfinishedUploadsMiddleware:
 
 
 class DatabaseMiddleware:
-    """Say why the database refused. What is refused outside of a view, comes to ``iotsupport.unsaved.server_error``."""
+    """Say why the database refused. ``editing.unsaved.server_error`` has what is refused outside of a view."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -114,7 +114,7 @@ class HostMiddleware(CommonMiddleware):
     """Django's, but devices and probes may use any name or address of the server."""
 
     def process_request(self, request: HttpRequest) -> Any:
-        if getattr(request, "urlconf", None) == OPEN_URLS:
+        if getattr(request, "urlconf", None) == PUBLIC_URLS:
             return None
         try:
             return super().process_request(request)

@@ -11,8 +11,8 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from iotsupport import strangers
-from iotsupport.last_uses import LastUses
+from iotsupport.accounts.last_uses import LastUses
+from iotsupport.serving import strangers
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from csp.constants import SELF
 
+from iotsupport.database.sqlite import PrivateConnection
 from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
-from iotsupport.sqlite import PrivateConnection
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -48,7 +48,7 @@ ALLOWED_HOSTS = env.items(
 )
 CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like https://iot.example.com")
 
-CSRF_FAILURE_VIEW = "iotsupport.unsaved.csrf_failure"
+CSRF_FAILURE_VIEW = "iotsupport.editing.unsaved.csrf_failure"
 
 # What these are about is decided for each request, or by the front server. Where the settings say that people come over
 # HTTPS, checks of our own (iotsupport.checks) look at what follows from it.
@@ -59,7 +59,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W016",  # CSRF_COOKIE_SECURE: the same
 ]
 
-SESSION_ENGINE = "iotsupport.sessions"
+SESSION_ENGINE = "iotsupport.accounts.sessions"
 # A session ends so long after its last use.
 SESSION_HOURS = env.number("SESSION_HOURS", default=336, least=1, most=24 * 365)
 SESSION_COOKIE_AGE = SESSION_HOURS * 3600
@@ -76,13 +76,13 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
-# By name and network together: by network alone, one guesser behind a proxy locks everybody out. iotsupport.signin has
-# the rules.
-AXES_HANDLER = "iotsupport.signin.SignInHandler"
+# By name and network together: by network alone, one guesser behind a proxy locks everybody out.
+# iotsupport.accounts.signin has the rules.
+AXES_HANDLER = "iotsupport.accounts.signin.SignInHandler"
 AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
-AXES_CLIENT_IP_CALLABLE = "iotsupport.clients.client_network"
-AXES_USERNAME_CALLABLE = "iotsupport.clients.username_of"
-AXES_LOCKOUT_CALLABLE = "iotsupport.signin.refuse"
+AXES_CLIENT_IP_CALLABLE = "iotsupport.serving.clients.client_network"
+AXES_USERNAME_CALLABLE = "iotsupport.serving.clients.username_of"
+AXES_LOCKOUT_CALLABLE = "iotsupport.accounts.signin.refuse"
 AXES_FAILURE_LIMIT = 10
 AXES_COOLOFF_TIME = 1  # hour
 AXES_DISABLE_ACCESS_LOG = True
@@ -128,12 +128,12 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
-    "iotsupport.middleware.OpenUrlsMiddleware",
+    "iotsupport.middleware.PublicUrlsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "csp.middleware.CSPMiddleware",
-    "iotsupport.sessions.SecureCookiesMiddleware",
-    "iotsupport.sessions.SessionMiddleware",
+    "iotsupport.accounts.sessions.SecureCookiesMiddleware",
+    "iotsupport.accounts.sessions.SessionMiddleware",
     "iotsupport.middleware.HostMiddleware",
     "iotsupport.middleware.DatabaseMiddleware",
     "iotsupport.middleware.UnfinishedUploadsMiddleware",
@@ -201,7 +201,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     }
 elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
     # Waits for no answer without end while it serves.
-    DATABASES["default"]["ENGINE"] = "iotsupport.postgresql"
+    DATABASES["default"]["ENGINE"] = "iotsupport.database.postgresql"
     # Shared by the threads of a process. With one of its own for each thread, four workers were refused connections:
     # of PostgreSQL's default of 100, all workers together take 80 at most (4 each, if they are more than 20).
     DATABASES["default"]["CONN_MAX_AGE"] = 0  # seconds; back to the pool with the end of the request
@@ -242,17 +242,20 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "configs": {
-        "BACKEND": "iotsupport.mirror.MirrorStorage",
+        "BACKEND": "iotsupport.mirror.rows.MirrorStorage",
         "OPTIONS": {"location": ESP32_CONFIGS_DIR, "label": "configurations"},
     },
-    "assets": {"BACKEND": "iotsupport.mirror.MirrorStorage", "OPTIONS": {"location": ASSETS_DIR, "label": "assets"}},
-    "blobs": {"BACKEND": "iotsupport.mirror.MirrorStorage", "OPTIONS": {"location": BLOBS_DIR, "label": "blobs"}},
+    "assets": {
+        "BACKEND": "iotsupport.mirror.rows.MirrorStorage",
+        "OPTIONS": {"location": ASSETS_DIR, "label": "assets"},
+    },
+    "blobs": {"BACKEND": "iotsupport.mirror.rows.MirrorStorage", "OPTIONS": {"location": BLOBS_DIR, "label": "blobs"}},
 }
 
 # Uploads are assets, and only assets: written straight to where their bytes stay, hashed on the way.
 FILE_UPLOAD_HANDLERS = ["assets.uploads.AssetUploadHandler"]
-# Bodies of those who may send more than everybody: iotsupport.limits says who, and where. Forms send up to six bytes
-# for one of a configuration; and one that is too large shall still reach its form, which says so and shows it again.
+# Bodies of those who may send more than everybody: iotsupport.limits says who, and where. Forms send up to six
+# bytes for one of a configuration; one that is too large shall still reach its form, which says so and shows it again.
 FORM_MAX_BYTES = 16 * CONFIG_MAX_BYTES + 64 * 1024
 # "Delete selected" sends a field for each row.
 DATA_UPLOAD_MAX_NUMBER_FIELDS = 100_000
@@ -283,11 +286,11 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {
-        "line": {"()": "iotsupport.logs.LineFormatter", "format": LOG_FORMAT},
+        "line": {"()": "iotsupport.monitoring.logs.LineFormatter", "format": LOG_FORMAT},
     },
     "filters": {
-        "rate": {"()": "iotsupport.logs.RateLimit"},
-        "no_refusal_for_now": {"()": "iotsupport.logs.RefusalsForNow"},
+        "rate": {"()": "iotsupport.monitoring.logs.RateLimit"},
+        "no_refusal_for_now": {"()": "iotsupport.monitoring.logs.RefusalsForNow"},
     },
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["rate"]},

@@ -11,12 +11,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
-from iotsupport import unsaved
-from iotsupport.deleting import delete_selected
-from iotsupport.lookups import OfferedLookupsSite
+from iotsupport.accounts.signin import SignInForm
+from iotsupport.editing import unsaved
+from iotsupport.editing.deleting import delete_selected
+from iotsupport.editing.lookups import OfferedLookupsSite
 from iotsupport.models import ApiToken
 from iotsupport.pages import is_page, next_page
-from iotsupport.signin import SignInForm
 
 
 class Site(OfferedLookupsSite):

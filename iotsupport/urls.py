@@ -1,4 +1,4 @@
-"""All addresses. GET and HEAD of the open ones are taken by ``iotsupport.open_urls`` before."""
+"""All addresses. GET and HEAD of the open ones are taken by ``iotsupport.public_urls`` before."""
 
 from django.contrib import admin
 from django.urls import include, path
@@ -18,8 +18,8 @@ urlpatterns = [
     # Existing scripts and firmware call everything under /api.
     path("api/", include((_api_patterns, _app_name), namespace=f"{_namespace}-prefixed")),
     # Their other methods are refused in the right words.
-    path("", include("iotsupport.open_urls")),
+    path("", include("iotsupport.public_urls")),
 ]
 
-handler403 = "iotsupport.unsaved.permission_denied"
-handler500 = "iotsupport.unsaved.server_error"
+handler403 = "iotsupport.editing.unsaved.permission_denied"
+handler500 = "iotsupport.editing.unsaved.server_error"

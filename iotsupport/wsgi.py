@@ -11,13 +11,15 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 _django = get_wsgi_application()
 
 # Imported last: they need the settings.
-from iotsupport import kept_answers, limits, strangers, unsaved  # noqa: E402
-from iotsupport.fast_downloads import FastDownloadsMiddleware  # noqa: E402
+from iotsupport import limits  # noqa: E402
+from iotsupport.editing import unsaved  # noqa: E402
+from iotsupport.serving import kept_answers, strangers  # noqa: E402
+from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware  # noqa: E402
 from iotsupport.signals import serving  # noqa: E402
 
 
 class Application(FastDownloadsMiddleware):
-    """What ``iotsupport.worker`` may ask besides: what is answered at once, who waits, what is read, and for a page."""
+    """What the worker may ask besides: what is answered at once, who waits, what is read, and for a page."""
 
     admit_body = staticmethod(limits.admit_body)
     has_to_wait = staticmethod(strangers.has_to_wait)

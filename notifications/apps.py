@@ -7,8 +7,8 @@ class NotificationsConfig(AppConfig):
     verbose_name = "Notifications"
 
     def ready(self) -> None:
-        from iotsupport import health
-        from iotsupport.metrics import facts
+        from iotsupport.monitoring import health
+        from iotsupport.monitoring.metrics import facts
         from notifications import receivers  # noqa: F401
         from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
         from notifications.health import report_old_protocol, report_owed, report_trouble

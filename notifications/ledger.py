@@ -14,8 +14,8 @@ from django.db import connection, transaction
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.errors import DATABASE_ERRORS, is_outage
-from iotsupport.mirror import MirroredModel, MirrorError
-from iotsupport.settling import settle
+from iotsupport.mirror.rows import MirroredModel, MirrorError
+from iotsupport.mirror.settling import settle
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.messenger import Messenger, Outcome
 from notifications.models import Debt

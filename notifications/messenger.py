@@ -21,8 +21,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersi
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from iotsupport.logs import AT_LENGTH
-from iotsupport.news import is_news, is_over
+from iotsupport.monitoring.logs import AT_LENGTH
+from iotsupport.monitoring.news import is_news, is_over
 from notifications import metrics, trouble
 from notifications.announcements import TOPICS, Announcement
 from notifications.broker import Broker

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django.conf import settings
 
-from iotsupport.logs import AT_LENGTH
+from iotsupport.monitoring.logs import AT_LENGTH
 from notifications import metrics
 from notifications.announcements import Announcement
 from notifications.broker import Broker

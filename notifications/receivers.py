@@ -12,7 +12,7 @@ from django.dispatch import receiver
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import is_bulk_change
-from iotsupport.settling import call_when_settled
+from iotsupport.mirror.settling import call_when_settled
 from iotsupport.signals import following, serving
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt

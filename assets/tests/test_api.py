@@ -15,9 +15,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from assets.models import Asset
-from assets.tests.multipart import CONTENT_TYPE, body, part, post, upload
-from iotsupport.mirror import MirrorError
-from iotsupport.tests.api_client import (
+from iotsupport.mirror.rows import MirrorError
+from iotsupport.tests.support.api_client import (
     Download,
     counted,
     failing_statements,
@@ -30,6 +29,7 @@ from iotsupport.tests.api_client import (
     session_client,
     token_client,
 )
+from iotsupport.tests.support.multipart import CONTENT_TYPE, body, part, post, upload
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
@@ -421,7 +421,7 @@ class TestTrouble:
         assert download().body == BYTES
 
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
-        with mock.patch("iotsupport.mirror.MirrorStorage.put", autospec=True, side_effect=OSError(5, "I/O error")):
+        with mock.patch("iotsupport.mirror.rows.MirrorStorage.put", autospec=True, side_effect=OSError(5, "I/O error")):
             response = upload(script, b"new")
 
         assert refusal(response) == (503, "MIRROR_BEHIND")

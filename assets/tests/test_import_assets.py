@@ -11,7 +11,7 @@ from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 
 from assets.models import Asset
-from iotsupport.tests.server import files
+from iotsupport.tests.support.server import files
 
 EXISTING = {
     "firmware-1.2.3.bin": b"\xe9" + b"firmware" * 100_000,

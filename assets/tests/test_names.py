@@ -16,10 +16,17 @@ from hypothesis import strategies as st
 
 from assets.models import Asset
 from assets.names import FILENAME_MAX_BYTES, filename_problem, is_unseen, normalise_filename, validate_filename
-from assets.tests.multipart import upload
-from iotsupport.mirror import mirror_storage
-from iotsupport.tests.api_client import make_administrator, nothing_changed, read, refusal, session_client, token_client
-from iotsupport.tests.properties import PATIENT, PATIENT_WITH_FIXTURES
+from iotsupport.mirror.rows import mirror_storage
+from iotsupport.tests.support.api_client import (
+    make_administrator,
+    nothing_changed,
+    read,
+    refusal,
+    session_client,
+    token_client,
+)
+from iotsupport.tests.support.multipart import upload
+from iotsupport.tests.support.properties import PATIENT, PATIENT_WITH_FIXTURES
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=30),

@@ -17,11 +17,10 @@ from django.test import Client
 from django.test.client import RequestFactory
 
 from assets.models import Asset
-from assets.tests.multipart import CONTENT_TYPE, Arriving, body, part, post, upload
 from assets.uploads import AssetUploadHandler, UploadedAsset
-from iotsupport import mirror
-from iotsupport.mirror import MirrorError
-from iotsupport.tests.api_client import (
+from iotsupport.mirror import rows as mirror
+from iotsupport.mirror.rows import MirrorError
+from iotsupport.tests.support.api_client import (
     make_administrator,
     make_user,
     nothing_changed,
@@ -29,7 +28,8 @@ from iotsupport.tests.api_client import (
     session_client,
     token_client,
 )
-from iotsupport.tests.disk import Disk, may_mount
+from iotsupport.tests.support.disk import Disk, may_mount
+from iotsupport.tests.support.multipart import CONTENT_TYPE, Arriving, body, part, post, upload
 
 MEGABYTE = 1024 * 1024
 

@@ -1,1 +1,1 @@
-from iotsupport.tests.fixtures import *  # noqa: F403
+from iotsupport.tests.support.fixtures import *  # noqa: F403

@@ -17,7 +17,7 @@ from django.test import Client
 
 from devices import api
 from devices.models import DeviceConfig
-from iotsupport.tests.api_client import (
+from iotsupport.tests.support.api_client import (
     Download,
     counted,
     failing_statements,
@@ -641,7 +641,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
     def test_with_the_disk_is_503_and_leaves_everything_as_it_was(self, script, saved, error):
-        with nothing_changed(), mock.patch("iotsupport.mirror.os.fsync", autospec=True, side_effect=error):
+        with nothing_changed(), mock.patch("iotsupport.mirror.rows.os.fsync", autospec=True, side_effect=error):
             replaced = put(script, f"/configs/{MAC}.json", "{}")
             created = put(script, "/configs/00-00-00-00-00-01.json", "{}")
 
@@ -657,11 +657,13 @@ class TestTrouble:
         assert not DeviceConfig.objects.exists()
 
     def test_with_the_disk_keeps_what_was_to_be_deleted(self, script, saved):
-        with nothing_changed(), mock.patch("iotsupport.mirror.os.access", autospec=True, return_value=False):
+        with nothing_changed(), mock.patch("iotsupport.mirror.rows.os.access", autospec=True, return_value=False):
             assert refusal(script.delete(f"/configs/{MAC}")) == (503, "STORAGE_UNAVAILABLE")
 
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
-        with mock.patch("iotsupport.mirror.os.replace", autospec=True, side_effect=OSError(5, "Input/output error")):
+        with mock.patch(
+            "iotsupport.mirror.rows.os.replace", autospec=True, side_effect=OSError(5, "Input/output error")
+        ):
             response = put(script, f"/configs/{MAC}.json", "{}")
 
         assert refusal(response) == (503, "MIRROR_BEHIND")
@@ -671,7 +673,7 @@ class TestTrouble:
 
     def test_with_a_download_is_503(self, saved):
         too_many = OSError(24, "Too many open files")
-        with mock.patch("iotsupport.downloads.os.open", autospec=True, side_effect=too_many):
+        with mock.patch("iotsupport.serving.responses.os.open", autospec=True, side_effect=too_many):
             assert refusal(download().response) == (503, "UNAVAILABLE")
 
     def test_of_another_kind_is_logged_and_told_without_its_words(self, script, caplog):

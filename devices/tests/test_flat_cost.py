@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport.settling import settle
+from iotsupport.mirror.settling import settle
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

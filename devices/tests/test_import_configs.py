@@ -12,7 +12,7 @@ from django.conf import LazySettings
 from django.core.management import CommandError, call_command
 
 from devices.models import DeviceConfig
-from iotsupport.tests.server import files
+from iotsupport.tests.support.server import files
 
 SPELLINGS = [
     "{0}-{1}-{2}-{3}-{4}-{5}",

@@ -10,7 +10,7 @@ from django.test import Client
 
 from devices.fields import normalise_mac_address
 from devices.models import DeviceConfig
-from iotsupport.tests.api_client import nothing_changed
+from iotsupport.tests.support.api_client import nothing_changed
 
 ADD = "/admin/devices/deviceconfig/add/"
 LIST = "/admin/devices/deviceconfig/"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from devices.mistakes import A_VALUE, find_mistake
 from devices.parsing import InvalidConfig, parse_config
-from iotsupport.tests.properties import PATIENT
+from iotsupport.tests.support.properties import PATIENT
 
 
 def refusal(text: str) -> InvalidConfig:

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from devices.parsing import InvalidConfig, decode_config, member_sources, parse_config
-from iotsupport.tests.properties import PATIENT
+from iotsupport.tests.support.properties import PATIENT
 
 
 def refusal(text: str) -> InvalidConfig:

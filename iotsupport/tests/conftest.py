@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import Installation, Server
+from iotsupport.tests.support.fixtures import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Installation, Server
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from django.test import Client
 from django.urls import reverse
 
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import make_user, session_client
+from iotsupport.tests.support.api_client import make_user, session_client
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

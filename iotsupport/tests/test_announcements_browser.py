@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, expect
 
-from iotsupport.tests.browser import Visitor, chromium
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.browser import Visitor, chromium
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
 LIST = "notifications/debt/"

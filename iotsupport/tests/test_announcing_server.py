@@ -16,11 +16,11 @@ import pytest
 import requests
 from paho.mqtt.client import MQTTMessage
 
-from iotsupport.tests.module_broker import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import wait_until_settled
-from iotsupport.tests.server import Installation, Server, files
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.module_broker import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Installation, Server, files
+from iotsupport.tests.support.waiting import LIMIT
 
 # Of each test: what comes late is no other test's.
 fleets = count()

@@ -7,9 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from iotsupport import bodies
-from iotsupport.bodies import BodyLate, BodyTooLarge, BodyTrouble, Ledger, Reservations, StreamedBody, UnreadBody
-from iotsupport.clients import network_of
+from iotsupport.serving import bodies
+from iotsupport.serving.bodies import (
+    BodyLate,
+    BodyTooLarge,
+    BodyTrouble,
+    Ledger,
+    Reservations,
+    StreamedBody,
+    UnreadBody,
+)
+from iotsupport.serving.clients import network_of
 
 
 class TestTheLedger:
@@ -102,7 +110,7 @@ class TestDeadlines:
         ],
     )
     def test_follow_what_has_come(self, monkeypatch, now, received, expected):
-        monkeypatch.setattr("iotsupport.bodies.time.monotonic", lambda: now)
+        monkeypatch.setattr("iotsupport.serving.bodies.time.monotonic", lambda: now)
 
         assert bodies.deadline(1000.0, received, 20.0) == pytest.approx(expected, abs=0.01)
 

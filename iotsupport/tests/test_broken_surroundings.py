@@ -23,11 +23,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from iotsupport.tests.databases import is_on_postgresql
-from iotsupport.tests.disk import Disk, Image, may_mount
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.databases import is_on_postgresql
+from iotsupport.tests.support.disk import Disk, Image, may_mount
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 MAC, BY_HAND = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-02"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'

@@ -10,9 +10,9 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page
 
-from iotsupport.tests.browser import EDITOR, Visitor, chromium
-from iotsupport.tests.server import Client, Installation, Server
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
+from iotsupport.tests.support.server import Client, Installation, Server
+from iotsupport.tests.support.waiting import LIMIT
 
 ASSET_MAX_BYTES = 100_000
 

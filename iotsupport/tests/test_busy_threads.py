@@ -14,11 +14,11 @@ import requests
 from gunicorn.config import Config  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 
-from iotsupport import worker
+from iotsupport.serving import worker
+from iotsupport.serving.worker import Worker
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT, eventually
-from iotsupport.worker import Worker
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT, eventually
 
 MAC = "aa-bb-cc-dd-ee-ff"
 THREADS, DOWNLOADS = 24, 10

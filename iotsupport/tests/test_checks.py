@@ -20,7 +20,7 @@ from django.test import override_settings
 from iotsupport.checks import check_files
 from iotsupport.environment import SQLITE, Environment
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import Server, clean_environ, manage
+from iotsupport.tests.support.server import Server, clean_environ, manage
 
 # Variable, a value that cannot be right, the id of its check, and what is said.
 BROKEN = [

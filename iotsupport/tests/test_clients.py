@@ -5,7 +5,7 @@ from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 
-from iotsupport.clients import client_address
+from iotsupport.serving.clients import client_address
 
 
 @pytest.mark.parametrize(

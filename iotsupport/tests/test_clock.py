@@ -16,7 +16,7 @@ from django.utils import timezone
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.models import KNOWN_NETWORKS, ApiToken, KnownNetwork
-from iotsupport.tests.api_client import make_user
+from iotsupport.tests.support.api_client import make_user
 
 pytestmark = [
     pytest.mark.usefixtures("transactional_db", "directories"),

@@ -10,8 +10,8 @@ import pytest
 from django.core.management import get_commands, load_command_class
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import clean_environ
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import clean_environ
+from iotsupport.tests.support.waiting import LIMIT
 
 APPS = ["iotsupport", "devices", "assets", "notifications"]
 COMMANDS = sorted((app, name) for name, app in get_commands().items() if app in APPS)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from iotsupport.tests.server import Server, sha256
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import Server, sha256
+from iotsupport.tests.support.waiting import LIMIT
 
 CLIENTS = 8
 READERS = 2

@@ -8,7 +8,7 @@ from typing import Any
 
 from coverage import Coverage, CoverageData
 
-from iotsupport.tests.coverage_report import report
+from iotsupport.tests.support.coverage_report import report
 
 
 def file(functions: dict[str, Any]) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from typing import Any
 
 import requests
 
-from iotsupport.tests.marathons import CRASHES, marathon
-from iotsupport.tests.server import Client, Server, sha256
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.marathons import CRASHES, marathon
+from iotsupport.tests.support.server import Client, Server, sha256
+from iotsupport.tests.support.waiting import LIMIT
 
 CLIENTS = 4
 

@@ -20,12 +20,12 @@ from playwright.sync_api import Route
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport import deleting
-from iotsupport.deleting import Keys
+from iotsupport.editing import deleting
+from iotsupport.editing.deleting import Keys
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import counted, make_user, session_client
-from iotsupport.tests.browser import chromium
-from iotsupport.tests.page_walk import Page
+from iotsupport.tests.support.api_client import counted, make_user, session_client
+from iotsupport.tests.support.browser import chromium
+from iotsupport.tests.support.page_walk import Page
 from notifications.models import Debt
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]

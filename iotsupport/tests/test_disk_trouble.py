@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from iotsupport.tests.disk import Disk, may_mount
-from iotsupport.tests.module_broker import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.server import Installation, Server, sha256
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.disk import Disk, may_mount
+from iotsupport.tests.support.module_broker import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Installation, Server, sha256
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 MAC = "aa-bb-cc-dd-ee-ff"
 OLD_CONFIG, NEW_CONFIG = b'{"version": 1}', b'{"version": 2}'

@@ -16,8 +16,8 @@ from iotsupport import dotenv
 from iotsupport.checks import check_dotenv
 from iotsupport.environment import Environment
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import clean_environ
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import clean_environ
+from iotsupport.tests.support.waiting import LIMIT
 
 # A line and the value that it gives.
 TAKEN = [

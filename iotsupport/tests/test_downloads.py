@@ -28,11 +28,11 @@ from django.utils.http import http_date, parse_http_date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotsupport import downloads
-from iotsupport.downloads import Content, asked_range, matches_any, mirror_response
-from iotsupport.mirror import MirrorStorage
-from iotsupport.tests.properties import PATIENT
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.serving import responses
+from iotsupport.serving.responses import Content, asked_range, matches_any, mirror_response
+from iotsupport.tests.support.properties import PATIENT
+from iotsupport.tests.support.waiting import LIMIT
 
 CONTENT = b"0123456789"
 ETAG = f'"{hashlib.sha256(CONTENT).hexdigest()}"'
@@ -136,7 +136,7 @@ class TestAWholeFile:
         assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "0")
 
     def test_may_be_larger_than_what_is_read_at_once(self, mirror):
-        content = os.urandom(downloads.CHUNK_BYTES * 3 + 1)
+        content = os.urandom(responses.CHUNK_BYTES * 3 + 1)
         write(mirror, content)
 
         got = fetch(mirror)
@@ -197,7 +197,7 @@ class TestNoFile:
         def fail(path: str, flags: int) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        monkeypatch.setattr(downloads.os, "open", fail)
+        monkeypatch.setattr(responses.os, "open", fail)
 
         with pytest.raises(OSError, match="Too many open files"):
             fetch(mirror)
@@ -224,12 +224,12 @@ class TestETag:
 
     def test_is_made_once_for_each_content(self, mirror, file):
         fetch(mirror)
-        misses = downloads.digests_of.cache_info().misses
+        misses = responses.digests_of.cache_info().misses
 
         fetch(mirror)
         fetch(mirror, method="HEAD")
 
-        assert downloads.digests_of.cache_info().misses == misses
+        assert responses.digests_of.cache_info().misses == misses
 
     @pytest.mark.parametrize("changed", ["device", "inode", "modified_ns", "changed_ns", "size"])
     def test_is_made_again_when_anything_about_the_file_changes(self, changed):
@@ -239,7 +239,7 @@ class TestETag:
         assert content != dataclasses.replace(content, **{changed: 99})
 
     def test_is_kept_for_a_bounded_number_of_files(self):
-        assert downloads.digests_of.cache_info().maxsize == downloads.CACHED_DIGESTS
+        assert responses.digests_of.cache_info().maxsize == responses.CACHED_DIGESTS
 
 
 class TestLastModified:
@@ -471,7 +471,7 @@ class Server(NamedTuple):
 def server(request: pytest.FixtureRequest, mirror: MirrorStorage, tmp_path: Path) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         descriptor = str(listener.fileno())
-        application = f"iotsupport.tests.download_server:serve({str(mirror.directory)!r})"
+        application = f"iotsupport.tests.support.download_server:serve({str(mirror.directory)!r})"
         command = [sys.executable, "-m", "gunicorn", "--no-control-socket", "--threads=4", *request.param]
         process = subprocess.Popen(
             [*command, f"--bind=fd://{descriptor}", application],

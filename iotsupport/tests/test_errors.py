@@ -19,9 +19,9 @@ from devices.models import DeviceConfig
 from iotsupport.addresses import right_address
 from iotsupport.environment import Environment, is_allowed_host
 from iotsupport.errors import ApiError, as_api_error, json_view
-from iotsupport.mirror import MirrorBehindError, MirrorError
-from iotsupport.tests.api_client import make_administrator, make_token, read, refusal, session_client
-from iotsupport.tests.properties import PATIENT
+from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.tests.support.api_client import make_administrator, make_token, read, refusal, session_client
+from iotsupport.tests.support.properties import PATIENT
 
 pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
@@ -265,7 +265,7 @@ class TestExceptions:
         assert refusal(view(RequestFactory().get("/"))) == (404, "NOT_FOUND")
 
     def test_that_nobody_foresaw_are_json_too(self, client):
-        with mock.patch("iotsupport.health.connection.cursor", side_effect=RuntimeError("secret")):
+        with mock.patch("iotsupport.monitoring.health.connection.cursor", side_effect=RuntimeError("secret")):
             response = client.get("/health")
 
         assert refusal(response) == (500, "INTERNAL_ERROR")
@@ -273,7 +273,7 @@ class TestExceptions:
 
     def test_are_no_pages_even_where_a_view_answers_with_one(self, client):
         page = HttpResponse("<h1>Bad Request</h1>", status=400)
-        with mock.patch("iotsupport.health.JsonResponse", return_value=page):
+        with mock.patch("iotsupport.monitoring.health.JsonResponse", return_value=page):
             assert refusal(client.get("/health")) == (400, "BAD_REQUEST")
 
     @pytest.mark.parametrize("method", ["get", "post"])

@@ -23,9 +23,9 @@ from django.utils.html import escape
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.models import ApiToken
-from iotsupport.tests import page_walk
-from iotsupport.tests.api_client import make_user
-from iotsupport.tests.page_walk import Page, Walk
+from iotsupport.tests.support import page_walk
+from iotsupport.tests.support.api_client import make_user
+from iotsupport.tests.support.page_walk import Page, Walk
 from notifications.announcements import CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher

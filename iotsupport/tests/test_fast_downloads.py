@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from iotsupport import downloads
-from iotsupport.fast_downloads import FastDownloadsMiddleware
-from iotsupport.mirror import MirrorStorage, mirror_storage
-from iotsupport.tests.properties import PATIENT_WITH_FIXTURES
-from iotsupport.worker import parse_quick_request
+from iotsupport.mirror.rows import MirrorStorage, mirror_storage
+from iotsupport.serving import responses
+from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware
+from iotsupport.serving.worker import parse_quick_request
+from iotsupport.tests.support.properties import PATIENT_WITH_FIXTURES
 
 MAC = "aa-bb-cc-dd-ee-ff"
 CONFIG = b'{"deviceName": "lamp"}'
@@ -281,7 +281,7 @@ def test_trouble_with_opening_a_file_is_told_by_the_view(both, monkeypatch):
     def fail(path: str, flags: int) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(downloads.os, "open", fail)
+    monkeypatch.setattr(responses.os, "open", fail)
 
     view, fast = both.ask("/assets/firmware.bin")
 

@@ -14,11 +14,12 @@ import pytest
 from django.db import connection, transaction
 
 from devices.models import DeviceConfig
-from iotsupport import mirror, nodes
-from iotsupport.mirror import CHANNEL, MirrorError, StagedFile
-from iotsupport.nodes import FAILURES_AT_ONCE, Change, Follower, follow, read_change
+from iotsupport.mirror import nodes
+from iotsupport.mirror import rows as mirror
+from iotsupport.mirror.nodes import FAILURES_AT_ONCE, Change, Follower, follow, read_change
+from iotsupport.mirror.rows import CHANNEL, MirrorError, StagedFile
 from iotsupport.signals import following
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.waiting import LIMIT, eventually
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("transactional_db")]
 

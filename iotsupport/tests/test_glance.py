@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport import glance
-from iotsupport.glance import MOST_WAITING, BusyError, Glance
-from iotsupport.tests.waiting import eventually, poll
+from iotsupport.monitoring import glance
+from iotsupport.monitoring.glance import MOST_WAITING, BusyError, Glance
+from iotsupport.tests.support.waiting import eventually, poll
 
 
 @pytest.fixture(autouse=True)

@@ -18,8 +18,8 @@ import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import Installation, Server, clean_environ
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.server import Installation, Server, clean_environ
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 LISTS = r'^iot_config_operations_total\{operation="list",status="\w+"\} (\S+)'
 DOWNLOADS = r'^iot_config_operations_total\{operation="get_raw",status="\w+"\} (\S+)'

@@ -14,10 +14,10 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client
 
-from iotsupport import mirror
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import Server, files
-from iotsupport.tests.waiting import poll
+from iotsupport.mirror import rows as mirror
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Server, files
+from iotsupport.tests.support.waiting import poll
 
 DATABASE = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
 NOTHING_OWED = {"announcements": 0, "oldest_seconds": 0}

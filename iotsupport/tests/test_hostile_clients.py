@@ -16,10 +16,10 @@ from urllib.parse import urlencode
 
 import pytest
 
-from iotsupport.logs import LINE_CHARS
+from iotsupport.monitoring.logs import LINE_CHARS
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import Installation, Server
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.waiting import LIMIT
 
 LOGIN = "/admin/login/"
 ADD = "/admin/devices/deviceconfig/add/"

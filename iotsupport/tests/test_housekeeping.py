@@ -14,12 +14,12 @@ from django.db import OperationalError, connection
 from django.utils import timezone
 
 from iotsupport import housekeeping
+from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
-from iotsupport.signin import LOCKED_FOR
-from iotsupport.tests.api_client import failing_statements, make_user
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.api_client import failing_statements, make_user
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import poll
 
 pytestmark = [pytest.mark.both_databases]
 

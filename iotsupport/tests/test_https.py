@@ -13,10 +13,10 @@ from django.test import Client, RequestFactory
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from iotsupport import sessions
-from iotsupport.bodies import SMALL_BODY_BYTES
+from iotsupport.accounts import sessions
 from iotsupport.limits import admit_body
-from iotsupport.tests.api_client import make_user
+from iotsupport.serving.bodies import SMALL_BODY_BYTES
+from iotsupport.tests.support.api_client import make_user
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from django.core.management import CommandError, call_command
 
-from iotsupport.tests.api_client import everything
+from iotsupport.tests.support.api_client import everything
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 

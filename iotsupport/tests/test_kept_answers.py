@@ -10,7 +10,8 @@ import pytest
 from django.core.handlers.wsgi import WSGIHandler
 from django.test import RequestFactory
 
-from iotsupport import glance, health, kept_answers, metrics
+from iotsupport.monitoring import glance, health, metrics
+from iotsupport.serving import kept_answers
 
 pytestmark = pytest.mark.django_db
 

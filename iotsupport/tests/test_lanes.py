@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iotsupport.lanes import Lane
+from iotsupport.serving.lanes import Lane
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from django.conf import settings
 from django.db import OperationalError
 from django.test import Client, RequestFactory
 
-from iotsupport.bodies import SMALL_BODY_BYTES
 from iotsupport.limits import admit_body
-from iotsupport.tests.api_client import make_administrator, make_token, make_user
+from iotsupport.serving.bodies import SMALL_BODY_BYTES
+from iotsupport.tests.support.api_client import make_administrator, make_token, make_user
 
 pytestmark = pytest.mark.usefixtures("db")
 

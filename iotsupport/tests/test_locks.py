@@ -16,10 +16,10 @@ from django.core.files.base import ContentFile
 from django.test import Client
 
 from devices.models import DeviceConfig
-from iotsupport import mirror
-from iotsupport.mirror import MirrorError, MirrorStorage
-from iotsupport.tests.api_client import refusal
-from iotsupport.tests.server import Server
+from iotsupport.mirror import rows as mirror
+from iotsupport.mirror.rows import MirrorError, MirrorStorage
+from iotsupport.tests.support.api_client import refusal
+from iotsupport.tests.support.server import Server
 
 MAC = "aa-bb-cc-dd-ee-ff"
 

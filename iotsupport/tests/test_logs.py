@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.conf import settings
 
-from iotsupport.logs import (
+from iotsupport.monitoring.logs import (
     AT_LENGTH,
     BURST_LINES,
     CALM_SECONDS,
@@ -235,7 +235,7 @@ def test_bounds_a_logger_that_was_configured_elsewhere(capsys: pytest.CaptureFix
         "axes.handlers",
         "any.library",
         "iotsupport.errors",
-        "iotsupport.signin",
+        "iotsupport.accounts.signin",
         "devices.views",
         "assets.views",
         "notifications.admin",

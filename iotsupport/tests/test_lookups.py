@@ -17,8 +17,8 @@ from django.urls import reverse
 
 from devices.models import DeviceConfig
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import make_token, make_user, session_client
-from iotsupport.tests.page_walk import Page
+from iotsupport.tests.support.api_client import make_token, make_user, session_client
+from iotsupport.tests.support.page_walk import Page
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 

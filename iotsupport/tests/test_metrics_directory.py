@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 from django.conf import LazySettings
 
-from iotsupport import metrics_directory, settings
+from iotsupport import settings
 from iotsupport.checks import check_metrics_directory
 from iotsupport.environment import Environment
+from iotsupport.monitoring import metrics_directory
 from iotsupport.settings import BASE_DIR
 
 

@@ -13,11 +13,11 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from iotsupport.tests.module_broker import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.owed.fleet import wait_until_settled
-from iotsupport.tests.server import Installation, Server
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.module_broker import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 SAVED = 'iot_config_operations_total{operation="save",status="success"}'
 PUBLISHED = 'mqtt_publish_total{status="success",topic="iotsupport/updates/configs"}'

@@ -24,10 +24,10 @@ from django.utils.http import http_date
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.mosquitto import Certificates
-from iotsupport.tests.nginx import Nginx
-from iotsupport.tests.server import Client, Installation, Server, sha256, sign_in
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.mosquitto import Certificates
+from iotsupport.tests.support.nginx import Nginx
+from iotsupport.tests.support.server import Client, Installation, Server, sha256, sign_in
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 # A Monday long ago.
 MODIFIED = 1_000_000_000

@@ -17,13 +17,13 @@ import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import PostgreSQLDatabase
-from iotsupport.tests.disk import Disk, may_mount
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.postgresql import PostgreSQL
-from iotsupport.tests.server import Installation, Server, clean_environ, sha256
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.databases import PostgreSQLDatabase
+from iotsupport.tests.support.disk import Disk, may_mount
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.postgresql import PostgreSQL
+from iotsupport.tests.support.server import Installation, Server, clean_environ, sha256
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 

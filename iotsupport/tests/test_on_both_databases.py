@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from iotsupport.tests.on_both_databases import main
+from iotsupport.tests.support.on_both_databases import main
 
 pytestmark = pytest.mark.processes
 

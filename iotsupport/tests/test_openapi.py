@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.tests.api_client import make_administrator, make_token
+from iotsupport.tests.support.api_client import make_administrator, make_token
 
 pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 

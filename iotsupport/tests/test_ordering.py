@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from iotsupport.tests.ordering import shuffled
+from iotsupport.tests.support.ordering import shuffled
 
 pytest_plugins = ["pytester"]
 

@@ -27,7 +27,7 @@ from django.utils.html import escape
 
 from iotsupport.errors import as_api_error, is_outage
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import failing_statements, refusal, token_client
+from iotsupport.tests.support.api_client import failing_statements, refusal, token_client
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport import password_checks
-from iotsupport.password_checks import BURST, MOST_WAITING, SHARE, Busy, PasswordChecks
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.accounts import password_checks
+from iotsupport.accounts.password_checks import BURST, MOST_WAITING, SHARE, Busy, PasswordChecks
+from iotsupport.tests.support.waiting import LIMIT, eventually
 
 
 class Clock:

@@ -12,10 +12,10 @@ import django.db
 import pytest
 from django.db.utils import ConnectionHandler
 
+from iotsupport.database.postgresql import base
 from iotsupport.errors import is_outage
-from iotsupport.postgresql import base
-from iotsupport.tests.ports import free_port
-from iotsupport.tests.postgresql import PostgreSQL
+from iotsupport.tests.support.ports import free_port
+from iotsupport.tests.support.postgresql import PostgreSQL
 
 # Seconds, with which the tests need not wait long.
 SHORT = 0.3
@@ -40,7 +40,7 @@ def open_connections(url: str) -> Any:
 def _database(url: str) -> dict[str, Any]:
     parts = urlsplit(url)
     return {
-        "ENGINE": "iotsupport.postgresql",
+        "ENGINE": "iotsupport.database.postgresql",
         "HOST": parts.hostname,
         "PORT": parts.port,
         "NAME": parts.path[1:],

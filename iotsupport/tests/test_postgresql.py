@@ -20,13 +20,13 @@ from django.db import connection, transaction
 from django.test import Client
 
 from devices.models import DeviceConfig
-from iotsupport.logs import SECONDS_FOR_A_LASTING_LINE
+from iotsupport.monitoring.logs import SECONDS_FOR_A_LASTING_LINE
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import SERVER_VARIABLE
-from iotsupport.tests.ports import free_port
-from iotsupport.tests.postgresql import PostgreSQL, query
-from iotsupport.tests.server import Installation, Server, clean_environ, manage
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.databases import SERVER_VARIABLE
+from iotsupport.tests.support.ports import free_port
+from iotsupport.tests.support.postgresql import PostgreSQL, query
+from iotsupport.tests.support.server import Installation, Server, clean_environ, manage
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
 

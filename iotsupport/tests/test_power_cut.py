@@ -19,16 +19,16 @@ import requests
 
 from iotsupport.environment import Environment
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import is_on_postgresql
-from iotsupport.tests.disk import Image, may_mount
-from iotsupport.tests.marathons import POWER_CUTS, marathon
-from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import OWED
-from iotsupport.tests.postgresql import PostgreSQL
-from iotsupport.tests.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
+from iotsupport.tests.support.databases import is_on_postgresql
+from iotsupport.tests.support.disk import Image, may_mount
+from iotsupport.tests.support.marathons import POWER_CUTS, marathon
+from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.support.postgresql import PostgreSQL
+from iotsupport.tests.support.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
+from iotsupport.tests.support.waiting import LIMIT, poll
+from iotsupport.tests.support.wiretap import Wiretap
 from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
-from iotsupport.tests.waiting import LIMIT, poll
-from iotsupport.tests.wiretap import Wiretap
 
 PEOPLE = 3
 IMPORTED = 200

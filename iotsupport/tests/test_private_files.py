@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from iotsupport.database.sqlite import PrivateConnection, keep_private
 from iotsupport.environment import Environment
-from iotsupport.sqlite import PrivateConnection, keep_private
-from iotsupport.tests.server import manage
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import manage
+from iotsupport.tests.support.waiting import LIMIT
 
 
 @pytest.fixture(autouse=True)

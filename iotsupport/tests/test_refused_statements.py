@@ -15,8 +15,8 @@ from django.test import Client
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport import signin
-from iotsupport.tests.api_client import make_user
+from iotsupport.accounts import signin
+from iotsupport.tests.support.api_client import make_user
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
 

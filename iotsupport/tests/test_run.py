@@ -1,4 +1,4 @@
-"""``python -m iotsupport.run``, which is what ``make run`` and ``make demo`` start."""
+"""``python -m iotsupport.trial.run``, which is what ``make run`` and ``make demo`` start."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from pathlib import Path
 import pytest
 import requests
 
-from iotsupport import run, settings
+from iotsupport import settings
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.databases import Database
-from iotsupport.tests.mosquitto import LoggedProcess, Subscriber
-from iotsupport.tests.ports import free_port, reserved
-from iotsupport.tests.server import NEUTRAL, Installation, clean_environ, manage, sign_in
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.databases import Database
+from iotsupport.tests.support.mosquitto import LoggedProcess, Subscriber
+from iotsupport.tests.support.ports import free_port, reserved
+from iotsupport.tests.support.server import NEUTRAL, Installation, clean_environ, manage, sign_in
+from iotsupport.tests.support.waiting import LIMIT, poll
+from iotsupport.trial import run
 
 READY = "IoT Support is ready"
 
@@ -40,7 +41,7 @@ class Runner(LoggedProcess):
         self.environ = {"DATA_DIR": str(data_dir), "PORT": str(self.port), **environ}
         self._workers = int(environ.get("WEB_CONCURRENCY", NEUTRAL["WEB_CONCURRENCY"]))
         self.process = self._start(
-            *[sys.executable, "-m", "iotsupport.run", *arguments],
+            *[sys.executable, "-m", "iotsupport.trial.run", *arguments],
             cwd=BASE_DIR,
             env=clean_environ(self.environ),
             start_new_session=True,

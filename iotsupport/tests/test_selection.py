@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from iotsupport.tests.selection import TOGETHER, belongs_to, rank, scope_of
+from iotsupport.tests.support.selection import TOGETHER, belongs_to, rank, scope_of
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport import mirror, settling
-from iotsupport.mirror import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
-from iotsupport.tests.server import files
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.mirror import rows as mirror
+from iotsupport.mirror import settling
+from iotsupport.mirror.rows import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
+from iotsupport.tests.support.server import files
+from iotsupport.tests.support.waiting import LIMIT
 from notifications.announcements import Announcement
 from notifications.publisher import publisher
 
@@ -79,7 +80,7 @@ def block(path: Path) -> None:
 def test_the_files_of_a_transaction_follow_in_one_turn(
     configs: Path, locks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iotsupport.settling.HOLD_SECONDS", LIMIT)  # however busy the machine is
+    monkeypatch.setattr("iotsupport.mirror.settling.HOLD_SECONDS", LIMIT)  # however busy the machine is
     save_some(*range(20))
     assert locks == ["configs"]
     assert sorted(files(configs)) == [name(number) for number in range(20)]

@@ -15,12 +15,12 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from iotsupport import signin
+from iotsupport.accounts import signin
+from iotsupport.accounts.password_checks import BURST, SHARE
+from iotsupport.accounts.signin import LOCKED_FOR, NAME_LIMIT
 from iotsupport.buckets import Buckets
 from iotsupport.models import KNOWN_FOR, KNOWN_NETWORKS, KnownNetwork, Turn
-from iotsupport.password_checks import BURST, SHARE
-from iotsupport.signin import LOCKED_FOR, NAME_LIMIT
-from iotsupport.tests.api_client import failing_statements, make_user
+from iotsupport.tests.support.api_client import failing_statements, make_user
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
@@ -46,7 +46,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in ["iotsupport.signin", "iotsupport.models"]:
+    for module in ["iotsupport.accounts.signin", "iotsupport.models"]:
         monkeypatch.setattr(f"{module}.timezone.now", lambda: clock.now)
     for name in ["checks", "of_network", "of_slowed_name"]:
         monkeypatch.setattr(getattr(signin, name), "_clock", clock)
@@ -309,7 +309,7 @@ class TestTheLog:
         records: list[logging.LogRecord] = []
         handler = logging.Handler()
         handler.emit = records.append  # type: ignore[assignment,method-assign]
-        logger = logging.getLogger("iotsupport.signin")
+        logger = logging.getLogger("iotsupport.accounts.signin")
         monkeypatch.setattr(logger, "handlers", [handler])
         return records
 

@@ -12,7 +12,7 @@ from django.test import Client, RequestFactory
 from django.views.debug import technical_500_response
 
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import make_token, make_user, session_client
+from iotsupport.tests.support.api_client import make_token, make_user, session_client
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

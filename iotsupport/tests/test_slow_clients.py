@@ -17,8 +17,8 @@ import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.server import Installation, Server, sha256
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.server import Installation, Server, sha256
+from iotsupport.tests.support.waiting import LIMIT
 
 # More than gunicorn's own threads, and more than the kernel takes of each.
 CLIENTS = 80

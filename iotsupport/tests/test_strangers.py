@@ -11,14 +11,14 @@ import pytest
 import requests
 from django.test import Client
 
-from iotsupport import strangers
-from iotsupport.collector import STRANGERS_AT_ONCE
-from iotsupport.mirror import mirror_storage
+from iotsupport.mirror.rows import mirror_storage
+from iotsupport.serving import strangers
+from iotsupport.serving.collector import STRANGERS_AT_ONCE
+from iotsupport.serving.strangers import has_to_wait
 from iotsupport.settings import BASE_DIR
-from iotsupport.strangers import has_to_wait
-from iotsupport.tests.api_client import make_token, make_user
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.api_client import make_token, make_user
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT, eventually
 
 PASSWORD = "swallows-return"
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -106,7 +106,7 @@ IN_LINE = 5
 # An application that keeps whoever asks for the page to sign in until they may go on, and counts them.
 SLOW_CONF = f"""
 import pathlib, runpy, time
-from iotsupport import collector
+from iotsupport.serving import collector
 globals().update(runpy.run_path({str(BASE_DIR / "gunicorn.conf.py")!r}))
 
 class Slow:

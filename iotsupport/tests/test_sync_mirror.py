@@ -14,9 +14,9 @@ from django.test import Client
 
 from assets.models import Asset, SharedChunk
 from devices.models import DeviceConfig
-from iotsupport.mirror import StagedFile
-from iotsupport.tests.databases import Database
-from iotsupport.tests.server import manage
+from iotsupport.mirror.rows import StagedFile
+from iotsupport.tests.support.databases import Database
+from iotsupport.tests.support.server import manage
 
 MAC = "aa-bb-cc-dd-ee-ff"
 CONTENT = '{"version": 1}'

@@ -17,8 +17,8 @@ from django.utils import timezone
 
 from devices.models import DeviceConfig
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import make_administrator, make_token, refusal
-from iotsupport.tests.server import manage
+from iotsupport.tests.support.api_client import make_administrator, make_token, refusal
+from iotsupport.tests.support.server import manage
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 

@@ -17,11 +17,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 
 from assets.models import Asset
-from assets.tests.multipart import upload
 from devices.models import DeviceConfig
 from iotsupport.characters import fold
-from iotsupport.tests.api_client import nothing_changed, read, refusal
-from iotsupport.tests.server import files
+from iotsupport.tests.support.api_client import nothing_changed, read, refusal
+from iotsupport.tests.support.multipart import upload
+from iotsupport.tests.support.server import files
 from notifications.models import Debt
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]

@@ -14,11 +14,11 @@ from django.test import Client
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport import signin
-from iotsupport.bodies import SMALL_BODY_BYTES
+from iotsupport.accounts import signin
 from iotsupport.models import ApiToken
-from iotsupport.tests.api_client import failing_statements, make_user, nothing_changed, session_client
-from iotsupport.tests.page_walk import Form, Page
+from iotsupport.serving.bodies import SMALL_BODY_BYTES
+from iotsupport.tests.support.api_client import failing_statements, make_user, nothing_changed, session_client
+from iotsupport.tests.support.page_walk import Form, Page
 
 pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 

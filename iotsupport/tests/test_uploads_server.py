@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from iotsupport.tests.server import Client, Installation, Server
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.server import Client, Installation, Server
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 MOST_BYTES = 300_000
 

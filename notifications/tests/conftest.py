@@ -10,9 +10,9 @@ from prometheus_client import REGISTRY
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.tests.fixtures import directories, transactional_db  # noqa: F401
-from iotsupport.tests.mosquitto import Certificates, Mosquitto, Subscriber
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.fixtures import directories, transactional_db  # noqa: F401
+from iotsupport.tests.support.mosquitto import Certificates, Mosquitto, Subscriber
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.broker import Broker
 from notifications.messenger import Messenger

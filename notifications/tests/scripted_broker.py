@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.waiting import LIMIT
 
 SUCCESS, NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED = 0, 16, 135, 151
 

@@ -17,10 +17,10 @@ from django.utils import timezone
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.tests.api_client import make_user, session_client
-from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.waiting import eventually, poll
+from iotsupport.tests.support.api_client import make_user, session_client
+from iotsupport.tests.support.fixtures import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.waiting import eventually, poll
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher

@@ -10,8 +10,8 @@ import pytest
 from django.test import Client
 
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.waiting import LIMIT
+from iotsupport.tests.support.fixtures import *  # noqa: F403
+from iotsupport.tests.support.waiting import LIMIT
 
 RULES = BASE_DIR / "deploy" / "prometheus-alerts.yml"
 TESTS = BASE_DIR / "deploy" / "prometheus-alerts.test.yml"

@@ -9,7 +9,7 @@ from assets.names import FILENAME_MAX_BYTES, filename_problem
 from iotsupport.settings import BASE_DIR
 from notifications.announcements import ASSETS_TOPIC, TOPICS, Announcement
 from notifications.messenger import packet_bytes
-from notifications.simulator import read_filename
+from notifications.simulator.devices import read_filename
 
 # The last becomes two bytes.
 CHARACTERS = ["n", "ж", "界", "🔥", '"']

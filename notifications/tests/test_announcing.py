@@ -11,7 +11,7 @@ from django.db import transaction
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.tests.mosquitto import Subscriber
+from iotsupport.tests.support.mosquitto import Subscriber
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt
 from notifications.publisher import publisher

@@ -9,7 +9,7 @@ from django.db import connection
 from django.test import Client
 from django.utils import timezone
 
-from iotsupport.tests.fixtures import *  # noqa: F403
+from iotsupport.tests.support.fixtures import *  # noqa: F403
 from notifications.announcements import ASSETS_TOPIC
 from notifications.models import Debt
 

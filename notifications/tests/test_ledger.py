@@ -17,8 +17,8 @@ from django.utils import timezone
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
-from iotsupport.mirror import MirrorBehindError
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.mirror.rows import MirrorBehindError
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import ledger as ledger_module
 from notifications import messenger as messenger_module
 from notifications import models

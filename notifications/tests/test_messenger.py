@@ -13,9 +13,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from iotsupport.tests.api_client import metric
-from iotsupport.tests.mosquitto import free_port
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.api_client import metric
+from iotsupport.tests.support.mosquitto import free_port
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models, trouble
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement

@@ -14,8 +14,8 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 from prometheus_client.parser import text_string_to_metric_families
 
-from iotsupport.tests.api_client import counted
-from iotsupport.tests.fixtures import *  # noqa: F403
+from iotsupport.tests.support.api_client import counted
+from iotsupport.tests.support.fixtures import *  # noqa: F403
 from notifications import metrics
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Debt

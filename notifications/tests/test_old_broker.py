@@ -7,9 +7,9 @@ import pytest
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from iotsupport.tests.fixtures import *  # noqa: F403
-from iotsupport.tests.mosquitto import LoggedProcess, free_port
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.fixtures import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import LoggedProcess, free_port
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import trouble
 from notifications.announcements import CONFIGS_TOPIC, Announcement
@@ -17,7 +17,7 @@ from notifications.broker import Broker
 from notifications.models import Debt
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.publisher import publisher
-from notifications.simulator import Simulator
+from notifications.simulator.devices import Simulator
 from notifications.tests.conftest import save_config, upload_asset, wait_until_paid
 from notifications.tests.scripted_broker import ScriptedBroker
 

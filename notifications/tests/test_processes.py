@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection
 
-from iotsupport.tests.mosquitto import Subscriber
-from iotsupport.tests.server import manage
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.mosquitto import Subscriber
+from iotsupport.tests.support.server import manage
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications.tests.conftest import save_config, wait_until_paid
 
 # A busy machine may need longer than a command waits at its end. These go before what is not about how long it does:
@@ -35,7 +35,7 @@ print(DeviceConfig.objects.count(), "saved,", Debt.objects.owed().count(), "owed
 PAY = """
 from notifications.models import Debt
 from notifications.publisher import publisher
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.waiting import poll
 publisher.serve()
 poll(Debt.objects.owed().count, lambda count: count == 0)
 """
@@ -44,12 +44,12 @@ from django.core.management import call_command
 call_command("import_configs", {directory!r})
 """
 UNTIL_ONE_IS_ANNOUNCED = """
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.waiting import poll
 from notifications.models import Debt
 poll(lambda: Debt.objects.filter(owed_since=None).count(), bool)
 """
 UNTIL_TROUBLE_IS_KNOWN = """
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.waiting import poll
 from notifications.publisher import publisher
 poll(lambda: publisher.disconnection()[1], bool)
 """
@@ -226,7 +226,7 @@ def report(title):
     names = ["mqtt_enabled", "mqtt_connection_state"]
     print(title, *[registry.get_sample_value(name) for name in names], flush=True)
 
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.waiting import poll
 poll(lambda: registry.get_sample_value("mqtt_connection_state"), lambda value: value == 1)
 report("one")
 settings.MQTT_URL = {nobody!r}

@@ -8,8 +8,8 @@ from prometheus_client import REGISTRY
 
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
-from iotsupport.tests.mosquitto import Subscriber
-from iotsupport.tests.waiting import LIMIT, eventually
+from iotsupport.tests.support.mosquitto import Subscriber
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger
 from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
 from notifications.models import Debt

@@ -15,13 +15,13 @@ from django.core.management import CommandError, call_command
 
 from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.module_broker import *  # noqa: F403
-from iotsupport.tests.mosquitto import LoggedProcess, Mosquitto, Subscriber
-from iotsupport.tests.server import Client, Installation, Server, clean_environ
-from iotsupport.tests.waiting import LIMIT, poll
+from iotsupport.tests.support.module_broker import *  # noqa: F403
+from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.support.server import Client, Installation, Server, clean_environ
+from iotsupport.tests.support.waiting import LIMIT, poll
 from notifications.announcements import CONFIGS_TOPIC
 from notifications.management.commands.simulate_devices import choose_mac_addresses
-from notifications.simulator import read_asset, read_filename
+from notifications.simulator.devices import read_asset, read_filename
 
 LAMP = "02-00-00-00-00-0a"
 CLOCK = "02-00-00-00-00-0b"

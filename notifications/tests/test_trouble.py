@@ -10,8 +10,8 @@ import pytest
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.reasoncodes import ReasonCode
 
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.waiting import eventually
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.waiting import eventually
 from notifications import messenger as messenger_module
 from notifications import trouble
 from notifications.broker import Broker

@@ -5,7 +5,7 @@
 
 (() => {
   const { user, session, login } = document.currentScript.dataset;
-  const PREFIX = "iotsupport.unsaved:";
+  const PREFIX = "iotsupport.editing.unsaved:";
   const KEPT_MS = 24 * 3600 * 1000;
   const WAIT_MS = 10000;
 

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from iotsupport.tests import chaos
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.server import Server
-from iotsupport.tests.wiretap import Wiretap
+from iotsupport.tests.support import chaos
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.wiretap import Wiretap
 
 
 @pytest.fixture

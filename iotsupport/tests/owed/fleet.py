@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections import Counter
 
-from iotsupport.tests.mosquitto import Received, Subscriber
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import poll
+from iotsupport.tests.support.mosquitto import Received, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import poll
 
 DEVICES = [f"aa-bb-cc-dd-ee-{number:02x}" for number in range(20)]
 FILENAMES = {f"{mac_address}.json" for mac_address in DEVICES}

@@ -6,10 +6,10 @@ import time
 from collections import Counter
 from typing import NamedTuple
 
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import FILENAMES, hear_all, heard_until_the_end, save_all
-from iotsupport.tests.server import Server
-from iotsupport.tests.wiretap import Missed
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.wiretap import Missed
 
 # All of what an outage left owed is out before so many seconds after the broker's return have passed.
 BOUND_SECONDS = 5

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import requests
 
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import (
     DEVICES,
     FILENAMES,
@@ -18,9 +17,10 @@ from iotsupport.tests.owed.fleet import (
     save_all,
     wait_until_settled,
 )
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT, poll
-from iotsupport.tests.wiretap import Wiretap
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT, poll
+from iotsupport.tests.support.wiretap import Wiretap
 
 
 def save_all_while_frozen(server: Server, broker: Mosquitto) -> None:

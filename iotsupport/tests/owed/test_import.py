@@ -7,12 +7,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from iotsupport.tests.marathons import IMPORTED_FILES, marathon
-from iotsupport.tests.mosquitto import Mosquitto
 from iotsupport.tests.owed.fleet import wait_until_settled
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT
-from iotsupport.tests.wiretap import Announced, Wiretap
+from iotsupport.tests.support.marathons import IMPORTED_FILES, marathon
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT
+from iotsupport.tests.support.wiretap import Announced, Wiretap
 from notifications.pace import BURST_SECONDS
 
 # A second, of each worker: together they need some seconds for all files.

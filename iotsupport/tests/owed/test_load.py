@@ -10,12 +10,12 @@ from contextlib import contextmanager
 
 import pytest
 
-from iotsupport.tests.chaos import Chaos, Person, find_lost
-from iotsupport.tests.marathons import KILL_ROUNDS, marathon
-from iotsupport.tests.mosquitto import Mosquitto
-from iotsupport.tests.server import Server
-from iotsupport.tests.waiting import LIMIT
-from iotsupport.tests.wiretap import Wiretap
+from iotsupport.tests.support.chaos import Chaos, Person, find_lost
+from iotsupport.tests.support.marathons import KILL_ROUNDS, marathon
+from iotsupport.tests.support.mosquitto import Mosquitto
+from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.waiting import LIMIT
+from iotsupport.tests.support.wiretap import Wiretap
 
 # Servers are started and ended many times.
 pytestmark = pytest.mark.timeout(1200)

@@ -6,11 +6,11 @@ import signal
 
 import pytest
 
-from iotsupport.tests.marathons import OUTAGE_SECONDS, marathon
-from iotsupport.tests.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.owed.fleet import FILENAMES, hear_all, heard_until_the_end, save_all
 from iotsupport.tests.owed.outage import assert_that_an_outage_is_made_good
-from iotsupport.tests.server import Server
+from iotsupport.tests.support.marathons import OUTAGE_SECONDS, marathon
+from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.server import Server
 
 
 def test_a_server_that_starts_without_its_broker_announces_all_20_saves_when_it_comes(

@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from devices.models import DeviceConfig
 from iotsupport.checks import INSTALLATION
 from notifications.broker import Broker
-from notifications.simulator import Simulator
+from notifications.simulator.devices import Simulator
 
 MOST = 5000
 OTHER_FILES = 100

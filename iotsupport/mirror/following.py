@@ -1,0 +1,51 @@
+"""Files that devices may have got old bytes of: made equal to their rows, and announced once more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iotsupport.mirror.rows import MirroredModel, StagedFile
+from iotsupport.mirror.settling import settle
+from iotsupport.signals import following
+
+
+def follow(model: type[MirroredModel], filename: str, using: str) -> None:
+    """Make a file equal to its row here, too, and have it announced once more. Raises :class:`MirrorError`.
+
+    A device that heard of the new bytes may have got the old ones here: another node announced them, or the power was
+    cut before the new name was on the disk, and a web server was quicker to start than we are. The new bytes are staged
+    first: nothing is announced for a disk that cannot take them. Then it is noted that they must be announced, and
+    only then the file changes: a crash in between does not lose it.
+    """
+    while (row := model.with_filename(filename, using)) is not None:
+        if row.is_mirrored():
+            return
+        staged = row.stage()
+        try:
+            announce: list[Any] = [call for _, call in following.send(model, filename=filename)]
+            if _put(model, filename, using, staged):
+                for call in announce:
+                    call()
+                return
+        finally:
+            staged.close()
+    settle(model, filename, using)
+
+
+def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> None:
+    """As :func:`follow`, of a node that did not run: a file that it did not have is no news.
+
+    Devices ask again for what they did not get; and a new node would announce everything.
+    """
+    (follow if model.storage().exists(filename) else settle)(model, filename, using)
+
+
+def _put(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
+    """Put staged bytes in place, unless the row changed: what was noted may be paid before newer bytes are here."""
+    storage = model.storage()
+    with storage.explained(), storage.lock():
+        row = model.with_filename(filename, using)
+        if row is None or row.content_sha256 != staged.sha256:
+            return False
+        storage.put(staged, filename)
+        return True

@@ -1,0 +1,1 @@
+"""What is watched: health, metrics and the log; asked for by strangers, so all of it bounded."""

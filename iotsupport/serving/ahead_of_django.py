@@ -1,0 +1,130 @@
+"""Downloads that are answered ahead of Django: byte for byte what the views answer, for a fraction of the work.
+
+Only what is usual is answered here. Anything else about a request, and every refusal, is the view's.
+"""
+
+from __future__ import annotations
+
+import http
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+from wsgiref.util import FileWrapper
+
+from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.serving.responses import CHUNK_BYTES, Answer, FileSlice, respond
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+# A body up to here is read and sent as bytes: cheaper than preparing ``sendfile``.
+SMALL_BYTES = CHUNK_BYTES
+
+STATUS_LINES = {status: f"{status} {http.HTTPStatus(status).phrase}" for status in [200, 206, 304, 412, 416]}
+
+
+@dataclass(frozen=True, slots=True)
+class FastDownloads:
+    """What one kind of file looks like from outside."""
+
+    # Of a whole path, without ``/api``; its only group is the file's name. Must match no name that the view refuses
+    # or changes, and no temporary file.
+    path: re.Pattern[str]
+    storage: Callable[[], MirrorStorage]
+    content_type: str
+    with_digests: bool = False
+    # Told the status and the seconds of each answer.
+    count: Callable[[int, float], None] | None = None
+    # Whether reading and hashing one takes no time worth mentioning.
+    is_small: bool = False
+
+
+_registered: list[FastDownloads] = []
+
+
+def register(downloads: FastDownloads) -> None:
+    """Have these downloads answered ahead of Django; for :meth:`AppConfig.ready`."""
+    _registered.append(downloads)
+
+
+class FastDownloadsMiddleware:
+    """A WSGI application that answers usual downloads itself and leaves everything else to another one."""
+
+    def __init__(self, application: WSGIApplication) -> None:
+        self._application = application
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        answer = answer_usual(environ)
+        if answer is None:
+            return self._application(environ, start_response)
+        start_response(STATUS_LINES[answer.status], list(answer.headers.items()))
+        body = answer.body
+        if body is None:
+            return []
+        if len(body) > SMALL_BYTES:
+            wrapper: Callable[..., Iterable[bytes]] = environ.get("wsgi.file_wrapper", FileWrapper)
+            return wrapper(body, CHUNK_BYTES)
+        return [_read(body)]
+
+    @staticmethod
+    def answer_quickly(environ: Mapping[str, str]) -> tuple[str, Iterable[tuple[str, str]], bytes] | None:
+        """Answer what takes no longer than handing it to another thread: status line, headers, body; else None.
+
+        ``iotsupport.serving.worker`` asks, with no more of ``environ`` than :func:`answer_usual` needs.
+        """
+        answer = answer_usual(environ, only_small=True)
+        if answer is None:
+            return None
+        return STATUS_LINES[answer.status], answer.headers.items(), b"" if answer.body is None else _read(answer.body)
+
+
+def _read(body: FileSlice) -> bytes:
+    try:
+        return body.read()
+    finally:
+        body.close()
+
+
+def _find(path: str) -> tuple[FastDownloads, str] | None:
+    """Return what a path asks for, and the name of the file."""
+    path = path.removeprefix("/api")
+    for downloads in _registered:
+        if match := downloads.path.fullmatch(path):
+            return downloads, match[1]
+    return None
+
+
+def find_file(path: str) -> str | None:
+    """Return where the file of a usual download would be; None for another address."""
+    found = _find(path)
+    return None if found is None else f"{found[0].storage().location}/{found[1]}"
+
+
+def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Answer | None:
+    """Answer a usual GET or HEAD for a file that is there.
+
+    Needs of ``environ`` no more than ``REQUEST_METHOD``, ``PATH_INFO`` and the request's conditions.
+    """
+    if environ["REQUEST_METHOD"] not in {"GET", "HEAD"} or environ.get("SCRIPT_NAME"):
+        return None
+    start = perf_counter()
+    found = _find(environ.get("PATH_INFO", ""))
+    if found is None:
+        return None
+    downloads, name = found
+    if only_small and not downloads.is_small:
+        return None
+    try:
+        answer = respond(
+            f"{downloads.storage().location}/{name}",
+            environ,
+            content_type=downloads.content_type,
+            with_digests=downloads.with_digests,
+        )
+    except OSError:  # Nothing to serve, or trouble: the view says which.
+        return None
+    if downloads.count is not None:
+        downloads.count(answer.status, perf_counter() - start)
+    return answer

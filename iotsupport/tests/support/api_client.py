@@ -1,0 +1,187 @@
+"""Those who use the API in tests, and what must not change when they are refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from django.apps import apps
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
+from django.db import connection, transaction
+from django.db.models import Model
+from django.middleware.csrf import CSRF_SECRET_LENGTH
+from django.test import Client
+from django.utils.crypto import get_random_string
+from prometheus_client import REGISTRY
+
+from iotsupport.mirror.rows import MirroredModel, mirror_storage, mirrored_models
+from iotsupport.models import ApiToken
+
+
+def use_directories(settings: Any, path: Path) -> None:
+    """Mirror to empty directories below the path."""
+    for alias in ["configs", "assets", "blobs"]:
+        (path / alias).mkdir()
+    changed = {
+        alias: {**settings.STORAGES[alias], "OPTIONS": {"location": path / alias, "label": alias}}
+        for alias in ["configs", "assets", "blobs"]
+    }
+    settings.STORAGES = {**settings.STORAGES, **changed}
+    # Every test client would look at eight hundred static files.
+    settings.WHITENOISE_USE_FINDERS = False
+
+
+@contextmanager
+def committing_database(blocker: Any) -> Iterator[None]:
+    """A database where transactions commit. Emptied by hand: Django's flush takes a fifth of a second."""
+    with blocker.unblock():
+        try:
+            yield
+        finally:
+            empty_tables()
+
+
+def empty_tables() -> None:
+    """Delete all rows but those that come with the migrations."""
+    models = apps.get_models(include_auto_created=True)
+    with transaction.atomic():  # in whatever order: references are looked at when it ends
+        for model in models:
+            if model not in MIGRATED and model._meta.managed and not model._meta.proxy:
+                rows = model._base_manager.all()
+                rows._raw_delete(rows.db)  # without the signals that change files
+
+
+# Models with rows that come with the migrations.
+MIGRATED = [ContentType, Permission]
+
+
+def history_models() -> list[type[Model]]:
+    return [model for model in apps.get_models() if issubclass(getattr(model, "instance_type", object), MirroredModel)]
+
+
+def make_user(*permissions: str, username: str = "ci", **fields: Any) -> User:
+    """A user with permissions such as ``devices.add_deviceconfig``."""
+    user = User.objects.create_user(username, **fields)
+    for permission in permissions:
+        app_label, codename = permission.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app_label, codename=codename))
+    return user
+
+
+def make_administrator() -> User:
+    return make_user(username="admin", is_staff=True, is_superuser=True)
+
+
+def make_token(user: User) -> str:
+    token = ApiToken(user=user)
+    secret = token.generate()
+    token.save()
+    return secret
+
+
+def token_client(user: User, **options: Any) -> Client:
+    """A script with a token; like every real client, it sees refusals and no exceptions."""
+    return Client(
+        enforce_csrf_checks=True,
+        raise_request_exception=False,
+        headers={"Authorization": f"Bearer {make_token(user)}"},
+        **options,
+    )
+
+
+def session_client(user: User, *, with_csrf: bool = True) -> Client:
+    """A browser that is signed in to the admin."""
+    client = Client(enforce_csrf_checks=True, raise_request_exception=False)
+    client.force_login(user)
+    # As any page would set it: making one takes longer than many a test.
+    client.cookies["csrftoken"] = get_random_string(CSRF_SECRET_LENGTH)
+    if with_csrf:
+        client.defaults["HTTP_X_CSRFTOKEN"] = client.cookies["csrftoken"].value
+    return client
+
+
+class Download(NamedTuple):
+    response: Any
+    body: bytes
+
+
+def read(response: Any) -> Download:
+    """Read an answer to its end, as a client does, and let go of its file."""
+    body = response.getvalue()
+    response.close()
+    return Download(response, body)
+
+
+@contextmanager
+def failing_statements(error: Exception) -> Iterator[None]:
+    """Every statement of this thread raises this instead of reaching the database."""
+
+    def fail(*statement: Any) -> None:
+        raise error
+
+    with connection.execute_wrapper(fail):
+        yield
+
+
+@contextmanager
+def nothing_changed() -> Iterator[None]:
+    """Assert that no row, no version in the history and no file is another one afterwards."""
+    before = everything()
+    yield
+    assert everything() == before
+
+
+def everything() -> dict[str, Any]:
+    return {**_rows(), **{alias: _files(alias) for alias in ["configs", "assets", "blobs"]}}
+
+
+def _rows() -> dict[str, list[Any]]:
+    models: list[type[Model]] = [*mirrored_models(), *history_models()]
+    return {model.__name__: list(model._base_manager.order_by("pk").values()) for model in models}
+
+
+def _files(alias: str) -> dict[str, tuple[int, str]]:
+    """Every file, the hidden ones too, with what changes when it is written."""
+    return {
+        path.name: (path.stat().st_mtime_ns, hashlib.sha256(path.read_bytes()).hexdigest())
+        for path in mirror_storage(alias).directory.iterdir()
+    }
+
+
+def metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+@contextmanager
+def counted(name: str, times: int = 1, **labels: str) -> Iterator[None]:
+    """Assert that one more is counted, or so many, and nothing under other labels."""
+    before = _samples(name)
+    yield
+    after = _samples(name)
+    more = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
+    assert more == {tuple(sorted(labels.items())): times}
+
+
+def _samples(name: str) -> dict[tuple[tuple[str, str], ...], float]:
+    return {
+        tuple(sorted(sample.labels.items())): sample.value
+        for family in REGISTRY.collect()
+        for sample in family.samples
+        if sample.name == name
+    }
+
+
+def refusal(response: Any) -> tuple[int, str]:
+    """Status and code of an answer that refuses, after a look at its shape."""
+    assert response["Content-Type"] == "application/json"
+    body = json.loads(response.content)
+    assert set(body) == {"error", "code", "details"}
+    assert isinstance(body["details"], dict)
+    assert body["code"].isupper()
+    assert " " in body["error"]
+    return response.status_code, body["code"]

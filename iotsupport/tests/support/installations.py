@@ -1,0 +1,93 @@
+"""Fixtures of all tests that have processes of an installation; the root ``conftest.py`` names this as a plugin."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from iotsupport.tests.support.databases import Database, make_database, open_database
+from iotsupport.tests.support.server import Installation
+
+
+@pytest.fixture(scope="session")
+def new_database() -> Callable[[Path], Database]:
+    """Make an empty database for an installation, from the path of its data directory."""
+    return make_database
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
+    """Let one of pytest-xdist's workers make something for all of them; what is returned is handed on as JSON."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def made_once(name: str, make: Callable[[Path], Any]) -> Any:
+        """``make`` gets the path of a directory of its own, which is not there yet."""
+        facts = shared / f"{name}.json"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not facts.exists():
+                facts.write_text(json.dumps(make(shared / name)))
+        return json.loads(facts.read_text())
+
+    return made_once
+
+
+@pytest.fixture(scope="session")
+def template(new_database: Callable[[Path], Database], made_once: Callable[..., Any]) -> Installation:
+    """An installation with an administrator, to be copied: migrating is what takes the time."""
+
+    def make(data_dir: Path) -> list[str]:
+        made = Installation.make(data_dir, new_database(data_dir))
+        return [str(data_dir), made.database.url, made.token, made.session]
+
+    data_dir, url, *access = made_once("template", make)
+    return Installation(Path(data_dir), open_database(url), *access)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    django_test_environment: None,
+    django_db_blocker: Any,
+    made_once: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[None]:
+    """The database of this process, a copy of one that is migrated once for the run. It goes with the run's directory.
+
+    In place of pytest-django's, which migrates one in each process.
+    """
+
+    def migrate(directory: Path) -> str:
+        directory.mkdir()
+        database = make_database(directory)
+        use(database)
+        call_command("migrate", verbosity=0)
+        leave_database()
+        return database.url
+
+    with django_db_blocker.unblock():
+        use(open_database(made_once("migrated", migrate)).copy(tmp_path_factory.mktemp("database")))
+        yield
+        leave_database()
+
+
+def use(database: Database) -> None:
+    """Let this process work on a database."""
+    leave_database()
+    connection.settings_dict["NAME"] = database.name
+
+
+def leave_database() -> None:
+    """Close every connection: a database cannot be copied while somebody has one."""
+    connection.close()
+    if connection.vendor == "postgresql":
+        connection.close_pool()  # type: ignore[attr-defined]

@@ -1,0 +1,70 @@
+"""Run a command on SQLite and, beside it, on PostgreSQL; fail if one of them does.
+
+    python -m iotsupport.tests.support.on_both_databases --beside "make lint" pytest
+
+What the one on SQLite prints is seen as it comes, the other's when both have ended. A command that runs beside them, on
+no database, is seen when it has ended itself. Whatever failed is named in the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+
+class Run:
+    """A command that has been started. ``log`` is where its output goes, if it is not to be seen as it comes."""
+
+    def __init__(self, name: str, command: list[str], log: Path | None = None, **environ: str) -> None:
+        self.name, self._log = name, log
+        with open(log or os.devnull, "wb") as file:
+            output = file if log else None
+            self._process = subprocess.Popen(command, env=os.environ | environ, stdout=output, stderr=output)
+
+    def wait(self) -> int:
+        """Its exit code. Ctrl-C at a terminal reaches the process, too: it ends what it started, and then itself."""
+        while True:
+            with suppress(KeyboardInterrupt):
+                return self._process.wait()
+
+    def show(self) -> None:
+        """Say what it has printed; once it has ended, that is all."""
+        self.wait()
+        if self._log:
+            print(f"\n{self.name}:", self._log.read_text(), sep="\n", flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description="Run a command on SQLite and on PostgreSQL.")
+    parser.add_argument("--beside", type=shlex.split, help="a command to run once, beside the two")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory(prefix="iotsupport-") as directory:
+        logs = Path(directory)
+        on_sqlite = Run("On SQLite", options.command, TEST_DATABASE="sqlite")
+        on_postgresql = Run("On PostgreSQL", options.command, logs / "postgresql", TEST_DATABASE="postgresql")
+        runs = [on_sqlite, on_postgresql]
+        with ExitStack() as showing:
+            if options.beside:
+                runs.append(Run(shlex.join(options.beside), options.beside, logs / "beside"))
+                thread = threading.Thread(target=runs[-1].show)
+                thread.start()
+                showing.callback(thread.join)
+            on_sqlite.wait()
+            on_postgresql.show()
+        codes = {run.name: run.wait() for run in runs}
+    failed = [name for name, code in codes.items() if code]
+    if failed:
+        print(f"Failed: {', '.join(failed)}.", file=sys.stderr)
+    return max(codes.values(), key=abs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,154 @@
+"""Which tests run here, and in which order. A plugin of pytest, named in the root ``conftest.py``.
+
+Each test runs on SQLite. Those for which a database can make a difference say so with ``both_databases``, and run on
+PostgreSQL, too; what is about PostgreSQL itself, marked with ``postgresql``, runs there alone. ``make test`` runs both
+halves side by side. A test that starts processes is marked with ``processes``, or uses a fixture of
+:data:`PROCESS_FIXTURES`: ``make quick`` leaves it out. Marked with neither, it is not let start one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Set
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+from iotsupport.tests.support.databases import DATABASE, DATABASES
+from iotsupport.tests.support.ordering import shares_with_its_module, shuffled
+
+# Whatever uses one of these has processes, or starts some.
+PROCESS_FIXTURES = {
+    "broker",
+    "browser",
+    "certificates",
+    "connected",
+    "disk",
+    "either",
+    "installation",
+    "make_broker",
+    "shared_broker",
+    "template",
+}
+
+# Python's audit events (Library Reference, "Audit events table") of a process that starts another.
+STARTING_EVENTS = {"os.fork", "os.forkpty", "os.posix_spawn", "os.system", "subprocess.Popen"}
+
+# Their tests share what is made once for the module: one of pytest-xdist's workers runs all of them. The longest first.
+TOGETHER = [
+    f"{path}.py"
+    for path in [
+        "iotsupport/tests/test_nodes",
+        "iotsupport/tests/test_browser",
+        "iotsupport/tests/test_nginx",
+        "iotsupport/tests/test_run",  # these wait for each other
+        "iotsupport/tests/test_gunicorn_conf",
+        "iotsupport/tests/test_hostile_clients",
+        "iotsupport/tests/test_postgresql",
+        "iotsupport/tests/test_slow_clients",
+        "iotsupport/tests/test_metrics_server",
+        "iotsupport/tests/test_announcing_server",
+        "iotsupport/tests/test_announcements_browser",
+        "iotsupport/tests/test_disk_trouble",
+        "notifications/tests/test_simulate_devices",
+        "iotsupport/tests/test_uploads_server",
+        "iotsupport/tests/test_pool",
+    ]
+]
+
+# What takes long begins first: what is left at the end is so short that no core waits for the other.
+LONGEST_FIRST = ["marathon", "processes"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if DATABASE not in DATABASES:
+        raise pytest.UsageError(f"TEST_DATABASE is {DATABASE!r}, but it must be {' or '.join(DATABASES)}.")
+
+
+# First: -m judges by the marks that are set here, and pytest-xdist by the order.
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what does not belong to this database, mark what has processes, and put the longest first."""
+    for item in items:
+        if shares_with_its_module(item) and module_of(item.nodeid) not in TOGETHER:
+            raise pytest.UsageError(f"{module_of(item.nodeid)} makes something once for its tests: add it to TOGETHER.")
+        if PROCESS_FIXTURES & set(getattr(item, "fixturenames", [])):
+            item.add_marker("processes")
+    here = [item for item in items if belongs_to(DATABASE, marks_of(item))]
+    kept = set(here)
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    seed = os.environ.get("RANDOM_ORDER")
+    items[:] = shuffled(here, seed) if seed else sorted(here, key=rank_of)
+
+
+def rank_of(item: pytest.Item) -> int:
+    return rank(module_of(item.nodeid), marks_of(item))
+
+
+def marks_of(item: pytest.Item) -> set[str]:
+    return {mark.name for mark in item.iter_markers()}
+
+
+def belongs_to(database: str, marks: Set[str]) -> bool:
+    """Whether a test with these marks runs on a database."""
+    if database == "postgresql":
+        return bool(marks & {"both_databases", "postgresql"}) and "sqlite" not in marks
+    return "postgresql" not in marks
+
+
+def rank(module: str, marks: Set[str]) -> int:
+    """A test's place among the others: the lower, the earlier."""
+    if module in TOGETHER:
+        return TOGETHER.index(module)
+    kind = next((place for place, mark in enumerate(LONGEST_FIRST) if mark in marks), len(LONGEST_FIRST))
+    return len(TOGETHER) + kind
+
+
+def module_of(nodeid: str) -> str:
+    return nodeid.partition("::")[0]
+
+
+def scope_of(nodeid: str) -> str:
+    """What one worker runs all of."""
+    return module_of(nodeid) if module_of(nodeid) in TOGETHER else nodeid
+
+
+class Scheduling(LoadScopeScheduling):
+    """Gives each test to whichever worker is free, but those of a module in :data:`TOGETHER` to one.
+
+    ``--dist loadgroup`` would do that by marks, if pytest-xdist 3.8 could still change the names of pytest 9.2's tests.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return scope_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+class ProcessGuard:
+    """Lets no test start a process that is not marked for it. An audit hook cannot be removed: there is one a run."""
+
+    def __init__(self) -> None:
+        self.running: pytest.Item | None = None
+        sys.addaudithook(self._judge)
+
+    def _judge(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event in STARTING_EVENTS and self.running and "processes" not in marks_of(self.running):
+            raise RuntimeError(f"{self.running.nodeid} starts a process: mark it with pytest.mark.processes.")
+
+
+_guard = ProcessGuard()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    _guard.running = item
+    try:
+        return (yield)
+    finally:
+        _guard.running = None

@@ -1,0 +1,1 @@
+"""Trying it out: ``make run`` and ``make demo``."""

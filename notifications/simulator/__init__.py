@@ -1,0 +1,1 @@
+"""Devices that behave as good firmware does: ``manage.py simulate_devices``."""
