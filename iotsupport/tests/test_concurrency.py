@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
+from iotsupport.tests.support.marathons import SAVES_OF_EACH, UPLOADS_OF_EACH, marathon
 from iotsupport.tests.support.server import Server, sha256
 from iotsupport.tests.support.waiting import LIMIT
 
@@ -59,8 +60,8 @@ def is_whole_config(response: requests.Response) -> bool:
     return bool(sha256(content["padding"].encode()) == content["sha256"])
 
 
-@pytest.mark.both_databases
-def test_8_clients_save_one_configuration_100_times_each(server: Server) -> None:
+@marathon
+def test_8_clients_save_one_configuration_many_times_each(server: Server) -> None:
     last_commit = "SELECT content FROM devices_historicaldeviceconfig ORDER BY history_id DESC LIMIT 1"
 
     def check() -> None:
@@ -70,10 +71,10 @@ def test_8_clients_save_one_configuration_100_times_each(server: Server) -> None
     # All of them stop for a look after every other save: each time the last commit must be on the disk.
     meeting = threading.Barrier(CLIENTS, action=check, timeout=LIMIT)
 
-    def save_100_times(client_number: int) -> list[int]:
+    def save_many_times(client_number: int) -> list[int]:
         statuses = []
         with server.client() as client:
-            for number in range(100):
+            for number in range(SAVES_OF_EACH):
                 statuses.append(client.save_config(MAC, config(client_number, number)).status_code)
                 if number % 2:
                     meeting.wait()
@@ -82,29 +83,32 @@ def test_8_clients_save_one_configuration_100_times_each(server: Server) -> None
     with server.client() as client:
         client.save_config(MAC, config(0, 0))
     with readers(f"{server.url}/configs/{MAC}.json", is_whole_config) as reads, ThreadPoolExecutor(CLIENTS) as clients:
-        statuses = list(clients.map(save_100_times, range(CLIENTS)))
+        statuses = list(clients.map(save_many_times, range(CLIENTS)))
 
-    assert statuses == [[200] * 100] * CLIENTS
+    assert statuses == [[200] * SAVES_OF_EACH] * CLIENTS
     assert all(future.result() > 0 for future in reads)
 
 
-@pytest.mark.both_databases
-def test_8_clients_upload_one_asset_of_3_mb_5_times_each(server: Server) -> None:
+@marathon
+def test_8_clients_upload_one_asset_of_3_mb_several_times_each(server: Server) -> None:
     def firmware(client_number: int, number: int) -> bytes:
         return hashlib.shake_256(b"%d %d" % (client_number, number)).digest(3_000_000 + number)
 
-    def upload_5_times(client_number: int) -> list[int]:
+    def upload_several_times(client_number: int) -> list[int]:
         with server.client() as client:
-            return [client.upload("fw.bin", firmware(client_number, number)).status_code for number in range(5)]
+            return [
+                client.upload("fw.bin", firmware(client_number, number)).status_code
+                for number in range(UPLOADS_OF_EACH)
+            ]
 
-    sent = {sha256(firmware(client, number)) for client in range(CLIENTS) for number in range(5)}
+    sent = {sha256(firmware(client, number)) for client in range(CLIENTS) for number in range(UPLOADS_OF_EACH)}
     with server.client() as client:
         client.upload("fw.bin", firmware(0, 0))
     is_whole = lambda response: sha256(response.content) in sent  # noqa: E731
     with readers(f"{server.url}/assets/fw.bin", is_whole) as reads, ThreadPoolExecutor(CLIENTS) as clients:
-        statuses = list(clients.map(upload_5_times, range(CLIENTS)))
+        statuses = list(clients.map(upload_several_times, range(CLIENTS)))
 
-    assert statuses == [[200] * 5] * CLIENTS
+    assert statuses == [[200] * UPLOADS_OF_EACH] * CLIENTS
     assert all(future.result() > 0 for future in reads)
     [(last_commit,)] = server.query("SELECT sha256 FROM assets_historicalasset ORDER BY history_id DESC LIMIT 1")
     assert server.assets() == {name: sha256(content) for name, content in server.files("assets").items()}

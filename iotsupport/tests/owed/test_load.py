@@ -11,14 +11,11 @@ from contextlib import contextmanager
 import pytest
 
 from iotsupport.tests.support.chaos import Chaos, Person, find_lost
-from iotsupport.tests.support.marathons import KILL_ROUNDS, marathon
+from iotsupport.tests.support.marathons import ENDS, KILL_ROUNDS, RECYCLED_WORKERS, RELOADS, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Server
 from iotsupport.tests.support.waiting import LIMIT
 from iotsupport.tests.support.wiretap import Wiretap
-
-# Servers are started and ended many times.
-pytestmark = pytest.mark.timeout(1200)
 
 PEOPLE = 4
 
@@ -63,11 +60,11 @@ def saving(server: Server, people: list[Person]) -> Iterator[Answers]:
         work.result()
 
 
-@pytest.mark.both_databases
+@marathon
 def test_what_was_answered_before_the_server_was_ended_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
-    for _ in range(3):
+    for _ in range(ENDS):
         server.start_connected(broker)
         with saving(server, people) as answers:
             answers.wait_for(40)
@@ -78,14 +75,14 @@ def test_what_was_answered_before_the_server_was_ended_is_announced(
     assert find_lost(server, tap, people) == []
 
 
-@pytest.mark.both_databases
+@marathon
 def test_what_was_answered_while_the_server_reloaded_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
     server.start_connected(broker)
 
     with saving(server, people) as answers:
-        for reloads in range(3):
+        for reloads in range(RELOADS):
             answers.wait_for(40)
             server.signal(signal.SIGHUP)
             server.wait_for_log("Worker exiting", count=2 * reloads + 2)
@@ -93,15 +90,15 @@ def test_what_was_answered_while_the_server_reloaded_is_announced(
     assert find_lost(server, tap, people) == []
 
 
-@pytest.mark.both_databases
+@marathon
 def test_what_was_answered_while_workers_took_turns_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
     server.start_connected(broker, "--max-requests", "20", "--max-requests-jitter", "10")
 
     with saving(server, people) as answers:
-        answers.wait_for(200)
-        server.wait_for_log("Autorestarting worker", count=5)
+        server.wait_for_log("Autorestarting worker", count=RECYCLED_WORKERS)
+        answers.wait_for(20)
 
     assert find_lost(server, tap, people) == []
 

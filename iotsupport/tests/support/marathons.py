@@ -17,6 +17,15 @@ def length(short: int, *, whole: int) -> int:
 # Without a broker.
 OUTAGE_SECONDS = length(5, whole=90)
 
+# Of the server, its workers, or some of them, while four people save without a pause.
+ENDS = length(2, whole=10)
+RELOADS = length(2, whole=10)
+RECYCLED_WORKERS = length(3, whole=20)
+
+# Of each of eight clients who change one configuration, or one asset.
+SAVES_OF_EACH = length(20, whole=100)
+UPLOADS_OF_EACH = length(2, whole=5)
+
 # In which something is killed while ten saves are made.
 KILL_ROUNDS = length(5, whole=30)
 
@@ -24,7 +33,7 @@ KILL_ROUNDS = length(5, whole=30)
 IMPORTED_FILES = length(300, whole=3000)
 
 # Of the whole server, while people save, upload and delete.
-CRASHES = length(4, whole=20)
+CRASHES = length(3, whole=20)
 
 # Of the disk under server and database, while people change things.
 POWER_CUTS = length(2, whole=30)

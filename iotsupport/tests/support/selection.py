@@ -8,6 +8,7 @@ halves side by side. A test that starts processes is marked with ``processes``, 
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator, Set
@@ -81,6 +82,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     seed = os.environ.get("RANDOM_ORDER")
     items[:] = shuffled(here, seed) if seed else sorted(here, key=rank_of)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """What was loaded stays to the end: without it, the garbage collector takes a twentieth less of a run."""
+    gc.collect()
+    gc.freeze()
 
 
 def rank_of(item: pytest.Item) -> int:
