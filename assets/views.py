@@ -9,14 +9,14 @@ from django.http.response import HttpResponseBase
 
 from assets.models import Asset
 from assets.names import find_filename
-from iotsupport.errors import json_view
+from iotsupport.errors import public_view
 from iotsupport.serving.ahead_of_django import FastDownloads
 from iotsupport.serving.responses import mirror_response
 
 CONTENT_TYPE = "application/octet-stream"
 
 
-@json_view
+@public_view
 def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
     """Send a device the bytes of an asset (RFC 9110: conditional and ranged), with their digests.
 

@@ -11,14 +11,14 @@ from django.http.response import HttpResponseBase
 from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
-from iotsupport.errors import json_view
+from iotsupport.errors import public_view
 from iotsupport.serving.ahead_of_django import FastDownloads
 from iotsupport.serving.responses import mirror_response
 
 CONTENT_TYPE = "application/json"
 
 
-@json_view
+@public_view
 @track_answers("get_raw")
 def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
     """Send a device the bytes of its configuration (RFC 9110: conditional and ranged).

@@ -13,6 +13,7 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured, RequestDataTooBig, SuspiciousOperation, ValidationError
 from django.http import Http404, HttpRequest, JsonResponse, UnreadablePostError
 from django.http.multipartparser import MultiPartParserError
+from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
 from iotsupport import access
@@ -190,13 +191,16 @@ def _from_validation(error: ValidationError) -> ApiError:
     return ApiError(STATUS_OF_CODE.get(code, 400), code, " ".join(error.messages), **details)
 
 
-def json_view(view: Callable[..., Any]) -> Callable[..., Any]:
-    """Answer an :class:`ApiError` or missing object in a plain view with JSON, and only GET and HEAD at all."""
+def public_view(view: Callable[..., HttpResponseBase]) -> Callable[..., HttpResponseBase]:
+    """Make a view one for ``iotsupport.public_urls``: it answers GET and HEAD alone, and refuses in JSON.
+
+    That is what it raises of :class:`ApiError`, ``Http404``, ``ValidationError`` and trouble with files.
+    """
 
     # Nothing is changed here; a PUT is told which methods there are, not that it lacks a token.
     @csrf_exempt
     @wraps(view)
-    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
         if request.method not in {"GET", "HEAD"}:
             response = plain_error(405).response()
             response["Allow"] = "GET, HEAD"

@@ -12,7 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 
 from iotsupport.database.sqlite import patience
-from iotsupport.errors import DATABASE_ERRORS, explain_database, json_view
+from iotsupport.errors import DATABASE_ERRORS, explain_database, public_view
 from iotsupport.mirror.rows import MirrorError, mirror_storage
 from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
@@ -50,7 +50,7 @@ def report_also(
         _shared_reports[name] = report
 
 
-@json_view
+@public_view
 def health(request: HttpRequest) -> JsonResponse:
     """200 while the database, both mirrors and what the assets are made from work, else 503 with the reason."""
     try:

@@ -10,7 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from iotsupport.errors import DATABASE_ERRORS, ApiError, json_view
+from iotsupport.errors import DATABASE_ERRORS, ApiError, public_view
 from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.metrics_files import WorkersCollector, is_shared, mend_files
@@ -28,7 +28,7 @@ _workers.register(WorkersCollector())
 DATABASE_IS_AWAY = "the database"
 
 
-@json_view
+@public_view
 def metrics(request: HttpRequest) -> HttpResponse:
     """Prometheus text. What is not known is left out: the database's facts while it is away, whose file is damaged."""
     try:

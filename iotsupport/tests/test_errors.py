@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from devices.models import DeviceConfig
 from iotsupport.addresses import right_address
 from iotsupport.environment import Environment, is_allowed_host
-from iotsupport.errors import ApiError, as_api_error, json_view
+from iotsupport.errors import ApiError, as_api_error, public_view
 from iotsupport.mirror.rows import MirrorBehindError, MirrorError
 from iotsupport.tests.support.api_client import make_administrator, make_token, read, refusal, session_client
 from iotsupport.tests.support.properties import PATIENT
@@ -258,7 +258,7 @@ class TestExceptions:
         assert refusal(as_api_error(error).response()) == (status, code)
 
     def test_of_a_view_are_answered_in_json(self):
-        @json_view
+        @public_view
         def view(request):
             raise Http404
 
