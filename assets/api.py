@@ -7,22 +7,19 @@ from typing import Annotated, Any
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
-from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
-from assets import views
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
 from assets.names import find_filename
 from assets.uploads import UploadedAsset
+from assets.views import FILENAME_SCHEMA
 from iotsupport import converters  # noqa: F401 - registers {anything:…}
 from iotsupport.api import (
-    DOWNLOAD_ANSWERS,
     REFUSALS,
     body_of,
-    file_of,
     no_content,
     require,
     require_length,
@@ -33,19 +30,7 @@ from iotsupport.serving.clients import user_of
 
 router = Router(tags=["assets"])
 
-# For the documentation alone: what does not match is refused in words of our own.
-Filename = Annotated[
-    str,
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": r"^(?!\.|\s)(?!.*\.\.)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+(?<!\s)$",
-            "maxLength": 200,
-            "description": "At most 200 bytes in UTF-8. Kept in Unicode's form NFC, and found in any.",
-            "examples": ["firmware.bin"],
-        }
-    ),
-]
+Filename = Annotated[str, WithJsonSchema(FILENAME_SCHEMA)]
 
 UPLOAD_FORM = {
     "type": "object",
@@ -83,18 +68,6 @@ def upload_asset(request: HttpRequest) -> HttpResponse:
     asset = Asset.objects.store(upload.full_name, upload.take_blob(), user=user_of(request), check=check)
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
-
-
-# Answered by iotsupport.public_urls, ahead of this: here for the documentation.
-@router.get(
-    "/assets/{anything:filename}",
-    auth=None,
-    response={200: None, **DOWNLOAD_ANSWERS},
-    summary="Download an asset, as devices do",
-    openapi_extra=file_of("application/octet-stream", {"type": "string", "format": "binary"}),
-)
-def download_asset(request: HttpRequest, filename: Filename) -> HttpResponseBase:
-    return views.download_asset(request, filename)
 
 
 @router.delete("/assets/{anything:filename}", response={204: None, **REFUSALS}, summary="Delete an asset")

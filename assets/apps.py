@@ -8,9 +8,9 @@ class AssetsConfig(AppConfig):
     def ready(self) -> None:
         from assets import receivers  # noqa: F401
         from assets.limits import LARGE_BODIES
-        from assets.views import FAST_DOWNLOADS
+        from assets.views import DOWNLOADS
         from iotsupport import limits
-        from iotsupport.serving import ahead_of_django
+        from iotsupport.serving import downloads
 
-        ahead_of_django.register(FAST_DOWNLOADS)
+        downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)

@@ -1,8 +1,5 @@
 """What devices download."""
 
-from django.urls import path
+from assets.views import DOWNLOADS, download_asset
 
-from assets import views
-from iotsupport import converters  # noqa: F401 - registers <anything:…>
-
-urlpatterns = [path("assets/<anything:filename>", views.download_asset, name="asset-download")]
+urlpatterns = DOWNLOADS.urls(download_asset, "asset-download")

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
-import re
-
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
 from assets.models import Asset
 from assets.names import find_filename
 from iotsupport.errors import public_view
-from iotsupport.serving.ahead_of_django import FastDownloads
+from iotsupport.serving.downloads import Downloads
 from iotsupport.serving.responses import mirror_response
 
-CONTENT_TYPE = "application/octet-stream"
+# For the documentation alone: what does not match is refused in words of our own.
+FILENAME_SCHEMA = {
+    "type": "string",
+    "pattern": r"^(?!\.|\s)(?!.*\.\.)[^/\\\u0000-\u001f\u007f-\u009f\u2028\u2029]+(?<!\s)$",
+    "maxLength": 200,
+    "description": "At most 200 bytes in UTF-8. Kept in Unicode's form NFC, and found in any.",
+    "examples": ["firmware.bin"],
+}
+
+DOWNLOADS = Downloads(
+    folders=("assets",),
+    name="filename",
+    usual_name=r"(?!.*\.\.)[\w-][\w.-]{0,199}",  # which find_filename() neither refuses nor changes
+    storage=Asset.storage,
+    content_type="application/octet-stream",
+    with_digests=True,
+    name_schema=FILENAME_SCHEMA,
+    file_schema={"type": "string", "format": "binary"},
+    operation={
+        "operationId": "assets_api_download_asset",
+        "summary": "Download an asset, as devices do",
+        "tags": ["assets"],
+    },
+)
 
 
 @public_view
@@ -22,15 +43,8 @@ def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
 
     Reads the mirror only. Refuses an unusable name with 400 and an unknown one with 404.
     """
-    storage = Asset.storage()
+    storage = DOWNLOADS.storage()
     filename = find_filename(filename, storage.exists)
-    return mirror_response(request, storage, filename, content_type=CONTENT_TYPE, with_digests=True)
-
-
-# No name that find_filename() refuses or changes.
-FAST_DOWNLOADS = FastDownloads(
-    path=re.compile(r"/assets/((?!.*\.\.)[\w-][\w.-]{0,199})", re.ASCII),
-    storage=Asset.storage,
-    content_type=CONTENT_TYPE,
-    with_digests=True,
-)
+    return mirror_response(
+        request, storage, filename, content_type=DOWNLOADS.content_type, with_digests=DOWNLOADS.with_digests
+    )

@@ -15,13 +15,13 @@ from ninja import Router, Schema
 from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
-from devices import views
 from devices.fields import normalise_mac_address
 from devices.limits import WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import decode_config, member_sources
-from iotsupport.api import DOWNLOAD_ANSWERS, REFUSALS, body_of, file_of, no_content, read_json, require
+from devices.views import MAC_ADDRESS_SCHEMA
+from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
 from iotsupport.errors import ApiError
 from iotsupport.serving.clients import user_of
 from iotsupport.serving.responses import matches_any
@@ -33,17 +33,7 @@ LISTED = ["mac_address", "device_name", "device_entity_id", "enable_ota"]
 # More than these are streamed.
 PAGE_ROWS = 2000
 
-# For the documentation alone: what does not match is refused in words of our own.
-MacAddress = Annotated[
-    str,
-    WithJsonSchema(
-        {
-            "type": "string",
-            "pattern": "^([0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{12})$",
-            "examples": ["aa-bb-cc-dd-ee-ff"],
-        }
-    ),
-]
+MacAddress = Annotated[str, WithJsonSchema(MAC_ADDRESS_SCHEMA)]
 
 WRAPPER = {
     "type": "object",
@@ -114,18 +104,6 @@ def _stream(first: list[dict[str, Any]], pages: Iterator[list[dict[str, Any]]]) 
             yield f"{', ' if count else ''}{json.dumps(page)[1:-1]}"
         count += len(page)
     yield f'], "count": {count}}}'
-
-
-# Answered by iotsupport.public_urls, ahead of this: here for the documentation.
-@router.get(
-    "/configs/{mac_address}.json",
-    auth=None,
-    response={200: None, **DOWNLOAD_ANSWERS},
-    summary="Download a configuration, as devices do",
-    openapi_extra=file_of("application/json", {"type": "object"}),
-)
-def download_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponseBase:
-    return views.download_config(request, mac_address)
 
 
 @router.put(

@@ -9,11 +9,11 @@ class DevicesConfig(AppConfig):
         from devices import receivers  # noqa: F401
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
-        from devices.views import FAST_DOWNLOADS
+        from devices.views import DOWNLOADS
         from iotsupport import limits
         from iotsupport.monitoring.metrics import facts
-        from iotsupport.serving import ahead_of_django
+        from iotsupport.serving import downloads
 
         facts.register(ConfigCollector())
-        ahead_of_django.register(FAST_DOWNLOADS)
+        downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)

@@ -1,11 +1,5 @@
 """What devices download."""
 
-from django.urls import path
+from devices.views import DOWNLOADS, download_config
 
-from devices import views
-from iotsupport import converters  # noqa: F401 - registers <anything:…>
-
-urlpatterns = [
-    path("configs/<anything:mac_address>.json", views.download_config, name="config-download"),
-    path("esp32/config/<anything:mac_address>.json", views.download_config),
-]
+urlpatterns = DOWNLOADS.urls(download_config, "config-download")

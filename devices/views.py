@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import partial
 
 from django.http import HttpRequest
@@ -12,10 +11,33 @@ from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
 from iotsupport.errors import public_view
-from iotsupport.serving.ahead_of_django import FastDownloads
+from iotsupport.serving.downloads import Downloads
 from iotsupport.serving.responses import mirror_response
 
-CONTENT_TYPE = "application/json"
+# For the documentation alone: what does not match is refused in words of our own.
+MAC_ADDRESS_SCHEMA = {
+    "type": "string",
+    "pattern": "^([0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{12})$",
+    "examples": ["aa-bb-cc-dd-ee-ff"],
+}
+
+DOWNLOADS = Downloads(
+    folders=("configs", "esp32/config"),
+    name="mac_address",
+    usual_name="[0-9a-f]{2}(?:-[0-9a-f]{2}){5}",  # the spelling that notifications announce
+    ending=".json",
+    storage=DeviceConfig.storage,
+    content_type="application/json",
+    count=partial(count_answer, "get_raw"),
+    is_small=True,
+    name_schema=MAC_ADDRESS_SCHEMA,
+    file_schema={"type": "object"},
+    operation={
+        "operationId": "devices_api_download_config",
+        "summary": "Download a configuration, as devices do",
+        "tags": ["configurations"],
+    },
+)
 
 
 @public_view
@@ -26,15 +48,5 @@ def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
     Reads the mirror only: neither the database nor the broker has to be there. Refuses what is not a MAC address
     with 400, and one without a configuration with 404.
     """
-    filename = f"{normalise_mac_address(mac_address)}.json"
-    return mirror_response(request, DeviceConfig.storage(), filename, content_type=CONTENT_TYPE)
-
-
-# The spelling that notifications announce.
-FAST_DOWNLOADS = FastDownloads(
-    path=re.compile(r"/(?:configs|esp32/config)/([0-9a-f]{2}(?:-[0-9a-f]{2}){5}\.json)"),
-    storage=DeviceConfig.storage,
-    content_type=CONTENT_TYPE,
-    count=partial(count_answer, "get_raw"),
-    is_small=True,
-)
+    filename = f"{normalise_mac_address(mac_address)}{DOWNLOADS.ending}"
+    return mirror_response(request, DOWNLOADS.storage(), filename, content_type=DOWNLOADS.content_type)

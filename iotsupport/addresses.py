@@ -1,30 +1,50 @@
-"""Addresses that nearly lead somewhere: what was meant is said, instead of something about hosts or tokens."""
+"""Addresses that are nearly right: the right one is said, instead of something about hosts or tokens."""
 
 from __future__ import annotations
 
 import re
+from functools import cache
 from urllib.parse import quote
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import is_valid_path
 
 from iotsupport.errors import ApiError
+from iotsupport.serving.downloads import registered
+from iotsupport.serving.strangers import GLANCES
 
-# Where devices and programs look. Names of assets stay as they are: they may be in any case.
-PLACES = re.compile("/(?:api/)?(?:configs|esp32/config|assets|health|metrics)(?=/|$)", re.IGNORECASE)
-CONFIG_FILE = re.compile(r"/(?:api/)?(?:configs|esp32/config)/[^/]+\.json", re.IGNORECASE)
+
+@cache
+def _places() -> re.Pattern[str]:
+    """How addresses of devices and programs begin, in letters of any case."""
+    names = [downloads.folder_pattern for downloads in registered] + [glance.strip("/") for glance in GLANCES]
+    return re.compile(f"/(?:api/)?(?:{'|'.join(names)})(?=/|$)", re.IGNORECASE)
+
+
+@cache
+def _files() -> list[tuple[re.Pattern[str], str]]:
+    """Addresses of files that all end alike, in letters of any case; and how they end."""
+    return [
+        (re.compile(f"(/(?:api/)?(?:{kind.folder_pattern})/[^/]+){re.escape(kind.ending)}", re.IGNORECASE), kind.ending)
+        for kind in registered
+        if kind.ending
+    ]
 
 
 def right_address(path: str) -> str | None:
-    """Return what was meant by a path with too many slashes, or letters of the wrong case; None for any other."""
+    """Return what was meant by a path with too many slashes, or letters of the wrong case; None for any other.
+
+    Names of assets stay as they are: they may be in any case.
+    """
     right = "/" + "/".join(filter(None, path.split("/")))
-    right = PLACES.sub(lambda place: place[0].lower(), right, count=1) if PLACES.match(right) else right
-    if CONFIG_FILE.fullmatch(right):
-        right = right[: -len(".json")] + ".json"
     # What nobody means stays an unknown address; the admin has its own ways.
-    if right in {path, "/"} or right.startswith("/admin/") or not PLACES.match(right):
+    if not _places().match(right):
         return None
-    return right if is_valid_path(right) else None
+    right = _places().sub(lambda place: place[0].lower(), right, count=1)
+    for file, ending in _files():
+        if found := file.fullmatch(right):
+            right = found[1] + ending
+    return right if right != path and is_valid_path(right) else None
 
 
 def refuse_address(request: HttpRequest) -> HttpResponse | None:

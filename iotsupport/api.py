@@ -1,11 +1,12 @@
 """The API for people's scripts and CI: who may do what, and how requests are read.
 
-The apps bring their routers; ``GET`` of a file is open and not here, see ``iotsupport.public_urls``.
+The apps bring their routers. ``GET`` of a file is open to everybody and not here: see ``iotsupport.public_urls``.
 """
 
 from __future__ import annotations
 
 import re
+from http.client import responses
 from typing import Any
 
 from django.conf import settings
@@ -14,11 +15,13 @@ from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError
 from ninja.openapi.docs import ABS_TPL_PATH, Swagger
+from ninja.openapi.schema import OpenAPISchema
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
 from iotsupport.errors import ApiError, as_api_error
 from iotsupport.models import ApiToken
+from iotsupport.serving.downloads import Downloads, registered
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
 
@@ -54,14 +57,12 @@ class ErrorSchema(Schema):
     details: dict[str, Any]
 
 
-# Named in the documentation of every operation that needs a token.
+# The statuses of refusals, each with their one shape: named in the documentation of every operation below.
 REFUSALS: dict[int, Any] = dict.fromkeys([400, 401, 403, 404, 405, 409, 412, 413, 415, 503], ErrorSchema)
 
-# Named in the documentation of every download, beside 200. Those without a schema have no body, or a part of one.
-DOWNLOAD_ANSWERS: dict[int, Any] = {
-    **dict.fromkeys([206, 304, 412, 416]),
-    **dict.fromkeys([400, 404, 503], ErrorSchema),
-}
+# What a download may answer beside 200: without a JSON body, and with one.
+DOWNLOAD_ANSWERS = [206, 304, 412, 416]
+DOWNLOAD_REFUSALS = [400, 404, 503]
 
 
 class Documentation(Swagger):
@@ -71,7 +72,38 @@ class Documentation(Swagger):
     template_cdn = str(ABS_TPL_PATH / "swagger.html")
 
 
-api = NinjaAPI(
+class Api(NinjaAPI):
+    """ninja's, which also documents what devices download; :mod:`iotsupport.public_urls` answers that."""
+
+    def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
+        schema = super().get_openapi_schema(**options)
+        for downloads in registered:
+            operations = schema["paths"].setdefault(downloads.documented_path, {})
+            schema["paths"][downloads.documented_path] = {"get": _describe(downloads), **operations}
+        return schema
+
+
+def _describe(downloads: Downloads) -> dict[str, Any]:
+    """Return the operation of OpenAPI that downloads one kind of file."""
+    name = {
+        "in": "path",
+        "name": downloads.name,
+        "description": downloads.name_schema.get("description", ""),
+        "required": True,
+        "schema": downloads.name_schema,
+    }
+    file = {"content": {downloads.content_type: {"schema": downloads.file_schema}}}
+    refusal = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorSchema"}}}}
+    contents: dict[int, dict[str, Any]] = {
+        200: file,
+        **dict.fromkeys(DOWNLOAD_ANSWERS, {}),
+        **dict.fromkeys(DOWNLOAD_REFUSALS, refusal),
+    }
+    answers = {status: {"description": responses[status], **content} for status, content in contents.items()}
+    return {**downloads.operation, "parameters": [name], "responses": answers}
+
+
+api = Api(
     title="IoT Support",
     version="1",
     description="Configurations and assets of devices. Every address also answers under /api.",
@@ -145,8 +177,3 @@ def read_json(request: HttpRequest, most_bytes: int) -> bytes:
 def body_of(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
     """What OpenAPI says of a body that is read past ninja's own parsing."""
     return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
-
-
-def file_of(media_type: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """What OpenAPI says of an answer that is a file."""
-    return {"responses": {200: {"content": {media_type: {"schema": schema}}}}}

@@ -6,14 +6,12 @@ Only what is usual is answered here. Anything else about a request, and every re
 from __future__ import annotations
 
 import http
-import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
-from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.serving.downloads import Downloads, registered
 from iotsupport.serving.responses import CHUNK_BYTES, Answer, FileSlice, respond
 
 if TYPE_CHECKING:
@@ -23,30 +21,6 @@ if TYPE_CHECKING:
 SMALL_BYTES = CHUNK_BYTES
 
 STATUS_LINES = {status: f"{status} {http.HTTPStatus(status).phrase}" for status in [200, 206, 304, 412, 416]}
-
-
-@dataclass(frozen=True, slots=True)
-class FastDownloads:
-    """What one kind of file looks like from outside."""
-
-    # Of a whole path, without ``/api``; its only group is the file's name. Must match no name that the view refuses
-    # or changes, and no temporary file.
-    path: re.Pattern[str]
-    storage: Callable[[], MirrorStorage]
-    content_type: str
-    with_digests: bool = False
-    # Told the status and the seconds of each answer.
-    count: Callable[[int, float], None] | None = None
-    # Whether reading and hashing one takes no time worth mentioning.
-    is_small: bool = False
-
-
-_registered: list[FastDownloads] = []
-
-
-def register(downloads: FastDownloads) -> None:
-    """Have these downloads answered ahead of Django; for :meth:`AppConfig.ready`."""
-    _registered.append(downloads)
 
 
 class FastDownloadsMiddleware:
@@ -87,11 +61,11 @@ def _read(body: FileSlice) -> bytes:
         body.close()
 
 
-def _find(path: str) -> tuple[FastDownloads, str] | None:
+def _find(path: str) -> tuple[Downloads, str] | None:
     """Return what a path asks for, and the name of the file."""
     path = path.removeprefix("/api")
-    for downloads in _registered:
-        if match := downloads.path.fullmatch(path):
+    for downloads in registered:
+        if match := downloads.usual_path.fullmatch(path):
             return downloads, match[1]
     return None
 
