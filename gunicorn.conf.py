@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import gunicorn  # type: ignore[import-untyped]
+import gunicorn
 
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory

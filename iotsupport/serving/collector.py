@@ -15,8 +15,8 @@ from functools import partial
 from selectors import EVENT_READ
 from typing import TYPE_CHECKING, Any
 
-from gunicorn.http import wsgi  # type: ignore[import-untyped]
-from gunicorn.http.body import ChunkedReader  # type: ignore[import-untyped]
+from gunicorn.http import wsgi
+from gunicorn.http.body import ChunkedReader
 
 from iotsupport.serving import bodies, refusals
 from iotsupport.serving.bodies import (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import socket
 import struct
 import sys
@@ -12,10 +13,10 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from gunicorn.http import RequestParser  # type: ignore[import-untyped]
-from gunicorn.http.body import LengthReader  # type: ignore[import-untyped]
-from gunicorn.http.message import Request  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
+from gunicorn.http import RequestParser
+from gunicorn.http.body import LengthReader
+from gunicorn.http.message import Request
+from gunicorn.workers.gthread import TConn
 
 from iotsupport.serving import clients
 from iotsupport.serving.bodies import StreamedBody
@@ -254,6 +255,12 @@ def half_of_the_largest_crowd(conns: Iterable[Connection]) -> list[Connection]:
     largest = max(crowds, key=lambda network: len(crowds[network]), default="")
     crowd = sorted(crowds[largest], key=lambda conn: conn.deadline)
     return crowd[: (len(crowd) + 1) // 2]
+
+
+def room_for_connections() -> int:
+    """How many clients there are file descriptors for: each takes two while it downloads."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return sys.maxsize if files == resource.RLIM_INFINITY else max((files - 256) // 2, 1)
 
 
 def bound_what_slow_clients_cost(listener: Any) -> None:

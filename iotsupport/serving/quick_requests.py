@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from gunicorn import SERVER, util  # type: ignore[import-untyped]
+from gunicorn import SERVER, util
 
 # Status line, headers, body.
 QuickAnswer = tuple[str, Iterable[tuple[str, str]], bytes]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import http
 import json
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from gunicorn import SERVER, util  # type: ignore[import-untyped]
-from gunicorn.http import errors  # type: ignore[import-untyped]
+from gunicorn import SERVER, util
+from gunicorn.http import errors
 
 from iotsupport.serving.bodies import BodyTrouble
 
@@ -79,6 +79,17 @@ REFUSED: list[tuple[tuple[type[Exception], ...], Refusal]] = [
 
 def of_trouble(trouble: BodyTrouble) -> Refusal:
     return Refusal(trouble.status, trouble.code, str(trouble))
+
+
+def answer_to(request: Any, refusal: Refusal, application: Any) -> bytes:
+    """Return the answer to a request of gunicorn's, or to what could not be parsed, which is None.
+
+    For the browser that asks for a page, the application writes one if it can.
+    """
+    if not request:
+        return refusal.answer()
+    asks_for_page = any(name == "ACCEPT" and "text/html" in value for name, value in request.headers)
+    return refusal.answer(request.path or "", getattr(application, "refusal_page", None) if asks_for_page else None)
 
 
 def refusal_of(error: Exception) -> Refusal:

@@ -3,13 +3,12 @@
 gunicorn's own ``gthread`` gives a client its thread while a request's head trickles in and until the last byte of the
 answer is taken: as many slow devices as there are threads block everybody. Here the worker's main thread polls for
 both; what answers at once does not even change threads. Of gunicorn's worker it keeps the parser, the WSGI calls and
-the signals.
+the signals. It can go when gunicorn has a worker whose threads wait for no client: not to send, and not to receive.
 """
 
 from __future__ import annotations
 
 import os
-import resource
 import socket
 import sys
 import time
@@ -19,8 +18,8 @@ from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any
 
-from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.errors import ConfigError
+from gunicorn.workers.gthread import ThreadWorker
 
 from iotsupport.serving import bodies, refusals
 from iotsupport.serving.bodies import Ledger
@@ -32,6 +31,7 @@ from iotsupport.serving.connections import (
     accept_some,
     bound_what_slow_clients_cost,
     half_of_the_largest_crowd,
+    room_for_connections,
 )
 from iotsupport.serving.quick_requests import QuickAnswer, format_head, parse_quick_request
 from iotsupport.serving.refusals import Refusal
@@ -61,9 +61,29 @@ SWITCH_SECONDS = 0.0005
 
 HEAD_END = b"\r\n\r\n"
 
-
-def _answer_nothing(environ: dict[str, str]) -> QuickAnswer | None:
-    return None
+# What this room uses of gunicorn beyond what it documents. Any minor version may change it: pyproject.toml pins one,
+# and iotsupport/tests/test_gunicorn_inside.py looks for each of these.
+INSIDE_OF_GUNICORN = {
+    "workers.gthread.ThreadWorker": "check_config(cfg,log) run() accept(listener) handle_error(req,client,addr,exc)"
+    " finish_request(conn,fs) _keepalive_after(conn,keepalive) enqueue_req(conn) is_parent_alive() notify()"
+    " set_accept_enabled(enabled) wait_for_and_dispatch_events(timeout)"
+    " alive cfg log max_requests method_queue nr nr_conns poller sockets tpool worker_connections wsgi",
+    "workers.gthread.PollableMethodQueue": "fileno() defer(callback) run_callbacks(_fileobj) close()",
+    "workers.gthread.TConn": "cfg client data_ready initialized parser server sock",
+    "http.RequestParser": "__next__() mesg unreader",
+    "http.unreader.Unreader": "take_buffered() unread(data)",
+    "http.message.Request": "_expected_100_continue body force_close() headers method path version",
+    "http.body.Body": "reader",
+    "http.body.LengthReader": "length",
+    "http.body.ChunkedReader": "",
+    "http.wsgi": "create(req,sock,client,server,cfg)",
+    "http.errors": "ConfigurationProblem InvalidHTTPVersion InvalidRequestLine InvalidRequestMethod"
+    " InvalidResponseHeader InvalidResponseHeaderName LimitRequestHeaders LimitRequestLine ParseException"
+    " UnsupportedTransferCoding",
+    "errors.ConfigError": "",
+    "util": "http_date()",
+    "": "SERVER",
+}
 
 
 class Worker(ThreadWorker):
@@ -79,10 +99,7 @@ class Worker(ThreadWorker):
         # Connections in the poller; all others are in a thread.
         self._polled: set[Connection] = set()
         self._next_sweep = self._accept_again = 0.0
-        # Never more than there are descriptors for: a download takes two.
-        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        if files != resource.RLIM_INFINITY:
-            self.worker_connections: int = max(min(self.cfg.worker_connections, (files - 256) // 2), 1)
+        self.worker_connections: int = min(self.cfg.worker_connections, room_for_connections())
         self.ledger: Ledger[Connection] = Ledger(bodies.HELD_BYTES, bodies.HELD_BYTES_OF_ONE)
         self._collector = Collector(self, BODY_SECONDS)
 
@@ -92,9 +109,9 @@ class Worker(ThreadWorker):
         for listener in self.sockets:
             bound_what_slow_clients_cost(listener)
         # An application may have it; not where gunicorn would do something besides.
-        self._answer_quickly: Callable[[dict[str, str]], QuickAnswer | None] = _answer_nothing
+        self._answer_quickly: Callable[[dict[str, str]], QuickAnswer | None] | None = None
         if not self.log.access_log_enabled and not os.environ.get("SCRIPT_NAME"):
-            self._answer_quickly = getattr(self.wsgi, "answer_quickly", _answer_nothing)
+            self._answer_quickly = getattr(self.wsgi, "answer_quickly", None)
         self.poller.register(self.method_queue.fileno(), EVENT_READ, self.method_queue.run_callbacks)
         while self.alive and self.is_parent_alive():
             self._turn()
@@ -194,7 +211,7 @@ class Worker(ThreadWorker):
 
     def refuse(self, conn: Connection, refusal: Refusal) -> None:
         """Answer without the application, and close the connection."""
-        conn.sock.sendall(self._answer_to(conn.parser.mesg, refusal))
+        conn.sock.sendall(refusals.answer_to(conn.parser.mesg, refusal, self.wsgi))
         self._end(conn)
 
     def fail(self, conn: Connection, error: Exception) -> None:
@@ -279,19 +296,12 @@ class Worker(ThreadWorker):
         else:
             place = f"{request.method} {request.path}" if request else "a request"
             self.log.error("Could not answer %s", place, exc_info=error)
-        client.sendall(self._answer_to(request, refusal))
-
-    def _answer_to(self, request: Any, refusal: Refusal) -> bytes:
-        """For the browser that asks for a page, the application writes one."""
-        if not request:
-            return refusal.answer()
-        asks_for_page = any(name == "ACCEPT" and "text/html" in value for name, value in request.headers)
-        return refusal.answer(request.path or "", getattr(self.wsgi, "refusal_page", None) if asks_for_page else None)
+        client.sendall(refusals.answer_to(request, refusal, self.wsgi))
 
     def _serve_quickly(self, conn: Connection, head: bytes) -> bool:
         """Answer a usual download here and now: parsing it and waiting for a thread would cost more than answering."""
         environ = parse_quick_request(head)
-        if environ is None or self.nr + 1 >= self.max_requests:
+        if self._answer_quickly is None or environ is None or self.nr + 1 >= self.max_requests:
             return False
         answer = self._answer_quickly(environ)
         if answer is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import requests
-from gunicorn.config import Config  # type: ignore[import-untyped]
-from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
 
 from iotsupport.serving import worker
 from iotsupport.serving.worker import Worker

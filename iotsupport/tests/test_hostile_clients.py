@@ -46,7 +46,7 @@ def narrow_server(template: Installation, tmp_path_factory: pytest.TempPathFacto
     conf = tmp_path_factory.mktemp("conf") / "narrow.py"
     conf.write_text(
         "import runpy\n"
-        "from iotsupport import bodies, collector, worker\n"
+        "from iotsupport.serving import bodies, collector, worker\n"
         "worker.BODY_SECONDS = 3.0\n"
         "collector.IN_LINE_SECONDS = 5.0\n"
         "bodies.HELD_BYTES, bodies.HELD_BYTES_OF_ONE, bodies.RESERVED_BYTES = 150_000, 100_000, 150_000\n"

@@ -51,7 +51,7 @@ def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFact
     conf = tmp_path_factory.mktemp("conf") / "hurried.py"
     conf.write_text(
         "import runpy\n"
-        "from iotsupport import worker\n"
+        "from iotsupport.serving import worker\n"
         "worker.HEAD_SECONDS = worker.BODY_SECONDS = 2.0\n"
         f"worker.STALLED_SECONDS = {STALLED_SECONDS}\n"
         f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"

@@ -1,0 +1,124 @@
+"""What our worker uses of gunicorn's inside is still there; what says no is the first to change for a new version."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import gunicorn
+import pytest
+from gunicorn.config import Config
+from gunicorn.glogging import Logger
+from gunicorn.http import RequestParser
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from iotsupport import serving
+from iotsupport.serving.worker import INSIDE_OF_GUNICORN, Worker
+
+NAMES = {place: re.findall(r"(\w+)(?:(\()([\w,]*)\))?", names) for place, names in INSIDE_OF_GUNICORN.items()}
+SOURCES = sorted(Path(serving.__path__[0]).glob("*.py"))
+
+
+class Application:
+    """What gunicorn takes the WSGI application from."""
+
+    def wsgi(self) -> None:
+        pass
+
+
+@pytest.fixture
+def instances() -> Iterator[dict[str, Any]]:
+    """What has values that are set when it is made."""
+    config = Config()
+    ours, theirs = socket.socketpair()
+    worker = ThreadWorker(0, os.getpid(), [], Application(), 30, config, Logger(config))
+    worker.load_wsgi()
+    with ours, theirs, closing(worker.tmp):
+        parser = RequestParser(config, iter([b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}"]), None)
+        request = next(parser)
+        yield {
+            "workers.gthread.ThreadWorker": worker,
+            "workers.gthread.TConn": TConn(config, ours, None, None),
+            "http.RequestParser": parser,
+            "http.message.Request": request,
+            "http.body.Body": request.body,
+            "http.body.LengthReader": request.body.reader,
+        }
+
+
+def find(place: str) -> Any:
+    """What gunicorn has at a place; None where there is nothing."""
+    found: Any = gunicorn
+    for name in filter(None, place.split(".")):
+        if not hasattr(found, name):
+            try:
+                import_module(f"{found.__name__}.{name}")
+            except ImportError:
+                return None
+        found = getattr(found, name, None)
+    return found
+
+
+def parameters(function: Any, count: int) -> list[str]:
+    """The names of the first ones, and of those that have to be given besides."""
+    kinds = inspect.Parameter
+    taken = [each for each in inspect.signature(function).parameters.values() if each.name != "self"]
+    return [
+        each.name
+        for i, each in enumerate(taken)
+        if i < count or (each.default is kinds.empty and each.kind not in {kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD})
+    ]
+
+
+def is_there(thing: Any, name: str, is_called: str, given: str) -> bool:
+    expected = given.split(",") if given else []
+    return hasattr(thing, name) and (not is_called or parameters(getattr(thing, name), len(expected)) == expected)
+
+
+def test_what_our_worker_uses_is_there(instances):
+    changed = []
+    for place, names in NAMES.items():
+        thing = instances.get(place) or find(place)
+        path = ".".join(filter(None, ["gunicorn", place]))
+        if thing is None:
+            changed.append(path)
+        else:
+            changed += [f"{path}.{name[0]}{name[1] and '(…)'}" for name in names if not is_there(thing, *name)]
+
+    assert not changed, (
+        f"gunicorn {gunicorn.__version__} has changed what our worker uses: {', '.join(changed)}."
+        " Look how gunicorn does it now, and change iotsupport/serving before you take this version."
+    )
+
+
+def test_whatever_is_imported_from_gunicorn_is_listed():
+    imported = {
+        f"{node.module}.{name.name}".removeprefix("gunicorn.")
+        for source in SOURCES
+        for node in ast.walk(ast.parse(source.read_text()))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "gunicorn"
+        for name in node.names
+    }
+
+    assert imported <= NAMES.keys() | {name for name, *_ in NAMES[""]}
+
+
+def test_what_is_asked_of_the_worker_and_not_our_own_is_listed():
+    asked: set[str] = set()
+    ours = set(vars(Worker))
+    for source in SOURCES:
+        worker = "self" if source.name == "worker.py" else "self._worker"
+        for node in ast.walk(ast.parse(source.read_text())):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == worker:
+                (asked if isinstance(node.ctx, ast.Load) else ours).add(node.attr)
+
+    listed = {name for name, *_ in NAMES["workers.gthread.ThreadWorker"]}
+    assert asked - ours <= listed
