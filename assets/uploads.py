@@ -19,7 +19,7 @@ from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
 from iotsupport.mirror.rows import MirrorError, explain
 
 
-class UploadedAsset(UploadedFile):
+class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
     """What a form or the API finds in ``request.FILES``: staged bytes, or why there are none."""
 
     def __init__(self, name: str, blob: StagedBlob | None, problem: Exception | None) -> None:

@@ -58,7 +58,7 @@ def _what_is_wrong(text: str) -> str:
     )
 
 
-class MACAddressField(models.CharField):
+class MACAddressField(models.CharField):  # type: ignore[type-arg]
     """A MAC address that is normalised wherever it comes in: forms, lookups and saves alike."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

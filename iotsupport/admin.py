@@ -12,7 +12,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
-from django.forms import ModelChoiceField, ModelForm
+from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 View = Callable[..., HttpResponseBase]
 
 
-class RefusableForm(ModelForm):
+class RefusableForm(ModelForm):  # type: ignore[type-arg]
     """A form that can be shown again with a reason found while saving: what was typed is still there."""
 
     refusal: str | None = None
@@ -77,7 +77,7 @@ class MirroredAdmin(UndoingAdmin):
         if not all(key.isascii() and key.isdecimal() for key in ids):  # simple-history would fail with any other
             raise Http404
 
-    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         # simple-history lets everybody revert who may look. Whatever is there is locked from here on.
         if request.method == "POST" and not self._may_revert(request, self.get_object(request, unquote(object_id))):
             raise PermissionDenied
@@ -85,7 +85,9 @@ class MirroredAdmin(UndoingAdmin):
 
     def _may_revert(self, request: HttpRequest, current: Any) -> bool:
         """Whether somebody may save an earlier version of what is there now: where that is nothing, it is added."""
-        return self.has_add_permission(request) if current is None else self.has_change_permission(request, current)
+        if current is None:
+            return bool(self.has_add_permission(request))
+        return bool(self.has_change_permission(request, current))
 
     def revert_disabled(self, request: HttpRequest, obj: Any = None) -> bool:
         current = obj and self.model._base_manager.filter(pk=obj.pk).first()
@@ -94,7 +96,8 @@ class MirroredAdmin(UndoingAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        return super().get_search_results(request, queryset, fold(search_term))
+        found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, fold(search_term))
+        return found
 
     def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
         return TemplateResponse(request, template, context)
@@ -209,7 +212,7 @@ class ApiTokenAdmin(FoldedSearch):
         tokens = super().get_queryset(request)
         return tokens if request.user.is_superuser else tokens.filter(user=request.user)
 
-    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> ModelChoiceField | None:
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         if field is not None:
             field.initial = request.user.pk

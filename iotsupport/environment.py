@@ -202,7 +202,7 @@ class Environment(environ.Env):
         Several processes may start at once: all of them end up with the one that was linked first. Where the file
         cannot be used, that is a problem of the variable: the secret that is returned instead ends with the process.
         """
-        given = self.str(name, default="")
+        given: str = self.str(name, default="")
         if given and _is_text(given):
             return given
         if given:

@@ -18,7 +18,7 @@ from iotsupport.editing import unsaved
 from iotsupport.site import tell_what_is_revoked
 
 
-class KeptText(admin.ModelAdmin):
+class KeptText(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows what somebody typed about a row that was deleted meanwhile."""
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
@@ -28,7 +28,7 @@ class KeptText(admin.ModelAdmin):
         return unsaved.gone(request, str(opts.verbose_name), list_url)
 
 
-class FoldedSearch(admin.ModelAdmin):
+class FoldedSearch(admin.ModelAdmin):  # type: ignore[type-arg]
     """Searches in memory, as :func:`fold` compares: for lists of which nobody has thousands."""
 
     def get_search_results(
@@ -52,7 +52,7 @@ admin.site.unregister([User, Group])
 
 
 @admin.register(User)
-class FoldedUserAdmin(KeptText, FoldedSearch, UserAdmin):
+class FoldedUserAdmin(KeptText, FoldedSearch, UserAdmin):  # type: ignore[type-arg]
     """Says which API tokens a change of password revokes."""
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:

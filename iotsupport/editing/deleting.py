@@ -185,7 +185,8 @@ class Deletion:
 
     def _rows(self, keys: list[int]) -> models.QuerySet[Any]:
         # Whoever sends other keys gets no further than the list that this user sees.
-        return self.model_admin.get_queryset(self.request).filter(pk__in=keys).select_related(None).order_by("pk")
+        listed: models.QuerySet[Any] = self.model_admin.get_queryset(self.request)
+        return listed.filter(pk__in=keys).select_related(None).order_by("pk")
 
     def _name(self, count: int) -> str:
         return model_ngettext(self.model_admin.opts, count)

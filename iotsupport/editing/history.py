@@ -17,7 +17,7 @@ class HistoryManager(manager.HistoryManager):
 
     @classmethod
     @cache
-    def from_queryset(cls, queryset_class: type[Any], class_name: str | None = None) -> type[Any]:
+    def from_queryset(cls, queryset_class: type[Any], class_name: str | None = None) -> Any:
         return super().from_queryset(queryset_class, class_name)
 
 
@@ -28,7 +28,8 @@ class VersionQuerySet(manager.HistoricalQuerySet):
 
     def latest_of_each(self) -> VersionQuerySet:
         later = self.filter(**{self._pk_attr: OuterRef(self._pk_attr)}, history_id__gt=OuterRef("history_id"))
-        return self.filter(~Exists(later))
+        latest: VersionQuerySet = self.filter(~Exists(later))
+        return latest
 
 
 class Versions(models.HistoricalRecords):
@@ -38,11 +39,12 @@ class Versions(models.HistoricalRecords):
         super().__init__(**{"history_manager": HistoryManager, "historical_queryset": VersionQuerySet, **kwargs})
 
     def get_meta_options(self, model: Any) -> dict[str, Any]:
-        return super().get_meta_options(model) | {"ordering": ["-history_id"], "get_latest_by": "history_id"}
+        options: dict[str, Any] = super().get_meta_options(model)
+        return {**options, "ordering": ["-history_id"], "get_latest_by": "history_id"}
 
     def get_extra_fields(self, model: Any, fields: Any) -> dict[str, Any]:
-        neighbours = {"next_record": property(_next_record), "prev_record": property(_previous_record)}
-        return super().get_extra_fields(model, fields) | neighbours
+        extra: dict[str, Any] = super().get_extra_fields(model, fields)
+        return {**extra, "next_record": property(_next_record), "prev_record": property(_previous_record)}
 
 
 def _next_record(version: Any) -> Any:

@@ -51,7 +51,7 @@ class OfferedLookups(ChangeList):
         return all((lookup, value) in offered for value in values)
 
 
-class OfferingAdmin(admin.ModelAdmin):
+class OfferingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         base = super().get_changelist(request, **kwargs)
         return type(base.__name__, (OfferedLookups, base), {"__module__": base.__module__})

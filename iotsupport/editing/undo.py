@@ -93,7 +93,8 @@ class UndoingAdmin(SimpleHistoryAdmin):
                 break
         if back:
             self.message_user(request, self._say_what_is_back(request, back), messages.SUCCESS)
-        return self.response_post_save_add(request, None)
+        answer: HttpResponse = self.response_post_save_add(request, None)
+        return answer
 
     def _bring_back(self, request: HttpRequest, pk: int) -> Any:
         """Save the last version of a deleted row as any other row is saved. Raises :class:`NotBroughtBack`."""
@@ -163,6 +164,5 @@ class UndoingAdmin(SimpleHistoryAdmin):
 
 def deleted_rows(request: HttpRequest) -> list[Any]:
     """Keys of what this request has deleted, and not yet told."""
-    if not hasattr(request, "deleted_rows"):
-        request.deleted_rows = []  # type: ignore[attr-defined]
-    return request.deleted_rows  # type: ignore[attr-defined]
+    rows: list[Any] = vars(request).setdefault("deleted_rows", [])
+    return rows
