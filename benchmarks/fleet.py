@@ -86,7 +86,7 @@ def _make(size: int) -> None:
         for table, row in [
             ("devices_deviceconfig", _row),
             ("devices_historicaldeviceconfig", lambda number: {**_row(number), "history_id": number + 1}),
-            ("notifications_debt", _debt),
+            ("notifications_debt", _announcement),
         ]:
             _multiply(database, table, (row(number) for number in range(1, size)))
     for number in range(size):
@@ -98,11 +98,11 @@ def _save_first() -> None:
     from django.utils import timezone
 
     from devices.models import DeviceConfig
-    from notifications.announcements import CONFIGS_TOPIC
-    from notifications.models import Debt
+    from notifications.messages import CONFIGS_TOPIC
+    from notifications.models import Announcement
 
     DeviceConfig.objects.put(mac_address(0), content(0))
-    Debt.objects.create(topic=CONFIGS_TOPIC, filename=filename(0), announced_at=timezone.now())
+    Announcement.objects.create(topic=CONFIGS_TOPIC, filename=filename(0), announced_at=timezone.now())
 
 
 def _multiply(database: sqlite3.Connection, table: str, changes: Iterator[dict[str, Any]]) -> None:
@@ -129,7 +129,7 @@ def _row(number: int) -> dict[str, Any]:
     }
 
 
-def _debt(number: int) -> dict[str, Any]:
+def _announcement(number: int) -> dict[str, Any]:
     return {"id": number + 1, "filename": filename(number), "revision": number}
 
 

@@ -21,7 +21,7 @@ from benchmarks.fleet import filename, fleet, mac_address
 from benchmarks.harness import gunicorn, print_claim, print_table, spread
 from benchmarks.savers import PUBLISH_RATE, ApiSaver, live_broker
 from iotsupport.tests.support.mosquitto import Subscriber
-from notifications.announcements import CONFIGS_TOPIC
+from notifications.messages import CONFIGS_TOPIC
 
 CONNECTIONS = 64
 LIMIT_SECONDS = 60

@@ -20,7 +20,7 @@ from benchmarks.fleet import fleet
 from benchmarks.harness import print_claim, print_table, spread
 from benchmarks.savers import ApiSaver, ModelSaver, Saver, live_broker
 from iotsupport.tests.support.mosquitto import Subscriber
-from notifications.announcements import CONFIGS_TOPIC
+from notifications.messages import CONFIGS_TOPIC
 
 SIZES = [10, 100_000]
 RAW_TOPIC = "iotsupport/benchmark"

@@ -41,7 +41,7 @@ class Saver(Protocol):
     def measure(self, times: int) -> dict[str, list[float]]:
         """By what was measured."""
 
-    def wait_until_settled(self) -> None:
+    def wait_until_announced(self) -> None:
         """Wait until nothing is owed."""
 
 
@@ -71,8 +71,8 @@ class Process:
     def measure(self, times: int) -> dict[str, list[float]]:
         return self._ask("save", times)
 
-    def wait_until_settled(self) -> None:
-        self._ask("settle", 0)
+    def wait_until_announced(self) -> None:
+        self._ask("wait", 0)
 
     def _ask(self, order: str, times: int) -> dict[str, list[float]]:
         assert self._process.stdin and self._process.stdout  # noqa: S101 - for mypy
@@ -88,7 +88,7 @@ def obey() -> None:
     django.setup()
 
     from devices.models import DeviceConfig
-    from notifications.models import Debt
+    from notifications.models import Announcement
 
     def save(number: int) -> None:
         config, _ = DeviceConfig.objects.get_or_create(mac_address=mac_address(number), defaults={"content": "{}"})
@@ -104,7 +104,7 @@ def obey() -> None:
         for _ in range(int(times)):
             number += 1
             save(number)
-        while order == "settle" and Debt.objects.owed().exists():
+        while order == "wait" and Announcement.objects.owed().exists():
             time.sleep(0.02)
         print(json.dumps(saves), flush=True)
 
@@ -146,7 +146,7 @@ class Script:
             "download through gunicorn": [_time(self._download) for _ in range(times)],
         }
 
-    def wait_until_settled(self) -> None:
+    def wait_until_announced(self) -> None:
         self._connection.close()
         while json.loads(self._ask("GET", "/health", None))["owed"]["announcements"]:
             time.sleep(0.02)
@@ -189,8 +189,8 @@ def take_turns(run: Callable[[Path, str], AbstractContextManager[Saver]], rounds
             # Each is the first of a round as often as the others.
             turn = number % len(CONDITIONS)
             for condition in CONDITIONS[turn:] + CONDITIONS[:turn]:
-                for busy in brokers:  # what the turn before left would be paid in this one
-                    savers[busy].wait_until_settled()
+                for busy in brokers:  # what the turn before left would be sent in this one
+                    savers[busy].wait_until_announced()
                 savers[condition].measure(1)  # wakes it up
                 if condition == "frozen":
                     brokers[condition].freeze()

@@ -1,5 +1,7 @@
 """All addresses. GET and HEAD of the open ones are taken by ``iotsupport.public_urls`` before."""
 
+from functools import partial
+
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
@@ -11,8 +13,16 @@ api.add_router("", "assets.api.router")
 
 _api_patterns, _app_name, _namespace = api.urls
 
+_moved = partial(RedirectView.as_view, query_string=True)
+
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
+    # Where earlier versions had the announcements: people keep addresses of pages.
+    path("admin/notifications/debt/", _moved(pattern_name="admin:notifications_announcement_changelist")),
+    path(
+        "admin/notifications/debt/<path:object_id>/change/",
+        _moved(pattern_name="admin:notifications_announcement_change"),
+    ),
     path("admin/", admin.site.urls),
     path("", include((_api_patterns, _app_name), namespace=_namespace)),
     # Existing scripts and firmware call everything under /api.

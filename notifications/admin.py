@@ -18,10 +18,10 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
-from notifications.ledger import MODELS
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Announcement
 from notifications.publisher import OLD_PROTOCOL, publisher
+from notifications.relay import MODELS
 from notifications.templatetags.notifications import describe_time
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ NEXT_TRIES = {
 
 
 def announce_again(model_admin: Any, request: HttpRequest, filenames: dict[str, list[str]]) -> None:
-    """Owe the files of each topic again, and say so to who asked for it."""
+    """Record the files of each topic again, and say so to who asked for it."""
     if not publisher.is_on:
         text = "Nothing is announced: notifications are off. Set MQTT_URL, then restart the server."
         model_admin.message_user(request, text, messages.WARNING)
@@ -55,8 +55,8 @@ def announce_again(model_admin: Any, request: HttpRequest, filenames: dict[str, 
         model_admin.message_user(request, "What you chose was announced meanwhile, or deleted.", messages.INFO)
         return
     for topic, names in filenames.items():
-        Debt.objects.owe_again(topic, names)
-    transaction.on_commit(publisher.pay, robust=True)
+        Announcement.objects.record_again(topic, names)
+    transaction.on_commit(publisher.wake, robust=True)
     logger.info("%s announces again: %s", request.user, {topic: len(names) for topic, names in filenames.items()})
     is_connected = publisher.state() == "connected"
     verb = ("is" if count == 1 else "are") if is_connected else "will be"
@@ -101,7 +101,7 @@ class OwedFilter(admin.SimpleListFilter):
                 "display": title,
             }
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Debt]) -> QuerySet[Debt]:
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Announcement]) -> QuerySet[Announcement]:
         if self.value() == "all":
             return queryset
         return queryset.filter(owed_since__isnull=self.value() == "announced")
@@ -112,14 +112,14 @@ class AnnouncementList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        debts: list[Debt] = list(self.result_list)
+        rows: list[Announcement] = list(self.result_list)
         for topic, model in MODELS.items():
-            listed = [debt for debt in debts if debt.topic == topic]
+            listed = [row for row in rows if row.topic == topic]
             if listed and admin.site.get_model_admin(model).has_view_permission(request):
-                urls = _find_pages(topic, [debt.filename for debt in listed])
-                for debt in listed:
-                    debt.url = urls.get(debt.filename)  # type: ignore[attr-defined]
-        self.result_list = debts
+                urls = _find_pages(topic, [row.filename for row in listed])
+                for row in listed:
+                    row.url = urls.get(row.filename)  # type: ignore[attr-defined]
+        self.result_list = rows
 
 
 def _find_pages(topic: str, filenames: Iterable[str]) -> dict[str, str]:
@@ -131,14 +131,14 @@ def _find_pages(topic: str, filenames: Iterable[str]) -> dict[str, str]:
     return {name + suffix: reverse(view, args=[pk]) for name, pk in rows}
 
 
-@admin.register(Debt)
-class DebtAdmin(admin.ModelAdmin):
+@admin.register(Announcement)
+class AnnouncementAdmin(admin.ModelAdmin):
     """Shows the announcements. They come with files and go with them; all one can do is to ask for another one."""
 
     list_display = ["file", "kind", "owed", "failed", "error", "next_try", "announced"]
     list_display_links = None
     list_filter = [OwedFilter]
-    # The oldest debt first; of what is announced, the last one.
+    # What is owed longest first; of what is announced, the last one.
     ordering = [F("owed_since").asc(nulls_last=True), "-announced_at", "pk"]
     search_fields = ["filename"]
     search_help_text = "File name; of a configuration also its MAC address in any spelling, or its device's name"
@@ -151,13 +151,13 @@ class DebtAdmin(admin.ModelAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+    def has_change_permission(self, request: HttpRequest, obj: Announcement | None = None) -> bool:
         return False
 
-    def has_delete_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+    def has_delete_permission(self, request: HttpRequest, obj: Announcement | None = None) -> bool:
         return False
 
-    def has_view_permission(self, request: HttpRequest, obj: Debt | None = None) -> bool:
+    def has_view_permission(self, request: HttpRequest, obj: Announcement | None = None) -> bool:
         return super().has_view_permission(request, obj) or self.has_announce_permission(request)
 
     def has_announce_permission(self, request: HttpRequest) -> bool:
@@ -176,8 +176,8 @@ class DebtAdmin(admin.ModelAdmin):
         return super().changelist_view(request, context)
 
     def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Debt], search_term: str
-    ) -> tuple[QuerySet[Debt], bool]:
+        self, request: HttpRequest, queryset: QuerySet[Announcement], search_term: str
+    ) -> tuple[QuerySet[Announcement], bool]:
         found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
         for topic, model in MODELS.items():
             model_admin = admin.site.get_model_admin(model)
@@ -188,28 +188,28 @@ class DebtAdmin(admin.ModelAdmin):
         return found, may_have_duplicates
 
     @admin.display(description="file", ordering="filename")
-    def file(self, obj: Debt) -> str:
+    def file(self, obj: Announcement) -> str:
         url = getattr(obj, "url", None)
         return format_html('<a href="{}">{}</a>', url, obj.filename) if url else obj.filename
 
     @admin.display(description="kind", ordering="topic")
-    def kind(self, obj: Debt) -> str:
+    def kind(self, obj: Announcement) -> str:
         return KINDS.get(obj.topic, obj.topic)
 
     @admin.display(description="owed since", ordering="owed_since", empty_value="announced")
-    def owed(self, obj: Debt) -> str | None:
+    def owed(self, obj: Announcement) -> str | None:
         return describe_time(obj.owed_since) if obj.owed_since else None
 
     @admin.display(description="tries", ordering="tries")
-    def failed(self, obj: Debt) -> int:
+    def failed(self, obj: Announcement) -> int:
         return obj.tries
 
     @admin.display(description="last error", ordering="last_error")
-    def error(self, obj: Debt) -> str:
+    def error(self, obj: Announcement) -> str:
         return obj.last_error
 
     @admin.display(description="next try", ordering="retry_at")
-    def next_try(self, obj: Debt) -> Any:
+    def next_try(self, obj: Announcement) -> Any:
         now = timezone.now()
         if obj.owed_since is None:
             return None
@@ -222,11 +222,11 @@ class DebtAdmin(admin.ModelAdmin):
         return NEXT_TRIES[publisher.state()]
 
     @admin.display(description="announced", ordering="announced_at")
-    def announced(self, obj: Debt) -> datetime | None:
+    def announced(self, obj: Announcement) -> datetime | None:
         return obj.announced_at
 
     @admin.action(description="Announce again", permissions=["announce"])
-    def announce_again(self, request: HttpRequest, queryset: QuerySet[Debt]) -> None:
+    def announce_again(self, request: HttpRequest, queryset: QuerySet[Announcement]) -> None:
         filenames = defaultdict(list)
         for topic, filename in queryset.order_by().values_list("topic", "filename").iterator():
             filenames[topic].append(filename)

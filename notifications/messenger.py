@@ -1,4 +1,4 @@
-"""One process's connection to the broker, and the thread that announces over it."""
+"""One process's connection to the broker, and the thread that sends messages over it."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from paho.mqtt.reasoncodes import ReasonCode
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.news import is_news, is_over
 from notifications import metrics, trouble
-from notifications.announcements import TOPICS, Announcement
 from notifications.broker import Broker
+from notifications.messages import TOPICS, Message
 from notifications.models import pause
 from notifications.pace import Pace, ReconnectPauses
 from notifications.protocol import MQTT_3, MQTT_5, ProtocolChoice
@@ -33,7 +33,7 @@ from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
 
-# All in seconds. What an outage left owed must be out within 5 s of the broker's return.
+# All in seconds. What an outage left must be out within 5 s of the broker's return.
 RECONNECT_DELAYS = (0.25, 1.0)  # the shortest and the longest pause
 CONNECT_TIMEOUT = 3.0
 KEEPALIVE = 15
@@ -48,7 +48,7 @@ DISCONNECT_SECONDS = 1.0
 MAX_IN_FLIGHT = 100
 # paho refuses one more than these. We never hand it more than MAX_IN_FLIGHT.
 MAX_QUEUED = 2 * MAX_IN_FLIGHT
-# What often failed flies with few others, or alone; but they do not wait longer than this for it to land.
+# What often failed is in flight with few others, or alone; but they wait for its acknowledgement no longer than this.
 ISOLATION_SECONDS = 1.0
 # At most so many wait here to be paced, and a quarter of a second's worth: what is urgent does not wait behind them.
 MAX_WAITING = 100
@@ -62,18 +62,18 @@ LOST = "The connection to the broker ended before it acknowledged."
 
 
 class Outcome(NamedTuple):
-    """What became of an announcement that was handed over. Each gets one at the end; ``held`` comes before."""
+    """What became of a message that was handed over. Each gets one at the end; ``held`` comes before."""
 
-    announcement: Announcement
+    message: Message
     verdict: str
     """``acknowledged``, ``refused``, ``lost`` (sent, not acknowledged), ``returned`` (not sent), or ``held``."""
     reason: str = ""
 
 
-class _Flight(NamedTuple):
-    announcement: Announcement
+class _InFlight(NamedTuple):
+    message: Message
     sent_at: float
-    company: int
+    limit: int
     """How many may be in flight together with it, itself included."""
 
 
@@ -88,9 +88,9 @@ class _Refusals(NamedTuple):
 
 
 class Messenger:
-    """Sends announcements while it is connected, and connects again whenever it is not.
+    """Sends messages while it is connected, and connects again whenever it is not.
 
-    Its state belongs to its thread alone. Everybody else - requests, the ledger, paho's threads - leaves calls in its
+    Its state belongs to its thread alone. Everybody else - requests, the relay, paho's threads - leaves calls in its
     inbox: nobody waits for it, and no lock of ours is ever held together with one of paho's. Each connection has a
     client of its own: paho would send what the last one held once more, also what made the broker end it.
     """
@@ -103,7 +103,7 @@ class Messenger:
         self._waiting_limit = max(1, min(MAX_WAITING, int(rate * WAITING_SECONDS)))
 
         self.outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        """For the ledger; ``None`` says that there is room for more, or a connection at last."""
+        """For the relay; ``None`` says that there is room for more, or a connection at last."""
         self.changed = threading.Condition()
         """Notified after every step."""
         self.is_connected = False
@@ -112,7 +112,7 @@ class Messenger:
         """Why there was no connection, when that was last seen, and what to do about it."""
         self.protocol = ProtocolChoice()
         self.room = 0
-        """How many announcements may be handed over from what is owed."""
+        """How many messages may be handed over from the outbox."""
         self.suspensions: dict[str, str] = {}
         """Topics on which nothing is sent now, and why."""
 
@@ -121,13 +121,13 @@ class Messenger:
         self._connack: ReasonCode | None = None
         self._max_packet_bytes: int | None = None
         self._max_in_flight = MAX_IN_FLIGHT
-        self._urgent: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
-        self._bulk: OrderedDict[tuple[str, str], Announcement] = OrderedDict()
-        self._in_flight: OrderedDict[int, _Flight] = OrderedDict()  # by message id, the oldest first
+        self._urgent: OrderedDict[tuple[str, str], Message] = OrderedDict()
+        self._bulk: OrderedDict[tuple[str, str], Message] = OrderedDict()
+        self._in_flight: OrderedDict[int, _InFlight] = OrderedDict()  # by message id, the oldest first
         self._refusals: dict[str, _Refusals] = {}
         self._renew_at = 0.0
         self._troubles: set[str] = set()  # already logged since the last connection
-        self._held: dict[int, Announcement] = {}  # by revision, until the outcome; guarded by the lock of ``changed``
+        self._held: dict[int, Message] = {}  # by revision, until the outcome; guarded by the lock of ``changed``
         self._closing = threading.Event()
         self._says_goodbye = False  # a DISCONNECT is about to be written
         self._closed = threading.Event()
@@ -141,13 +141,13 @@ class Messenger:
     def can_send(self, topic: str) -> bool:
         return self.is_connected and topic not in self.suspensions
 
-    def send(self, announcement: Announcement) -> None:
-        """Hand over one announcement. Its outcome follows; of one that is held already, only one does."""
+    def send(self, message: Message) -> None:
+        """Hand over a message. Its outcome follows; of one that is held already, only one does."""
         with self.changed:
-            if announcement.revision in self._held:
+            if message.revision in self._held:
                 return
-            self._held[announcement.revision] = announcement
-        self._inbox.put(partial(self._take, announcement))
+            self._held[message.revision] = message
+        self._inbox.put(partial(self._take, message))
 
     @property
     def open_topics(self) -> list[str]:
@@ -278,8 +278,8 @@ class Messenger:
                 self._renew_at = now + RENEW_SECONDS
                 with self.changed:
                     held = list(self._held.values())
-                for announcement in held:
-                    self._report(announcement, "held")
+                for message in held:
+                    self._report(message, "held")
 
     def _handle_until(self, deadline: float, is_over: Callable[[], bool]) -> None:
         while not is_over() and time.monotonic() < deadline:
@@ -304,15 +304,15 @@ class Messenger:
         self.is_connected = False
         self.room = 0
         client, self._client = self._client, None
-        flights, waiting = [*self._in_flight.values()], [*self._urgent.values(), *self._bulk.values()]
+        in_flight, waiting = [*self._in_flight.values()], [*self._urgent.values(), *self._bulk.values()]
         self._in_flight.clear()
         self._urgent.clear()
         self._bulk.clear()
-        for flight in flights:
-            metrics.count_unacknowledged(flight.announcement.topic)
-            self._report(flight.announcement, "lost", LOST)
-        for announcement in waiting:
-            self._report(announcement, "returned")
+        for sent in in_flight:
+            metrics.count_unacknowledged(sent.message.topic)
+            self._report(sent.message, "lost", LOST)
+        for message in waiting:
+            self._report(message, "returned")
         with self.changed:
             self._held.clear()  # what an error left without an outcome: others may announce it soon
         metrics.CONNECTION_STATE.set(0)
@@ -321,16 +321,16 @@ class Messenger:
 
     # --- Sending -------------------------------------------------------------------------------------------------
 
-    def _take(self, announcement: Announcement) -> None:
-        if not self.can_send(announcement.topic):
-            metrics.count_failure(announcement.topic)
-            self._report(announcement, "returned", self.suspensions.get(announcement.topic, ""))
+    def _take(self, message: Message) -> None:
+        if not self.can_send(message.topic):
+            metrics.count_failure(message.topic)
+            self._report(message, "returned", self.suspensions.get(message.topic, ""))
             return
         for waiting in [self._urgent, self._bulk]:
-            if earlier := waiting.pop(announcement.file, None):
+            if earlier := waiting.pop(message.file, None):
                 self._report(earlier, "returned")
-        waiting = self._bulk if announcement.is_bulk else self._urgent
-        waiting[announcement.file] = announcement
+        waiting = self._bulk if message.is_bulk else self._urgent
+        waiting[message.file] = message
         if len(waiting) > self._waiting_limit:
             # The newest is the one that a person waits for.
             _, oldest = waiting.popitem(last=False)
@@ -347,41 +347,41 @@ class Messenger:
                 return now + ISOLATION_SECONDS
             if wait := self._pace.wait(now):
                 return now + wait
-            _, announcement = waiting.popitem(last=False)
+            _, message = waiting.popitem(last=False)
             self._pace.spend(now)
-            self._send(announcement)
+            self._send(message)
 
-    def _fits(self, announcement: Announcement, now: float) -> bool:
-        recent = [flight for flight in self._in_flight.values() if now - flight.sent_at < ISOLATION_SECONDS]
-        company = min([self._company(announcement), *(flight.company for flight in recent)])
-        return len(recent) < company and len(self._in_flight) < self._max_in_flight
+    def _fits(self, message: Message, now: float) -> bool:
+        recent = [sent for sent in self._in_flight.values() if now - sent.sent_at < ISOLATION_SECONDS]
+        limit = min([self._limit_with(message), *(sent.limit for sent in recent)])
+        return len(recent) < limit and len(self._in_flight) < self._max_in_flight
 
-    def _company(self, announcement: Announcement) -> int:
-        """How many may be in flight with it: the more it failed, the fewer, so that it takes none of them along."""
-        if announcement.topic in self._refusals:
+    def _limit_with(self, message: Message) -> int:
+        """How many may be in flight with it: the more it failed, the fewer, so that it takes few of them along."""
+        if message.topic in self._refusals:
             return 1
-        return max(1, MAX_IN_FLIGHT >> 2 * announcement.tries)
+        return max(1, MAX_IN_FLIGHT >> 2 * message.tries)
 
-    def _send(self, announcement: Announcement) -> None:
+    def _send(self, message: Message) -> None:
         client = self._client
         if client is None:  # lost since the last one
-            self._report(announcement, "returned")
+            self._report(message, "returned")
             return
-        if self._max_packet_bytes is not None and packet_bytes(announcement) > self._max_packet_bytes:
+        if self._max_packet_bytes is not None and packet_bytes(message) > self._max_packet_bytes:
             # Sent all the same, it would end the connection, for this one and for all others.
-            self._fail(announcement, f"Packet too large: the broker takes {self._max_packet_bytes} bytes.")
+            self._fail(message, f"Packet too large: the broker takes {self._max_packet_bytes} bytes.")
             return
         try:
-            with metrics.DURATION.labels(announcement.topic).time():
-                info = client.publish(announcement.topic, announcement.payload, qos=1, retain=False)
+            with metrics.DURATION.labels(message.topic).time():
+                info = client.publish(message.topic, message.payload, qos=1, retain=False)
         except Exception as error:  # whatever it is: the others must go out
-            logger.exception("Could not announce %s on %s", announcement.filename, announcement.topic)
-            self._fail(announcement, f"It could not be sent: {error!r}")
+            logger.exception("Could not announce %s on %s", message.filename, message.topic)
+            self._fail(message, f"It could not be sent: {error!r}")
             return
         if info.rc == MQTTErrorCode.MQTT_ERR_QUEUE_SIZE:
-            self._fail(announcement, "Too many messages wait for the broker.")
+            self._fail(message, "Too many messages wait for the broker.")
             return
-        self._in_flight[info.mid] = _Flight(announcement, time.monotonic(), self._company(announcement))
+        self._in_flight[info.mid] = _InFlight(message, time.monotonic(), self._limit_with(message))
 
     def _set_room(self) -> None:
         waiting = len(self._urgent) + len(self._bulk)
@@ -390,36 +390,36 @@ class Messenger:
         if self.room > self._waiting_limit // 2 >= had_room:
             self.outcomes.put(None)
 
-    def _report(self, announcement: Announcement, verdict: str, reason: str = "") -> None:
-        self.outcomes.put(Outcome(announcement, verdict, reason))
+    def _report(self, message: Message, verdict: str, reason: str = "") -> None:
+        self.outcomes.put(Outcome(message, verdict, reason))
         if verdict != "held":
             with self.changed:
-                self._held.pop(announcement.revision, None)
+                self._held.pop(message.revision, None)
                 self.changed.notify_all()
 
     # --- What the broker says ------------------------------------------------------------------------------------
 
     def _acknowledged(self, client: Client, mid: int, reason_code: ReasonCode) -> None:
-        flight = self._in_flight.pop(mid, None) if client is self._client else None
-        if flight is None:
+        sent = self._in_flight.pop(mid, None) if client is self._client else None
+        if sent is None:
             return
-        announcement = flight.announcement
-        metrics.count_acknowledgement(announcement.topic, reason_code)
+        message = sent.message
+        metrics.count_acknowledgement(message.topic, reason_code)
         if reason_code.is_failure:
-            self._fail(announcement, str(reason_code))
-            self._count_refusal(announcement, str(reason_code))
+            self._fail(message, str(reason_code))
+            self._count_refusal(message, str(reason_code))
             return
-        metrics.count_success(announcement.topic)
-        if self._refusals.pop(announcement.topic, None):
-            self._resume(announcement.topic)
-        self._report(announcement, "acknowledged")
+        metrics.count_success(message.topic)
+        if self._refusals.pop(message.topic, None):
+            self._resume(message.topic)
+        self._report(message, "acknowledged")
 
-    def _fail(self, announcement: Announcement, reason: str) -> None:
-        metrics.count_failure(announcement.topic)
-        self._report(announcement, "refused", reason)
+    def _fail(self, message: Message, reason: str) -> None:
+        metrics.count_failure(message.topic)
+        self._report(message, "refused", reason)
 
-    def _count_refusal(self, announcement: Announcement, reason: str) -> None:
-        topic = announcement.topic
+    def _count_refusal(self, message: Message, reason: str) -> None:
+        topic = message.topic
         if topic in self.suspensions:  # sent before it was
             return
         before = self._refusals.get(topic, _Refusals())
@@ -427,7 +427,7 @@ class Messenger:
             sentence = "The broker %s refuses announcements on %s: %s"
             logger.warning(sentence, self._broker, topic, reason, extra=AT_LENGTH)
         # A file that is refused alone, again and again, does not hold up the others of its topic.
-        files = before.files | {announcement.filename}
+        files = before.files | {message.filename}
         if not before.suspensions and len(files) < REFUSALS_OF_TOPIC:
             self._refusals[topic] = _Refusals(files, reason=reason)
             return
@@ -511,7 +511,7 @@ def make_client_id() -> str:
     return f"iotsupport-{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-def packet_bytes(announcement: Announcement) -> int:
+def packet_bytes(message: Message) -> int:
     """Size of its PUBLISH packet: MQTT 5, section 3.3. Names of files are too short for a third byte of length."""
-    rest = 2 + len(announcement.topic.encode()) + 2 + 1 + len(announcement.payload)
+    rest = 2 + len(message.topic.encode()) + 2 + 1 + len(message.payload)
     return 1 + (1 if rest < 128 else 2) + rest

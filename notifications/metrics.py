@@ -14,8 +14,8 @@ from prometheus_client import Counter, Gauge, Histogram, Metric, multiprocess, v
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from notifications.announcements import TOPICS
-from notifications.models import Debt
+from notifications.messages import TOPICS
+from notifications.models import Announcement
 
 ATTEMPTS = Counter("mqtt_publish_total", "Attempts to announce a file, by outcome.", ["topic", "status"])
 DURATION = Histogram(
@@ -68,7 +68,7 @@ def count_unacknowledged(topic: str) -> None:
     count_failure(topic)
 
 
-class DebtCollector(Collector):
+class AnnouncementCollector(Collector):
     """What is owed, as the database has it at scrape time: the same whichever worker answers."""
 
     def collect(self) -> Iterable[Metric]:
@@ -83,7 +83,7 @@ class DebtCollector(Collector):
 
 def owed() -> tuple[int, float]:
     """How many files are still to be announced, and for how many seconds the oldest has been. Asks the database."""
-    facts = Debt.objects.owed().aggregate(count=Count("pk"), oldest=Min("owed_since"))
+    facts = Announcement.objects.owed().aggregate(count=Count("pk"), oldest=Min("owed_since"))
     age = (timezone.now() - facts["oldest"]).total_seconds() if facts["oldest"] else 0.0
     return facts["count"], max(0.0, age)
 

@@ -1,4 +1,7 @@
-"""What is still to be announced: written with the row it announces, struck off when the broker has acknowledged it."""
+"""The outbox: which files are still to be announced. Written with the row that was saved, marked when acknowledged.
+
+*Owed* is what was recorded and not acknowledged since: the word of the admin, of ``/health`` and of the metrics.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,20 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
-from notifications.announcements import Announcement
+from notifications.messages import Message
 
-# How long a process keeps others from announcing what it is about to announce, unless it says so again.
+# How long a claim keeps other processes from sending what one is about to send, unless it is renewed.
 LEASE = timedelta(seconds=6)
 
-# Between two tries of an announcement that the broker refused: doubled each time.
+# Between two tries of a message that the broker refused: doubled each time.
 SHORTEST_PAUSE = timedelta(seconds=5)
 LONGEST_PAUSE = timedelta(minutes=5)
 
 CHUNK_ROWS = 500
 
-# One statement, whether the file was ever announced or not. Every save pays for it, and the query set's way to it would
-# take five times as long.
-OWE = """
+# One statement, whether the file was ever announced or not. Every save waits for it, and the query set's way to it
+# would take five times as long.
+RECORD = """
     INSERT INTO notifications_debt
         (topic, filename, owed_since, revision, is_bulk, tries, last_error, claimed_by, claimed_until)
     VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
@@ -41,11 +44,12 @@ OWE = """
 """
 
 
-class DebtQuerySet(models.QuerySet["Debt"]):
-    def owed(self) -> DebtQuerySet:
+class AnnouncementQuerySet(models.QuerySet["Announcement"]):
+    def owed(self) -> AnnouncementQuerySet:
+        """Recorded, and not acknowledged since."""
         return self.filter(owed_since__isnull=False)
 
-    def due(self) -> DebtQuerySet:
+    def due(self) -> AnnouncementQuerySet:
         """Owed, not paused, and not claimed by a process that lives; the most urgent first."""
         now = timezone.now()
         # What lies further ahead than anybody writes it was written before the clock was set back.
@@ -53,36 +57,36 @@ class DebtQuerySet(models.QuerySet["Debt"]):
         is_claimed = Q(claimed_until__gt=now, claimed_until__lt=now + 2 * LEASE)
         return self.owed().exclude(is_paused).exclude(is_claimed).order_by("is_bulk", "owed_since", "pk")
 
-    def at_rest(self) -> DebtQuerySet:
+    def at_rest(self) -> AnnouncementQuerySet:
         """Those that no other transaction is changing: so nobody is waited for. Call it in a transaction.
 
         What a save or a delete is changing has another revision afterwards, or is gone. If it is rolled back, what
         should have been noted is not, and the file is announced once more.
         """
         pks = self.select_for_update(skip_locked=True).values("pk")
-        return DebtQuerySet(self.model, using=self.db).filter(pk__in=pks)
+        return AnnouncementQuerySet(self.model, using=self.db).filter(pk__in=pks)
 
-    def of(self, announcements: Iterable[Announcement]) -> Iterable[DebtQuerySet]:
-        """The debts that are still as they were when these were made: a query set for each topic."""
+    def of(self, messages: Iterable[Message]) -> Iterable[AnnouncementQuerySet]:
+        """Those that are still as they were when these messages were made: a query set for each topic."""
         by_topic = defaultdict(list)
-        for announcement in announcements:
-            by_topic[announcement.topic].append(announcement)
+        for message in messages:
+            by_topic[message.topic].append(message)
         for topic, group in by_topic.items():
-            filenames = [announcement.filename for announcement in group]
+            filenames = [message.filename for message in group]
             # Revisions are random: none is another file's.
-            revisions = [announcement.revision for announcement in group]
+            revisions = [message.revision for message in group]
             yield self.filter(topic=topic, filename__in=filenames, revision__in=revisions).at_rest()
 
 
-class DebtManager(models.Manager["Debt"]):
-    def get_queryset(self) -> DebtQuerySet:
-        return DebtQuerySet(self.model, using=self._db)
+class AnnouncementManager(models.Manager["Announcement"]):
+    def get_queryset(self) -> AnnouncementQuerySet:
+        return AnnouncementQuerySet(self.model, using=self._db)
 
-    def owed(self) -> DebtQuerySet:
+    def owed(self) -> AnnouncementQuerySet:
         return self.get_queryset().owed()
 
-    def owe(self, topic: str, filename: str, *, is_bulk: bool, claimed_by: str = "", trouble: str = "") -> Announcement:
-        """Note that a file must be announced: call it in the transaction that saves the file.
+    def record(self, topic: str, filename: str, *, is_bulk: bool, claimed_by: str = "", trouble: str = "") -> Message:
+        """Record that a file must be announced: call it in the transaction that saves the file.
 
         ``claimed_by`` names the process that will try at once; empty leaves it to whichever comes first. ``trouble``
         says why nobody can, where that is known.
@@ -92,11 +96,11 @@ class DebtManager(models.Manager["Debt"]):
         claimed_until = lease_end if claimed_by else None
         values = [topic, filename, owed_since, revision, is_bulk, 0, trouble, claimed_by, claimed_until]
         with connection.cursor() as cursor:
-            cursor.execute(OWE, values)
-        return Announcement(topic, filename, revision, is_bulk)
+            cursor.execute(RECORD, values)
+        return Message(topic, filename, revision, is_bulk)
 
-    def owe_again(self, topic: str, filenames: Sequence[str]) -> None:
-        """Note that files must be announced although they did not change; of one, a person waits to see it."""
+    def record_again(self, topic: str, filenames: Sequence[str]) -> None:
+        """Record that files must be announced although they did not change; of one, a person waits to see it."""
         now, is_bulk = timezone.now(), len(filenames) > 1
         for start in range(0, len(filenames), CHUNK_ROWS):
             chunk = filenames[start : start + CHUNK_ROWS]
@@ -112,42 +116,45 @@ class DebtManager(models.Manager["Debt"]):
                 )
                 missing = set(chunk) - set(rows.values_list("filename", flat=True))
                 self.bulk_create(
-                    (Debt(topic=topic, filename=name, owed_since=now, is_bulk=is_bulk) for name in sorted(missing)),
-                    ignore_conflicts=True,  # saved meanwhile, which owes it, too
+                    (
+                        self.model(topic=topic, filename=name, owed_since=now, is_bulk=is_bulk)
+                        for name in sorted(missing)
+                    ),
+                    ignore_conflicts=True,  # saved meanwhile, which records it, too
                 )
 
     def cancel(self, topic: str, filename: str) -> None:
-        """Forget a file that is deleted."""
+        """A file is deleted: there is nothing to announce."""
         self.filter(topic=topic, filename=filename).delete()
 
-    def forget(self, announcement: Announcement) -> None:
-        """The file is not there any more, unless it was saved again since."""
+    def cancel_version(self, message: Message) -> None:
+        """A file is not there any more: there is nothing to announce, unless it was saved again since."""
         with self._transaction():
-            for debts in self.get_queryset().of([announcement]):
-                debts.delete()
+            for rows in self.get_queryset().of([message]):
+                rows.delete()
 
-    def claim(self, claimed_by: str, topics: Sequence[str], limit: int) -> list[Announcement]:
-        """Take over at most so many debts that are due; no other process announces them meanwhile."""
+    def claim(self, claimed_by: str, topics: Sequence[str], limit: int) -> list[Message]:
+        """Claim at most so many that are due; no other process sends them while the lease holds."""
         due = self.get_queryset().due().filter(topic__in=topics)
         if not due.exists():  # without this, an idle server would write every other second
             return []
         with self._transaction():
-            debts = list(due.select_for_update(skip_locked=True)[:limit])
-            claimed = self.filter(pk__in=[debt.pk for debt in debts])
+            rows = list(due.select_for_update(skip_locked=True)[:limit])
+            claimed = self.filter(pk__in=[row.pk for row in rows])
             claimed.update(claimed_by=claimed_by, claimed_until=timezone.now() + LEASE)
-        return [debt.announcement for debt in debts]
+        return [row.message for row in rows]
 
-    def renew(self, claimed_by: str, announcements: Iterable[Announcement]) -> None:
-        """Go on keeping others from announcing these."""
+    def renew(self, claimed_by: str, messages: Iterable[Message]) -> None:
+        """Let the lease begin anew: these are still on their way."""
         with self._transaction():
-            for debts in self.get_queryset().of(announcements):
-                debts.owed().filter(claimed_by=claimed_by).update(claimed_until=timezone.now() + LEASE)
+            for rows in self.get_queryset().of(messages):
+                rows.owed().filter(claimed_by=claimed_by).update(claimed_until=timezone.now() + LEASE)
 
-    def settle(self, announcements: Iterable[Announcement]) -> None:
+    def mark_announced(self, messages: Iterable[Message]) -> None:
         """The broker acknowledged these. A file that was saved meanwhile stays owed."""
         with self._transaction():
-            for debts in self.get_queryset().of(announcements):
-                debts.update(
+            for rows in self.get_queryset().of(messages):
+                rows.update(
                     owed_since=None,
                     announced_at=timezone.now(),
                     tries=0,
@@ -157,12 +164,12 @@ class DebtManager(models.Manager["Debt"]):
                     claimed_until=None,
                 )
 
-    def release(self, claimed_by: str, announcements: Iterable[Announcement]) -> int:
+    def release(self, claimed_by: str, messages: Iterable[Message]) -> int:
         """Leave these to whichever process comes first. Returns how many were still this one's."""
         with self._transaction():
             return sum(
-                debts.filter(claimed_by=claimed_by).update(claimed_by="", claimed_until=None)
-                for debts in self.get_queryset().of(announcements)
+                rows.filter(claimed_by=claimed_by).update(claimed_by="", claimed_until=None)
+                for rows in self.get_queryset().of(messages)
             )
 
     def release_all(self, claimed_by: str) -> None:
@@ -170,14 +177,14 @@ class DebtManager(models.Manager["Debt"]):
         with self._transaction():
             self.owed().filter(claimed_by=claimed_by).at_rest().update(claimed_by="", claimed_until=None)
 
-    def note_failure(self, announcement: Announcement, reason: str, *, free_tries: int = 0) -> None:
-        """An announcement failed: pause before the next try, longer each time, once ``free_tries`` are used up."""
+    def note_failure(self, message: Message, reason: str, *, free_tries: int = 0) -> None:
+        """A message failed: pause before it is tried again, longer each time, once ``free_tries`` are used up."""
         with self._transaction():
-            for debts in self.get_queryset().of([announcement]):
-                for debt in debts.owed():
-                    tries = debt.tries + 1
+            for rows in self.get_queryset().of([message]):
+                for row in rows.owed():
+                    tries = row.tries + 1
                     retry_at = timezone.now() + pause(tries - free_tries) if tries > free_tries else None
-                    debts.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
+                    rows.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
 
     def note_trouble(self, topic: str, reason: str) -> None:
         """Say of everything that is owed on a topic why it is not announced."""
@@ -191,7 +198,7 @@ class DebtManager(models.Manager["Debt"]):
 
 
 def make_revision() -> int:
-    """A number that no debt had before; a little room is left to count up."""
+    """A number that no announcement had before; a little room is left to count up."""
     return secrets.randbits(62)
 
 
@@ -200,7 +207,7 @@ def pause(tries: int) -> timedelta:
     return min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(tries - 1, 16))
 
 
-class Debt(models.Model):
+class Announcement(models.Model):
     """One file, and whether it is still to be announced. At most one row for each file that devices download."""
 
     topic = models.CharField(max_length=100)
@@ -211,16 +218,17 @@ class Debt(models.Model):
     retry_at = models.DateTimeField("next try", null=True)
     announced_at = models.DateTimeField("last announced", null=True)
 
-    # Changed by every save: the acknowledgement of an earlier version settles nothing.
+    # Changed by every save: the acknowledgement of an earlier version says nothing of this one.
     revision = models.BigIntegerField(default=make_revision)
     is_bulk = models.BooleanField("bulk", default=False)
     claimed_by = models.CharField(max_length=40, default="", blank=True)
     claimed_until = models.DateTimeField(null=True)
 
-    objects = DebtManager()
+    objects = AnnouncementManager()
 
     class Meta:
-        verbose_name = "announcement"
+        # Names of earlier versions, kept in the database: to change them would copy the table.
+        db_table = "notifications_debt"
         constraints = [models.UniqueConstraint(fields=["topic", "filename"], name="one_debt_for_each_file")]
         indexes = [
             # Small however many files there are: it holds what is owed.
@@ -231,5 +239,5 @@ class Debt(models.Model):
         return self.filename
 
     @property
-    def announcement(self) -> Announcement:
-        return Announcement(self.topic, self.filename, self.revision, self.is_bulk, self.tries)
+    def message(self) -> Message:
+        return Message(self.topic, self.filename, self.revision, self.is_bulk, self.tries)

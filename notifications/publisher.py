@@ -13,11 +13,11 @@ from django.conf import settings
 
 from iotsupport.monitoring.logs import AT_LENGTH
 from notifications import metrics
-from notifications.announcements import Announcement
 from notifications.broker import Broker
-from notifications.ledger import Ledger
+from notifications.messages import Message
 from notifications.messenger import Messenger
 from notifications.protocol import MQTT_5
+from notifications.relay import Relay
 from notifications.trouble import Trouble
 
 logger = logging.getLogger(__name__)
@@ -28,13 +28,13 @@ OLD_PROTOCOL = "3.1.1"
 # How long stopping may wait for the broker's acknowledgements, and then for the database.
 STOP_SECONDS = 2.0
 NOTE_SECONDS = 1.0
-# How long a fork may wait for a transaction of the ledger's.
+# How long a fork may wait for a transaction of the relay's.
 FORK_SECONDS = 5.0
 
 
 class _Parts(NamedTuple):
     messenger: Messenger
-    ledger: Ledger
+    relay: Relay
 
 
 class Publisher:
@@ -52,19 +52,19 @@ class Publisher:
         try:
             if broker := Broker.from_settings():
                 messenger = Messenger(broker, settings.MQTT_PUBLISH_RATE)
-                self._parts = _Parts(messenger, Ledger(messenger))
+                self._parts = _Parts(messenger, Relay(messenger))
         except ValueError as error:
             logger.error("Nothing will be announced: %s", error, extra=AT_LENGTH)
         metrics.ENABLED.set(self._parts is not None)
         if self._parts is not None:
             self._parts.messenger.start()
             if self._is_serving:
-                self.pay()
+                self.wake()
 
     def serve(self) -> None:
         """This process goes on until it is stopped: it announces what others left, too."""
         self._is_serving = True
-        self.pay()
+        self.wake()
 
     @property
     def is_on(self) -> bool:
@@ -73,7 +73,7 @@ class Publisher:
     @property
     def name(self) -> str:
         """The name under which this process claims announcements; empty while off."""
-        return self._parts.ledger.owner if self._parts is not None else ""
+        return self._parts.relay.name if self._parts is not None else ""
 
     def can_send(self, topic: str) -> bool:
         """Whether what is saved now may go out at once."""
@@ -83,26 +83,26 @@ class Publisher:
         """Why nothing is sent on a topic now, where the broker said so; else empty."""
         return self._parts.messenger.suspensions.get(topic, "") if self._parts is not None else ""
 
-    def announce(self, announcement: Announcement, *, is_claimed: bool) -> None:
-        """Announce a file that can be downloaded now; does nothing while off.
+    def hand_over(self, message: Message, *, is_claimed: bool) -> None:
+        """Take the message of a file that can be downloaded now; does nothing while off.
 
-        What this process claimed goes out at once. Anything else does when it, or another one, gets to it.
+        What this process claimed is sent at once. Anything else is when this process, or another one, gets to it.
         """
         parts = self._parts
         if parts is None:
             return
         if is_claimed:
-            parts.ledger.begin()
-            parts.messenger.send(announcement)
+            parts.relay.start()
+            parts.messenger.send(message)
             return
-        if not announcement.is_bulk:
-            metrics.count_failure(announcement.topic)  # an attempt that could only be remembered
-        parts.ledger.look()
+        if not message.is_bulk:
+            metrics.count_failure(message.topic)  # an attempt that could only be remembered
+        parts.relay.wake()
 
-    def pay(self) -> None:
+    def wake(self) -> None:
         """Look for what is due now, not within the regular interval."""
         if self._parts is not None:
-            self._parts.ledger.look()
+            self._parts.relay.wake()
 
     def state(self) -> str:
         """``off``, ``connected`` or ``disconnected``."""
@@ -135,19 +135,19 @@ class Publisher:
         was_serving, self._is_serving = self._is_serving, False
         if parts is None:
             return
-        messenger, ledger = parts
+        messenger, relay = parts
         with messenger.changed:
-            messenger.changed.wait_for(lambda: messenger.is_idle and (was_serving or ledger.is_clear), STOP_SECONDS)
+            messenger.changed.wait_for(lambda: messenger.is_idle and (was_serving or relay.is_drained), STOP_SECONDS)
         messenger.close()
-        ledger.close(NOTE_SECONDS)
+        relay.close(NOTE_SECONDS)
         metrics.ENABLED.set(0)
 
     def pause_for_fork(self) -> None:
-        """Before ``fork()``: let the ledger come out of the database, waiting at most :data:`FORK_SECONDS`.
+        """Before ``fork()``: let the relay come out of the database, waiting at most :data:`FORK_SECONDS`.
 
         SQLite's own locks would stay locked in the child for ever, if a thread held one that does not exist there.
         """
-        lock = self._parts.ledger.at_work if self._parts is not None else None
+        lock = self._parts.relay.at_work if self._parts is not None else None
         self._paused = lock if lock is not None and lock.acquire(timeout=FORK_SECONDS) else None
 
     def resume_after_fork(self) -> None:

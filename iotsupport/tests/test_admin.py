@@ -92,7 +92,7 @@ def test_no_form_has_a_browser_cut_what_is_typed(signed_in: Client, administrato
     fields = {path: html.count("<input") for path, html in pages.items()}
     assert {path for path, html in pages.items() if "maxlength" in html} == set()
     # The page of what is owed has nothing to add.
-    assert [path for path, count in fields.items() if count < 2] == ["/admin/notifications/debt/add/"]
+    assert [path for path, count in fields.items() if count < 2] == ["/admin/notifications/announcement/add/"]
 
 
 @pytest.mark.parametrize(

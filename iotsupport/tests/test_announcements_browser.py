@@ -16,7 +16,7 @@ from iotsupport.tests.support.server import Server
 from iotsupport.tests.support.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
-LIST = "notifications/debt/"
+LIST = "notifications/announcement/"
 LINE = "#announcement-trouble"
 
 

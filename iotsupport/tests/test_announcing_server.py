@@ -16,7 +16,7 @@ import pytest
 import requests
 from paho.mqtt.client import MQTTMessage
 
-from iotsupport.tests.owed.fleet import wait_until_settled
+from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.support.server import Installation, Server, files
@@ -83,9 +83,9 @@ def running_server(
 
 @pytest.fixture
 def server(running_server: Server, broker: Mosquitto) -> Server:
-    """Two workers that are connected, and owe nothing of what other tests saved."""
+    """Two workers that are connected, with nothing owed of what other tests saved."""
     running_server.wait_until_connected(broker)
-    wait_until_settled(running_server)
+    wait_until_announced(running_server)
     return running_server
 
 
@@ -211,7 +211,7 @@ def test_an_existing_installation_is_taken_over_while_the_server_runs(
         for directory, command in [(configs, "import_configs"), (assets, "import_assets")]:
             assert "200 taken, 0 replaced, 0 unchanged, 0 refused" in server.manage(command, str(directory)).stdout
             assert "0 taken, 0 replaced, 200 unchanged, 0 refused" in server.manage(command, str(directory)).stdout
-        wait_until_settled(server)
+        wait_until_announced(server)
         subscriber.publish("iotsupport/updates/configs", b"that was all")
         heard = [json.loads(message.payload)["filename"] for message in subscriber.before(b"that was all")]
 

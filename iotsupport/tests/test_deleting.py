@@ -26,7 +26,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import counted, make_user, session_client
 from iotsupport.tests.support.browser import chromium
 from iotsupport.tests.support.page_walk import Page
-from notifications.models import Debt
+from notifications.models import Announcement
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
 
@@ -95,7 +95,7 @@ def test_the_question_shows_all_where_they_are_few(signed_in: Client, configs: l
 def test_goes_in_parts_and_says_how_far_it_is(
     signed_in: Client, administrator: User, configs: list[DeviceConfig], small_parts: None
 ):
-    Debt.objects.owe_again("iotsupport/updates/configs", [configs[0].filename])
+    Announcement.objects.record_again("iotsupport/updates/configs", [configs[0].filename])
     page, shown = select_all(signed_in), []
     with counted("iot_config_operations_total", times=ROWS, operation="delete", status="success"):
         while page.status_code == 200:
@@ -106,7 +106,7 @@ def test_goes_in_parts_and_says_how_far_it_is(
 
     assert shown == ["Deleted: 40. Left: 110", "Deleted: 80. Left: 70", "Deleted: 120. Left: 30"]
     assert messages(signed_in) == ["success: Successfully deleted 150 device configurations."]
-    assert not DeviceConfig.objects.exists() and not Debt.objects.exists()
+    assert not DeviceConfig.objects.exists() and not Announcement.objects.exists()
     assert DeviceConfig.storage().names() == []
     versions = DeviceConfig.history.filter(history_type="-", history_user=administrator)
     assert versions.count() == LogEntry.objects.filter(action_flag=DELETION, user=administrator).count() == ROWS

@@ -26,8 +26,8 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support import page_walk
 from iotsupport.tests.support.api_client import make_user
 from iotsupport.tests.support.page_walk import Page, Walk
-from notifications.announcements import CONFIGS_TOPIC
-from notifications.models import Debt
+from notifications.messages import CONFIGS_TOPIC
+from notifications.models import Announcement
 from notifications.publisher import publisher
 from notifications.trouble import Trouble
 
@@ -74,7 +74,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> User:
             asset = Asset.objects.upload(filename, [chunk], user=administrator)
     for deleted in [config, asset]:
         deleted.delete()
-    Debt.objects.create(
+    Announcement.objects.create(
         topic=CONFIGS_TOPIC,
         filename=hostile("owed"),
         owed_since=timezone.now() - timedelta(hours=1),

@@ -13,7 +13,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-from iotsupport.tests.owed.fleet import wait_until_settled
+from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Installation, Server
@@ -43,7 +43,7 @@ def running_server(
 def server(running_server: Server) -> Server:
     """Four workers that are connected, as each test leaves them. What they counted before is other tests'."""
     # What is still owed would be counted, too.
-    wait_until_settled(running_server)
+    wait_until_announced(running_server)
     return running_server
 
 
@@ -101,7 +101,7 @@ def test_200_saves_of_4_clients_count_200_and_no_scrape_shows_less_than_the_one_
         finally:
             saved.set()
         scraping.result()
-    wait_until_settled(server)
+    wait_until_announced(server)
 
     def acknowledged() -> int:
         """How many there are is open: saves of one file that wait for the pace together are one announcement."""

@@ -86,7 +86,7 @@ def test_a_session_s_cookie_that_no_database_holds_names_nobody():
         "/admin/assets/asset/?q=a%00b",
         "/admin/iotsupport/apitoken/?q=a%00b",
         f"/admin/iotsupport/apitoken/{HUGE}/change/",
-        "/admin/notifications/debt/?q=a%00b",
+        "/admin/notifications/announcement/?q=a%00b",
         "/assets/a%00b",
         "/configs/a%00b",
         f"/configs/{LONG}",

@@ -16,7 +16,7 @@ from iotsupport.mirror import settling
 from iotsupport.mirror.rows import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
-from notifications.announcements import Announcement
+from notifications.messages import Message
 from notifications.publisher import publisher
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
@@ -32,11 +32,11 @@ def announced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the publisher hears that it may announce."""
     heard: list[str] = []
 
-    def announce(announcement: Announcement, *, is_claimed: bool) -> None:
-        heard.append(announcement.filename)
+    def announce(message: Message, *, is_claimed: bool) -> None:
+        heard.append(message.filename)
 
     monkeypatch.setattr(type(publisher), "is_on", property(lambda self: True))
-    monkeypatch.setattr(publisher, "announce", announce)
+    monkeypatch.setattr(publisher, "hand_over", announce)
     return heard
 
 
@@ -131,11 +131,11 @@ def test_the_old_file_of_a_renamed_row_goes_where_the_new_one_cannot_be_put(conf
 def test_what_raises_when_it_is_called_keeps_nobody_from_the_rest(
     configs: Path, announced: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(announcement: Announcement, *, is_claimed: bool) -> None:
-        announced.append(announcement.filename)
+    def fail(message: Message, *, is_claimed: bool) -> None:
+        announced.append(message.filename)
         raise RuntimeError("not sent")
 
-    monkeypatch.setattr(publisher, "announce", fail)
+    monkeypatch.setattr(publisher, "hand_over", fail)
 
     save_some(1, 2)
 

@@ -22,7 +22,7 @@ from iotsupport.characters import fold
 from iotsupport.tests.support.api_client import nothing_changed, read, refusal
 from iotsupport.tests.support.multipart import upload
 from iotsupport.tests.support.server import files
-from notifications.models import Debt
+from notifications.models import Announcement
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
@@ -165,7 +165,7 @@ def test_the_migration_mends_names_and_says_which_it_cannot(
     assets = directories / "assets"
     go_back(rows, assets)
     for name in [DECOMPOSED, "fw.bin ", "fw.bin"]:
-        Debt.objects.create(topic="iotsupport/updates/assets", filename=name)
+        Announcement.objects.create(topic="iotsupport/updates/assets", filename=name)
     capsys.readouterr()
 
     migrate()
@@ -176,7 +176,7 @@ def test_the_migration_mends_names_and_says_which_it_cannot(
     assert files(assets) == {now[pk]: name.encode() for pk, name in rows.items()}
     assert all(asset.folded == fold(asset.filename) for asset in Asset.objects.all())
     assert [config.folded for config in DeviceConfig.objects.order_by("-pk")] == ["", "küche\nlight.küche"]
-    assert sorted(debt.filename for debt in Debt.objects.all()) == sorted(["fw.bin", COMPOSED])
+    assert sorted(row.filename for row in Announcement.objects.all()) == sorted(["fw.bin", COMPOSED])
     assert f"The asset {DECOMPOSED!a} is called {COMPOSED!a} from now on." in said
     for name, reason in LEFT.items():
         pk = next(pk for pk, kept in rows.items() if kept == name)
@@ -245,14 +245,14 @@ def test_a_search_folds_case_and_form(signed_in: Client, kind: str, term: str, n
     for number, each in enumerate(NAMES):
         DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", f'{{"deviceName": "{each}"}}')
         Asset.objects.upload(each, [b"bytes"])
-    Debt.objects.bulk_create(Debt(topic="iotsupport/updates/assets", filename=each) for each in NAMES)
+    Announcement.objects.bulk_create(Announcement(topic="iotsupport/updates/assets", filename=each) for each in NAMES)
     path, attribute = {
         "configurations": ("devices/deviceconfig/", "device_name"),
         "assets": ("assets/asset/", "filename"),
-        "announcements": ("notifications/debt/", "filename"),
+        "announcements": ("notifications/announcement/", "filename"),
     }[kind]
 
-    page: Any = signed_in.get(f"/admin/{path}", {"q": term, "state": "all"} if "debt" in path else {"q": term})
+    page: Any = signed_in.get(f"/admin/{path}", {"q": term, "state": "all"} if "announcement" in path else {"q": term})
 
     assert [getattr(row, attribute) for row in page.context_data["cl"].result_list] == [
         unicodedata.normalize("NFC", name)

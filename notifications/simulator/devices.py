@@ -21,8 +21,8 @@ from urllib.parse import quote, urlsplit
 
 from paho.mqtt import client as mqtt
 
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.broker import Broker
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.simulator.connections import Connections, make_client
 from notifications.trouble import UNSUPPORTED_VERSION

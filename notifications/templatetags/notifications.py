@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.timesince import timesince
 
 from iotsupport.errors import DATABASE_ERRORS
-from notifications.models import Debt
+from notifications.models import Announcement
 from notifications.publisher import publisher
 
 register = template.Library()
@@ -34,14 +34,14 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     is_connecting = disconnection is not None and timezone.now() - disconnection[0] < CONNECTING
     is_away = disconnection is not None
     try:
-        oldest = Debt.objects.owed().order_by("owed_since", "pk").first()
+        oldest = Announcement.objects.owed().order_by("owed_since", "pk").first()
         is_late = bool(oldest and oldest.owed_since and timezone.now() - oldest.owed_since > LATE)
-        count = Debt.objects.owed().count() if oldest and (is_late or is_away) else 0
+        count = Announcement.objects.owed().count() if oldest and (is_late or is_away) else 0
     except DATABASE_ERRORS:  # not migrated, say; the page itself may not need it
         oldest, is_late, count = None, False, 0
     if not is_late and (not is_away or is_connecting):
         return {}
-    may_look = user.has_perm("notifications.view_debt") or user.has_perm("notifications.change_debt")
+    may_look = user.has_perm("notifications.view_announcement") or user.has_perm("notifications.change_announcement")
     return {
         "is_away": is_away,
         "away_since": describe_time(disconnection[0]) if disconnection else "",
@@ -50,7 +50,7 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
         "count": count,
         "since": describe_time(oldest.owed_since) if oldest and oldest.owed_since else "",
         "reason": oldest.last_error if oldest else "",
-        "url": reverse("admin:notifications_debt_changelist") if may_look else "",
+        "url": reverse("admin:notifications_announcement_changelist") if may_look else "",
     }
 
 

@@ -13,10 +13,10 @@ from devices.models import DeviceConfig
 from iotsupport.tests.support.fixtures import directories, transactional_db  # noqa: F401
 from iotsupport.tests.support.mosquitto import Certificates, Mosquitto, Subscriber
 from iotsupport.tests.support.waiting import LIMIT, eventually
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.broker import Broker
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.messenger import Messenger
-from notifications.models import Debt
+from notifications.models import Announcement
 from notifications.publisher import publisher
 from notifications.tests.scripted_broker import ScriptedBroker
 
@@ -105,7 +105,7 @@ def stop_publisher():
     """Stop it, and wait for the threads that it leaves behind when time is up: they would go on in the next test."""
     publisher.stop()
     for thread in threading.enumerate():
-        if thread.name in {"messenger", "ledger"}:
+        if thread.name in {"messenger", "relay"}:
             thread.join(LIMIT)
             assert not thread.is_alive(), thread.name
     # What paho said last, and nobody heard, holds its client in a circle. In a collection of the young alone, the
@@ -115,7 +115,7 @@ def stop_publisher():
 
 def heard(subscriber):
     """What arrived of all that was saved, as topics and file names."""
-    wait_until_paid()
+    wait_until_announced()
     subscriber.publish(CONFIGS_TOPIC, b"last")
     return [(message.topic, json.loads(message.payload)["filename"]) for message in subscriber.before(b"last")]
 
@@ -193,13 +193,13 @@ def installation(template, tmp_path):
     copy.database.drop()
 
 
-def wait_until_paid():
-    """Wait until everything that was saved is struck off."""
-    eventually(lambda: not Debt.objects.owed().exists(), lambda: list(Debt.objects.owed().values()))
+def wait_until_announced():
+    """Wait until everything that was saved is announced."""
+    eventually(lambda: not Announcement.objects.owed().exists(), lambda: list(Announcement.objects.owed().values()))
 
 
-def debt_of(config):
-    return Debt.objects.get(filename=config.filename)
+def announcement_of(config):
+    return Announcement.objects.get(filename=config.filename)
 
 
 def save_config(number=1, name="lamp"):

@@ -21,8 +21,8 @@ from iotsupport.tests.support.api_client import make_user, session_client
 from iotsupport.tests.support.fixtures import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.waiting import eventually, poll
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Announcement
 from notifications.publisher import publisher
 from notifications.templatetags import notifications as trouble
 from notifications.tests.conftest import stop_publisher
@@ -30,7 +30,7 @@ from notifications.trouble import NOTHING_LISTENS
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
-LIST = "/admin/notifications/debt/"
+LIST = "/admin/notifications/announcement/"
 CONFIGS = "/admin/devices/deviceconfig/"
 ASSETS = "/admin/assets/asset/"
 LAMP = "aa-bb-cc-dd-ee-ff"
@@ -57,11 +57,11 @@ def connected(settings: LazySettings, tmp_path: Any) -> Iterator[None]:
     broker.stop()
 
 
-def debt(filename: str = f"{LAMP}.json", *, minutes: float | None = 5, **values: Any) -> Debt:
+def announcement(filename: str = f"{LAMP}.json", *, minutes: float | None = 5, **values: Any) -> Announcement:
     """A file that has been owed for so many minutes; None: it is announced."""
     topic = CONFIGS_TOPIC if filename.endswith(".json") else ASSETS_TOPIC
     since = None if minutes is None else timezone.now() - timedelta(minutes=minutes)
-    return Debt.objects.create(topic=topic, filename=filename, owed_since=since, **values)
+    return Announcement.objects.create(topic=topic, filename=filename, owed_since=since, **values)
 
 
 def listed(signed_in: Client, **query: str) -> list[str]:
@@ -98,7 +98,7 @@ def act(signed_in: Client, url: str, *rows: Any, action: str = "announce_again_s
     return [f"{message.level_tag}: {message}" for message in response.context["messages"]]
 
 
-def again(signed_in: Client, *rows: Debt, state: str = "") -> list[str]:
+def again(signed_in: Client, *rows: Announcement, state: str = "") -> list[str]:
     """Announce again what was chosen in the list of announcements that are in this state."""
     return act(signed_in, f"{LIST}?state={state}", *rows, action="announce_again")
 
@@ -108,35 +108,35 @@ def mac_addresses(numbers: range) -> list[str]:
 
 
 def owed() -> list[str]:
-    return list(Debt.objects.owed().order_by("filename").values_list("filename", flat=True))
+    return list(Announcement.objects.owed().order_by("filename").values_list("filename", flat=True))
 
 
 # --- The list ----------------------------------------------------------------------------------------------------
 
 
 def test_shows_what_is_owed_the_oldest_first(signed_in: Client):
-    debt("aa-00-00-00-00-01.json", minutes=2)
-    debt("firmware.bin", minutes=90)
-    debt("aa-00-00-00-00-02.json", minutes=30)
-    debt("font.bin", minutes=None)
+    announcement("aa-00-00-00-00-01.json", minutes=2)
+    announcement("firmware.bin", minutes=90)
+    announcement("aa-00-00-00-00-02.json", minutes=30)
+    announcement("font.bin", minutes=None)
 
     assert listed(signed_in) == ["firmware.bin", "aa-00-00-00-00-02.json", "aa-00-00-00-00-01.json"]
 
 
 def test_shows_what_is_announced_the_last_one_first(signed_in: Client):
     now = timezone.now()
-    debt("a.bin", minutes=None, announced_at=now - timedelta(hours=2))
-    debt("b.bin", minutes=None, announced_at=now - timedelta(hours=1))
-    debt("c.bin", announced_at=now)
+    announcement("a.bin", minutes=None, announced_at=now - timedelta(hours=2))
+    announcement("b.bin", minutes=None, announced_at=now - timedelta(hours=1))
+    announcement("c.bin", announced_at=now)
 
     assert listed(signed_in, state="announced") == ["b.bin", "a.bin"]
     assert listed(signed_in, state="all") == ["c.bin", "b.bin", "a.bin"]
 
 
-def test_tells_all_that_is_known_of_a_debt(signed_in: Client, connected: None):
+def test_tells_all_that_is_known_of_an_announcement(signed_in: Client, connected: None):
     announced_at = timezone.now() - timedelta(days=1)
     retry_at = timezone.now() + timedelta(minutes=4)
-    row = debt(minutes=90, tries=3, last_error="Not authorized", retry_at=retry_at, announced_at=announced_at)
+    row = announcement(minutes=90, tries=3, last_error="Not authorized", retry_at=retry_at, announced_at=announced_at)
 
     text = cells(signed_in)
 
@@ -148,7 +148,7 @@ def test_tells_all_that_is_known_of_a_debt(signed_in: Client, connected: None):
 
 
 def test_an_asset_is_called_an_asset(signed_in: Client):
-    debt("firmware.bin")
+    announcement("firmware.bin")
 
     assert ">asset<" in cells(signed_in)
 
@@ -169,13 +169,13 @@ def test_says_when_it_is_tried_next(signed_in: Client, away: None, values: dict[
     fields: dict[str, Any] = {
         name: now + value if isinstance(value, timedelta) else value for name, value in values.items()
     }
-    debt(**fields)
+    announcement(**fields)
 
     assert text in cells(signed_in, state="all").partition("field-next_try")[2].partition("</td>")[0] + "<"
 
 
 def test_says_that_it_is_tried_at_once_while_connected(signed_in: Client, connected: None):
-    debt()
+    announcement()
 
     assert "at once" in cells(signed_in)
 
@@ -183,8 +183,8 @@ def test_says_that_it_is_tried_at_once_while_connected(signed_in: Client, connec
 def test_leads_to_what_is_announced(signed_in: Client):
     config = DeviceConfig.objects.put(LAMP, "{}")
     asset = Asset.objects.upload("firmware.bin", [b"x"])
-    debt()
-    debt("firmware.bin")
+    announcement()
+    announcement("firmware.bin")
 
     text = cells(signed_in)
 
@@ -194,8 +194,8 @@ def test_leads_to_what_is_announced(signed_in: Client):
 
 def test_leads_nowhere_where_one_may_not_look():
     DeviceConfig.objects.put(LAMP, "{}")
-    debt()
-    visitor = session_client(make_user("notifications.view_debt", is_staff=True))
+    announcement()
+    visitor = session_client(make_user("notifications.view_announcement", is_staff=True))
 
     text = cells(visitor)
 
@@ -204,7 +204,7 @@ def test_leads_nowhere_where_one_may_not_look():
 
 
 def test_shows_a_hostile_name_and_reason_as_text(signed_in: Client, away: None):
-    debt("<b>.bin", last_error="<i>no</i>")
+    announcement("<b>.bin", last_error="<i>no</i>")
 
     assert "&lt;b&gt;.bin" in cells(signed_in)
     assert "&lt;i&gt;no&lt;/i&gt;" in cells(signed_in)
@@ -216,28 +216,28 @@ def test_finds_a_configuration_by(signed_in: Client, term: str):
     DeviceConfig.objects.put(LAMP, '{"deviceName": "Hall lamp"}')
     DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
     for filename in [f"{LAMP}.json", "02-00-00-00-00-01.json", "firmware.bin"]:
-        debt(filename)
+        announcement(filename)
 
     assert listed(signed_in, q=term) == [f"{LAMP}.json"]
 
 
 def test_finds_an_asset_by_a_part_of_its_name(signed_in: Client):
-    debt("firmware.bin")
-    debt("font.bin")
+    announcement("firmware.bin")
+    announcement("font.bin")
 
     assert listed(signed_in, q="FIRM") == ["firmware.bin"]
 
 
 def test_finds_no_device_by_a_name_that_one_may_not_see():
     DeviceConfig.objects.put(LAMP, '{"deviceName": "Hall lamp"}')
-    debt()
-    visitor = session_client(make_user("notifications.view_debt", is_staff=True))
+    announcement()
+    visitor = session_client(make_user("notifications.view_announcement", is_staff=True))
 
     assert listed(visitor, q="hall lamp") == []
     assert listed(visitor, q=LAMP) == [f"{LAMP}.json"]
 
 
-def test_the_list_costs_the_same_for_5_and_10000_debts(signed_in: Client):
+def test_the_list_costs_the_same_for_5_and_10000_announcements(signed_in: Client):
     def queries(state: str) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
             listed(signed_in, state=state)
@@ -247,10 +247,12 @@ def test_the_list_costs_the_same_for_5_and_10000_debts(signed_in: Client):
         now, names = timezone.now(), mac_addresses(numbers)
         # Rows alone: what is listed does not read the files.
         DeviceConfig.objects.bulk_create([DeviceConfig(mac_address=name, content="{}") for name in names])
-        debts = [Debt(topic=CONFIGS_TOPIC, filename=f"{name}.json", owed_since=now) for name in names]
-        Debt.objects.bulk_create([*debts, *(Debt(topic=ASSETS_TOPIC, filename=f"{n}.bin") for n in numbers)])
+        rows = [Announcement(topic=CONFIGS_TOPIC, filename=f"{name}.json", owed_since=now) for name in names]
+        Announcement.objects.bulk_create(
+            [*rows, *(Announcement(topic=ASSETS_TOPIC, filename=f"{n}.bin") for n in numbers)]
+        )
 
-    debt("firmware.bin")
+    announcement("firmware.bin")
     add(range(5))
     few = [queries("owed"), queries("all")]
     add(range(5, 10_000))
@@ -263,14 +265,14 @@ def test_the_list_costs_the_same_for_5_and_10000_debts(signed_in: Client):
 
 @pytest.mark.parametrize("url", ["add/", "{}/delete/"])
 def test_nothing_is_added_or_deleted_by_hand(signed_in: Client, url: str):
-    row = debt()
+    row = announcement()
 
     assert signed_in.get(LIST + url.format(row.pk)).status_code == 403
     assert signed_in.post(LIST + url.format(row.pk), {"post": "yes"}).status_code == 403
 
 
 def test_nothing_is_changed_by_hand(signed_in: Client):
-    row = debt()
+    row = announcement()
 
     html = page(signed_in, f"{LIST}{row.pk}/change/")
 
@@ -279,12 +281,21 @@ def test_nothing_is_changed_by_hand(signed_in: Client):
     assert signed_in.post(f"{LIST}{row.pk}/change/", {"filename": "a"}).status_code == 403
 
 
+def test_addresses_of_earlier_versions_lead_there(signed_in: Client):
+    row = announcement()
+
+    old = "/admin/notifications/debt/"
+
+    assert signed_in.get(f"{old}?state=all&q=aa")["Location"] == f"{LIST}?state=all&q=aa"
+    assert signed_in.get(f"{old}{row.pk}/change/")["Location"] == f"{LIST}{row.pk}/change/"
+
+
 def test_needs_a_permission():
     assert session_client(make_user(is_staff=True)).get(LIST).status_code == 403
 
 
 def test_says_at_the_top_that_notifications_are_off(signed_in: Client):
-    debt()
+    announcement()
 
     assert "<strong>Notifications are off:</strong>" in page(signed_in, LIST)
     assert f"{LAMP}.json" in cells(signed_in)
@@ -298,8 +309,8 @@ def test_says_nothing_of_the_kind_while_they_are_on(signed_in: Client, away: Non
 
 
 def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected: None):
-    rows = [debt("firmware.bin", minutes=None), debt(minutes=None)]
-    debt("logo.png", minutes=None)
+    rows = [announcement("firmware.bin", minutes=None), announcement(minutes=None)]
+    announcement("logo.png", minutes=None)
 
     said = again(signed_in, *rows, state="all")
 
@@ -308,7 +319,7 @@ def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected
 
 
 def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected: None):
-    row = debt(minutes=None)
+    row = announcement(minutes=None)
 
     said = again(signed_in, row)
 
@@ -317,17 +328,17 @@ def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected:
 
 
 def test_tries_again_at_once_what_had_to_wait(signed_in: Client, away: None):
-    row = debt(tries=7, last_error="Quota exceeded", retry_at=timezone.now() + timedelta(minutes=5))
+    row = announcement(tries=7, last_error="Quota exceeded", retry_at=timezone.now() + timedelta(minutes=5))
 
     said = again(signed_in, row)
 
     assert said == ["success: 1 file will be announced again when the broker is back."]
-    assert list(Debt.objects.get_queryset().due()) == [row]
+    assert list(Announcement.objects.get_queryset().due()) == [row]
 
 
 def test_announces_chosen_configurations_again(signed_in: Client, connected: None):
     rows = [DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", "{}") for number in range(3)]
-    Debt.objects.update(owed_since=None)
+    Announcement.objects.update(owed_since=None)
 
     said = act(signed_in, CONFIGS, *rows[:2])
 
@@ -338,29 +349,29 @@ def test_announces_chosen_configurations_again(signed_in: Client, connected: Non
 
 def test_announces_chosen_assets_again(signed_in: Client, connected: None):
     asset = Asset.objects.upload("firmware.bin", [b"x"])
-    Debt.objects.all().delete()  # as after an update from a version that kept no debts
+    Announcement.objects.all().delete()  # as after an update from a version that kept no outbox
 
     said = act(signed_in, ASSETS, asset)
 
     assert said == ["success: 1 file is announced again."]
-    assert Debt.objects.get().announcement.file == (ASSETS_TOPIC, "firmware.bin")
+    assert Announcement.objects.get().message.file == (ASSETS_TOPIC, "firmware.bin")
 
 
 def test_announces_as_soon_as_it_is_committed(
     signed_in: Client, connected: None, django_capture_on_commit_callbacks: Any
 ):
-    row = debt("firmware.bin")
+    row = announcement("firmware.bin")
 
     with django_capture_on_commit_callbacks() as callbacks:
         again(signed_in, row)
 
-    assert callbacks == [publisher.pay]
+    assert callbacks == [publisher.wake]
 
 
 @pytest.mark.parametrize("url", [CONFIGS, f"{LIST}?state=all"])
 def test_says_that_nothing_is_announced_while_notifications_are_off(signed_in: Client, url: str):
     config = DeviceConfig.objects.put(LAMP, "{}")
-    row = debt(minutes=None)
+    row = announcement(minutes=None)
     chosen, action = (config, "announce_again_selected") if url == CONFIGS else (row, "announce_again")
 
     said = act(signed_in, url, chosen, action=action)
@@ -373,25 +384,29 @@ def test_says_that_nothing_is_announced_while_notifications_are_off(signed_in: C
 
 @pytest.mark.parametrize(
     ("permission", "url"),
-    [("notifications.view_debt", LIST), ("devices.view_deviceconfig", CONFIGS), ("assets.view_asset", ASSETS)],
+    [("notifications.view_announcement", LIST), ("devices.view_deviceconfig", CONFIGS), ("assets.view_asset", ASSETS)],
 )
 def test_who_may_only_look_announces_nothing(away: None, permission: str, url: str):
     DeviceConfig.objects.put(LAMP, "{}")
     Asset.objects.upload("firmware.bin", [b"x"])
-    before = list(Debt.objects.order_by("pk").values())
+    before = list(Announcement.objects.order_by("pk").values())
     visitor = session_client(make_user(permission, is_staff=True))
-    model = {LIST: Debt, CONFIGS: DeviceConfig, ASSETS: Asset}[url]
+    model = {LIST: Announcement, CONFIGS: DeviceConfig, ASSETS: Asset}[url]
 
     assert "Announce again" not in page(visitor, url)
     for action in ["announce_again", "announce_again_selected"]:
         visitor.post(url, {"action": action, "_selected_action": [row.pk for row in model._default_manager.all()]})
 
-    assert list(Debt.objects.order_by("pk").values()) == before
+    assert list(Announcement.objects.order_by("pk").values()) == before
 
 
 @pytest.mark.parametrize(
     ("permission", "url"),
-    [("notifications.change_debt", LIST), ("devices.change_deviceconfig", CONFIGS), ("assets.change_asset", ASSETS)],
+    [
+        ("notifications.change_announcement", LIST),
+        ("devices.change_deviceconfig", CONFIGS),
+        ("assets.change_asset", ASSETS),
+    ],
 )
 def test_who_may_change_them_announces_them_again(away: None, permission: str, url: str):
     DeviceConfig.objects.put(LAMP, "{}")
@@ -422,7 +437,7 @@ def test_announces_all_10000_again_without_reading_the_rows(signed_in: Client, a
         said = act(signed_in, CONFIGS, row, select_across="1", index="0")
 
     assert said == ["success: 10000 files will be announced again when the broker is back."]
-    assert Debt.objects.owed().filter(is_bulk=True).count() == 10_000
+    assert Announcement.objects.owed().filter(is_bulk=True).count() == 10_000
     # The page that is shown afterwards reads its hundred rows, and no other query reads what rows hold.
     reads = [query["sql"] for query in captured if '"devices_deviceconfig"."content"' in query["sql"]]
     assert len(reads) == 1
@@ -439,8 +454,8 @@ def test_says_on_every_page_that_the_broker_is_away(signed_in: Client, away: Non
 
 
 def test_says_how_many_are_owed_since_when_and_why(signed_in: Client, away: None):
-    oldest = debt(minutes=125, last_error="Not authorized")
-    debt("firmware.bin", minutes=3)
+    oldest = announcement(minutes=125, last_error="Not authorized")
+    announcement("firmware.bin", minutes=3)
 
     said = line(signed_in)
 
@@ -450,7 +465,7 @@ def test_says_how_many_are_owed_since_when_and_why(signed_in: Client, away: None
 
 
 def test_counts_while_the_broker_is_away_what_was_saved_just_now(signed_in: Client, away: None):
-    debt(minutes=0)
+    announcement(minutes=0)
 
     assert "1 file is still to be announced, since" in line(signed_in)
     assert "UTC (just now)." in line(signed_in)
@@ -466,7 +481,7 @@ def test_says_since_when_the_broker_is_away_and_why(signed_in: Client, away: Non
 
 
 def test_says_while_connected_what_is_late(signed_in: Client, connected: None):
-    debt(minutes=2, last_error="Quota exceeded")
+    announcement(minutes=2, last_error="Quota exceeded")
 
     said = line(signed_in)
 
@@ -476,8 +491,8 @@ def test_says_while_connected_what_is_late(signed_in: Client, connected: None):
 
 
 def test_says_nothing_while_connected_of_what_is_on_its_way(signed_in: Client, connected: None):
-    debt(minutes=0.5)
-    debt("firmware.bin", minutes=None)
+    announcement(minutes=0.5)
+    announcement("firmware.bin", minutes=None)
 
     assert line(signed_in) == ""
 
@@ -488,11 +503,11 @@ def test_a_server_that_was_just_started_gives_no_alarm(signed_in: Client, away: 
     assert line(signed_in) == ""
 
 
-def test_a_server_that_was_just_started_tells_of_old_debts(
+def test_a_server_that_was_just_started_tells_of_old_announcements(
     signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(trouble, "CONNECTING", timedelta(hours=1))
-    debt(minutes=2)
+    announcement(minutes=2)
 
     said = line(signed_in)
 
@@ -501,13 +516,13 @@ def test_a_server_that_was_just_started_tells_of_old_debts(
 
 
 def test_says_nothing_while_notifications_are_off(signed_in: Client):
-    debt()
+    announcement()
 
     assert line(signed_in) == ""
 
 
 def test_says_nothing_to_strangers(client: Client, away: None):
-    debt()
+    announcement()
 
     assert "<form" in page(client, "/admin/login/")
     assert line(client, "/admin/login/") == ""
@@ -515,7 +530,7 @@ def test_says_nothing_to_strangers(client: Client, away: None):
 
 @pytest.mark.parametrize(
     ("permissions", "leads_there"),
-    [([], False), (["notifications.view_debt"], True), (["notifications.change_debt"], True)],
+    [([], False), (["notifications.view_announcement"], True), (["notifications.change_announcement"], True)],
 )
 def test_leads_to_the_list_whoever_may_see_it(away: None, permissions: list[str], leads_there: bool):
     visitor = session_client(make_user(*permissions, is_staff=True))
@@ -535,7 +550,7 @@ def test_is_read_out_and_needs_no_style_of_its_own(signed_in: Client, away: None
 def test_costs_one_query_and_another_in_trouble(
     signed_in: Client, administrator: User, connected: None, minutes: float | None, queries: int
 ):
-    debt(minutes=minutes)
+    announcement(minutes=minutes)
 
     with CaptureQueriesContext(connection) as captured:
         page(signed_in, "/admin/")

@@ -12,10 +12,10 @@ from django.db import transaction
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.support.mosquitto import Subscriber
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Announcement
 from notifications.publisher import publisher
-from notifications.tests.conftest import heard, save_config, upload_asset, wait_until_paid
+from notifications.tests.conftest import heard, save_config, upload_asset, wait_until_announced
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
 
@@ -64,7 +64,7 @@ def test_announces_after_the_last_of_many_saves(shared_broker, start):
     with Subscriber(shared_broker.port, look=read) as subscriber:
         for number in range(30):
             config = save_config(1, name=f"lamp {number}")
-        wait_until_paid()
+        wait_until_announced()
         subscriber.publish(ASSETS_TOPIC, b'{"filename": "aa-bb-cc-dd-ee-01.json"}')
         messages = []
         while (message := subscriber.next()).topic == CONFIGS_TOPIC:
@@ -83,17 +83,17 @@ def test_announces_nothing_before_the_commit(subscriber):
     assert heard(subscriber) == [LAMP]
 
 
-def test_announces_and_owes_nothing_that_is_rolled_back(subscriber):
+def test_announces_and_records_nothing_that_is_rolled_back(subscriber):
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         save_config(1)
         upload_asset()
         raise ZeroDivisionError
 
-    assert not Debt.objects.exists()
+    assert not Announcement.objects.exists()
     assert heard(subscriber) == []
 
 
-def test_a_rolled_back_save_leaves_the_earlier_announcement_settled(subscriber):
+def test_a_rolled_back_save_leaves_the_earlier_announcement_as_it_was(subscriber):
     save_config(1)
     heard(subscriber)
 
@@ -101,15 +101,15 @@ def test_a_rolled_back_save_leaves_the_earlier_announcement_settled(subscriber):
         save_config(1, name="changed")
         raise ZeroDivisionError
 
-    assert not Debt.objects.owed().exists()
+    assert not Announcement.objects.owed().exists()
     assert heard(subscriber) == []
 
 
-def test_announces_and_owes_nothing_that_is_refused(subscriber):
+def test_announces_and_records_nothing_that_is_refused(subscriber):
     with pytest.raises(ValidationError):
         DeviceConfig.objects.create(mac_address="aa-bb-cc-dd-ee-ff", content="[]")
 
-    assert not Debt.objects.exists()
+    assert not Announcement.objects.exists()
     assert heard(subscriber) == []
 
 
@@ -123,7 +123,7 @@ def test_announces_no_delete_and_forgets_the_file(subscriber):
     asset.delete()
 
     assert len(saved) == 3
-    assert not Debt.objects.exists()
+    assert not Announcement.objects.exists()
     assert heard(subscriber) == []
 
 
@@ -134,7 +134,7 @@ def test_announces_no_fixture(subscriber, tmp_path):
 
     call_command("loaddata", fixture, verbosity=0)
 
-    assert not Debt.objects.owed().exists()
+    assert not Announcement.objects.owed().exists()
     assert heard(subscriber) == []
 
 
@@ -148,7 +148,7 @@ def test_announces_and_records_nothing_while_off(shared_broker, settings):
         subscriber.publish(CONFIGS_TOPIC, b"last")
 
         assert subscriber.before(b"last") == []
-    assert not Debt.objects.exists()
+    assert not Announcement.objects.exists()
     assert publisher.state() == "off"
 
 
@@ -168,17 +168,17 @@ def test_announces_when_the_new_bytes_can_be_read(shared_broker, start):
             assert asset.is_mirrored()
 
 
-def test_saves_and_owes_although_the_publisher_fails(shared_broker, start, monkeypatch):
-    def fail(announcement, *, is_claimed):
+def test_saves_and_records_although_the_publisher_fails(shared_broker, start, monkeypatch):
+    def fail(message, *, is_claimed):
         raise RuntimeError("broken")
 
-    start(shared_broker.url, serving=False)  # so that nobody pays what is owed before it is counted
+    start(shared_broker.url, serving=False)  # so that nobody announces what is owed before it is counted
     with monkeypatch.context() as patched:
-        patched.setattr(publisher, "announce", fail)
+        patched.setattr(publisher, "hand_over", fail)
         save_config(1)
 
     assert DeviceConfig.objects.count() == 1
-    assert Debt.objects.owed().count() == 1
+    assert Announcement.objects.owed().count() == 1
 
 
 def test_an_asset_is_an_asset(subscriber):

@@ -10,8 +10,8 @@ from django.test import Client
 from django.utils import timezone
 
 from iotsupport.tests.support.fixtures import *  # noqa: F403
-from notifications.announcements import ASSETS_TOPIC
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC
+from notifications.models import Announcement
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -29,7 +29,7 @@ def test_nothing_is_owed(client: Client):
 def test_tells_how_many_are_owed_and_for_how_long(client: Client):
     for minutes in [1, 10]:
         since = timezone.now() - timedelta(minutes=minutes)
-        Debt.objects.create(topic=ASSETS_TOPIC, filename=f"{minutes}.bin", owed_since=since)
+        Announcement.objects.create(topic=ASSETS_TOPIC, filename=f"{minutes}.bin", owed_since=since)
 
     response = client.get("/health")
 

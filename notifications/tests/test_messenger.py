@@ -18,17 +18,17 @@ from iotsupport.tests.support.mosquitto import free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models, trouble
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.messenger import LOST, packet_bytes
 from notifications.tests.scripted_broker import NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 
 def config(name, revision=None, **values):
-    return Announcement(CONFIGS_TOPIC, name, revision or hash(name), **values)
+    return Message(CONFIGS_TOPIC, name, revision or hash(name), **values)
 
 
 def asset(name, **values):
-    return Announcement(ASSETS_TOPIC, name, hash(name), **values)
+    return Message(ASSETS_TOPIC, name, hash(name), **values)
 
 
 A, B, C = config("a"), config("b"), config("c")
@@ -73,14 +73,14 @@ def outcomes(messenger, count):
     while len(found) < count:
         outcome = messenger.outcomes.get(timeout=LIMIT)
         if outcome is not None and outcome.verdict != "held":
-            found.append((outcome.announcement.filename, outcome.verdict, outcome.reason))
+            found.append((outcome.message.filename, outcome.verdict, outcome.reason))
     return found
 
 
-def send(messenger, *announcements):
-    """Hand them over at one moment, as a save and the ledger may."""
-    for announcement in announcements:
-        messenger.send(announcement)
+def send(messenger, *messages):
+    """Hand them over at one moment, as a save and the relay may."""
+    for message in messages:
+        messenger.send(message)
 
 
 # --- What the broker answers -------------------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def test_what_waits_on_a_topic_is_given_back_when_it_is_suspended(messenger, scr
 
     by_verdict = [verdict for _, verdict, _ in outcomes(messenger, 50)]
 
-    # All that fly together may be refused before the first refusal is known.
+    # All that are in flight together may be refused before the first refusal is known.
     assert set(by_verdict) <= {"refused", "returned"}
     eventually(lambda: messenger.is_idle)
     assert messenger.suspensions == {ASSETS_TOPIC: "Not authorized"}
@@ -267,7 +267,7 @@ def test_sends_nothing_that_the_broker_would_not_take(make_messenger, attempts):
 @pytest.mark.parametrize("length", [1, 76, 77, 200])
 def test_knows_the_size_of_its_packets(length):
     """As paho makes them: one byte or two for the length."""
-    announcement = config("n" * length)
+    message = config("n" * length)
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
         client.connect("127.0.0.1", server.getsockname()[1])
@@ -275,12 +275,12 @@ def test_knows_the_size_of_its_packets(length):
         with connection, connection.makefile("rb") as stream:
             header = stream.read(2)
             stream.read(header[1])  # CONNECT
-            client.publish(announcement.topic, announcement.payload, qos=1)
+            client.publish(message.topic, message.payload, qos=1)
             client.disconnect()
             packets = stream.read()
 
     disconnect_bytes = 2
-    assert len(packets) - disconnect_bytes == packet_bytes(announcement)
+    assert len(packets) - disconnect_bytes == packet_bytes(message)
 
 
 def test_has_no_more_in_flight_than_the_broker_takes(make_messenger):
@@ -386,7 +386,7 @@ def test_tells_regularly_what_it_holds(busy_broker, make_messenger, constants):
         outcome = messenger.outcomes.get(timeout=LIMIT)
         if outcome is not None:
             assert outcome.verdict == "held"
-            held.add(outcome.announcement.filename)
+            held.add(outcome.message.filename)
 
 
 # --- Trouble with the connection ---------------------------------------------------------------------------------
@@ -452,7 +452,7 @@ def test_what_is_never_acknowledged_holds_up_nobody_for_long(messenger, scripted
     assert scripted_broker.connections == 1
 
 
-def test_what_failed_often_flies_alone(messenger, scripted_broker, constants):
+def test_what_failed_often_is_sent_alone(messenger, scripted_broker, constants):
     constants(ISOLATION_SECONDS=LIMIT)
     scripted_broker.fatal.add("poison")
     scripted_broker.hold()
@@ -465,18 +465,18 @@ def test_what_failed_often_flies_alone(messenger, scripted_broker, constants):
     assert scripted_broker.heard == ["a", "poison"]
 
 
-@pytest.mark.parametrize(("tries", "company"), [(0, 100), (1, 25), (2, 6), (3, 1), (40, 1)])
-def test_what_failed_flies_with_fewer_others_each_time(messenger, scripted_broker, constants, tries, company):
+@pytest.mark.parametrize(("tries", "limit"), [(0, 100), (1, 25), (2, 6), (3, 1), (40, 1)])
+def test_what_failed_is_in_flight_with_fewer_others_each_time(messenger, scripted_broker, constants, tries, limit):
     constants(ISOLATION_SECONDS=LIMIT)
     scripted_broker.hold()
     send(messenger, config("suspect", tries=tries))
     scripted_broker.wait_for_heard("suspect")
     for number in range(99):
         send(messenger, config(str(number)))
-    scripted_broker.wait_for(lambda: len(scripted_broker.heard) >= company)
-    eventually(lambda: messenger.room == company)  # of a hundred, for as many others wait
+    scripted_broker.wait_for(lambda: len(scripted_broker.heard) >= limit)
+    eventually(lambda: messenger.room == limit)  # of a hundred, for as many others wait
 
-    assert len(scripted_broker.heard) == company
+    assert len(scripted_broker.heard) == limit
     scripted_broker.release()
     assert len(outcomes(messenger, 100)) == 100
 
@@ -625,7 +625,7 @@ def test_bounds_what_paho_remembers_and_how_long_it_waits(clients, messenger):
 def test_sends_the_others_when_paho_cannot_send_one(messenger, attempts, log):
     failed = {"topic": "no/#", "status": "failure"}
     before = metric("mqtt_publish_total", **failed)
-    send(messenger, Announcement("no/#", "a", 1), B)
+    send(messenger, Message("no/#", "a", 1), B)
 
     assert outcomes(messenger, 2) == [
         ("a", "refused", "It could not be sent: ValueError('Publish topic cannot contain wildcards.')"),
@@ -649,7 +649,7 @@ def test_reports_what_paho_has_no_room_for(make_messenger, scripted_broker, atte
 
 
 def test_reports_as_lost_what_paho_took_when_the_connection_was_gone(clients, messenger, scripted_broker, attempts):
-    class Late(Announcement):
+    class Late(Message):
         @property
         def payload(self):
             scripted_broker.drop()
@@ -733,7 +733,7 @@ def test_goes_on_after_an_error_while_it_is_not_connected(make_messenger, log):
 def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(make_messenger, constants, log):
     is_seen, is_over = threading.Event(), threading.Event()
 
-    class Stopper(Announcement):
+    class Stopper(Message):
         """It keeps the messenger from hearing of the connection before it is lost."""
 
         @property

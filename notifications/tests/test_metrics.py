@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells of the debts: facts of the database, whoever answers, whenever it is asked."""
+"""What ``/metrics`` tells of what is owed: facts of the database, whoever answers, whenever it is asked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from iotsupport.tests.support.api_client import counted
 from iotsupport.tests.support.fixtures import *  # noqa: F403
 from notifications import metrics
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Announcement
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -30,13 +30,13 @@ def scrape(client: Client) -> dict[str, float]:
     return {sample.name: sample.value for sample in samples if not sample.labels}
 
 
-def owe(filename: str, *, seconds: float | None) -> None:
+def record(filename: str, *, seconds: float | None) -> None:
     since = None if seconds is None else timezone.now() - timedelta(seconds=seconds)
-    Debt.objects.create(topic=ASSETS_TOPIC, filename=filename, owed_since=since)
+    Announcement.objects.create(topic=ASSETS_TOPIC, filename=filename, owed_since=since)
 
 
 def test_nothing_owed_is_0_and_no_gap(client: Client):
-    owe("a.bin", seconds=None)
+    record("a.bin", seconds=None)
 
     samples = scrape(client)
 
@@ -45,9 +45,9 @@ def test_nothing_owed_is_0_and_no_gap(client: Client):
 
 
 def test_counts_what_is_owed_and_the_age_of_the_oldest(client: Client):
-    owe("a.bin", seconds=100)
-    owe("b.bin", seconds=5000)
-    owe("c.bin", seconds=None)
+    record("a.bin", seconds=100)
+    record("b.bin", seconds=5000)
+    record("c.bin", seconds=None)
 
     samples = scrape(client)
 
@@ -56,13 +56,13 @@ def test_counts_what_is_owed_and_the_age_of_the_oldest(client: Client):
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_age(client: Client):
-    owe("a.bin", seconds=-3600)
+    record("a.bin", seconds=-3600)
 
     assert scrape(client)["mqtt_owed_oldest_age_seconds"] == 0
 
 
 def test_asks_once_for_both(client: Client):
-    owe("a.bin", seconds=100)
+    record("a.bin", seconds=100)
 
     with CaptureQueriesContext(connection) as captured:
         client.get("/metrics")

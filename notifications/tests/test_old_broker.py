@@ -12,17 +12,17 @@ from iotsupport.tests.support.mosquitto import LoggedProcess, free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import trouble
-from notifications.announcements import CONFIGS_TOPIC, Announcement
 from notifications.broker import Broker
-from notifications.models import Debt
+from notifications.messages import CONFIGS_TOPIC, Message
+from notifications.models import Announcement
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.publisher import publisher
 from notifications.simulator.devices import Simulator
-from notifications.tests.conftest import save_config, upload_asset, wait_until_paid
+from notifications.tests.conftest import save_config, upload_asset, wait_until_announced
 from notifications.tests.scripted_broker import ScriptedBroker
 
 SAID = "knows no MQTT 5: MQTT 3.1.1 is spoken. " + trouble.OLD_PROTOCOL
-A = Announcement(CONFIGS_TOPIC, "a", 1)
+A = Message(CONFIGS_TOPIC, "a", 1)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def hurry(monkeypatch):
 def outcome(messenger):
     while (found := messenger.outcomes.get(timeout=LIMIT)) is None or found.verdict == "held":
         pass
-    return found.announcement.filename, found.verdict
+    return found.message.filename, found.verdict
 
 
 def test_an_acknowledgement_strikes_off(old_broker, make_messenger, log):
@@ -145,7 +145,7 @@ def test_it_is_shown(old_broker, start, signed_in, client):
 
     assert publisher.protocol() == "3.1.1"
     assert client.get("/health").json()["mqtt_version"] == "3.1.1"
-    page = signed_in.get("/admin/notifications/debt/").content.decode()
+    page = signed_in.get("/admin/notifications/announcement/").content.decode()
     assert "The broker knows no MQTT 5,</strong> so MQTT 3.1.1 is spoken." in page
 
 
@@ -155,7 +155,7 @@ def test_nothing_is_shown_of_mqtt_5(scripted_broker, start, signed_in, client):
 
     assert publisher.protocol() == "5"
     assert "mqtt_version" not in client.get("/health").json()
-    assert "MQTT 5" not in signed_in.get("/admin/notifications/debt/").content.decode()
+    assert "MQTT 5" not in signed_in.get("/admin/notifications/announcement/").content.decode()
 
 
 # --- A real one --------------------------------------------------------------------------------------------------
@@ -248,10 +248,10 @@ def test_a_real_broker_hears_everything_that_is_saved(amqtt, start, listen, log,
     for number in range(5):
         save_config(number)
     upload_asset("Küche.bin")
-    wait_until_paid()
+    wait_until_announced()
 
     eventually(lambda: len(set(heard)) == 6)
     assert "Küche.bin" in heard
     assert publisher.protocol() == "3.1.1"
-    assert not Debt.objects.owed().exists()
+    assert not Announcement.objects.owed().exists()
     assert [line for line in log.warnings if "MQTT 3.1.1" in line] == [f"WARNING The broker {amqtt.url} {SAID}"]

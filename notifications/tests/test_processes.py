@@ -10,7 +10,7 @@ from django.db import connection
 from iotsupport.tests.support.mosquitto import Subscriber
 from iotsupport.tests.support.server import manage
 from iotsupport.tests.support.waiting import LIMIT, eventually
-from notifications.tests.conftest import save_config, wait_until_paid
+from notifications.tests.conftest import save_config, wait_until_announced
 
 # A busy machine may need longer than a command waits at its end. These go before what is not about how long it does:
 # for the broker and the database, or for the database alone. And what was sent is sent again where it could not be
@@ -28,16 +28,16 @@ limits.NOTE_SECONDS = {LIMIT}
 """
 SAVE = """
 from devices.models import DeviceConfig
-from notifications.models import Debt
+from notifications.models import Announcement
 DeviceConfig.objects.update_or_create(mac_address="aa-bb-cc-dd-ee-ff", defaults={"content": "{}"})
-print(DeviceConfig.objects.count(), "saved,", Debt.objects.owed().count(), "owed")
+print(DeviceConfig.objects.count(), "saved,", Announcement.objects.owed().count(), "owed")
 """
-PAY = """
-from notifications.models import Debt
+ANNOUNCE = """
+from notifications.models import Announcement
 from notifications.publisher import publisher
 from iotsupport.tests.support.waiting import poll
 publisher.serve()
-poll(Debt.objects.owed().count, lambda count: count == 0)
+poll(Announcement.objects.owed().count, lambda count: count == 0)
 """
 IMPORT = """
 from django.core.management import call_command
@@ -45,8 +45,8 @@ call_command("import_configs", {directory!r})
 """
 UNTIL_ONE_IS_ANNOUNCED = """
 from iotsupport.tests.support.waiting import poll
-from notifications.models import Debt
-poll(lambda: Debt.objects.filter(owed_since=None).count(), bool)
+from notifications.models import Announcement
+poll(lambda: Announcement.objects.filter(owed_since=None).count(), bool)
 """
 UNTIL_TROUBLE_IS_KNOWN = """
 from iotsupport.tests.support.waiting import poll
@@ -160,7 +160,7 @@ def test_an_import_tries_for_a_bounded_time_and_leaves_the_rest_owed(scripted_br
     assert left
     assert f"{len(left)} files are still to be announced: a server does it when it and the broker run" in done.stderr
     # A server, that is.
-    shell(PAY, MQTT_URL=scripted_broker.url)
+    shell(ANNOUNCE, MQTT_URL=scripted_broker.url)
     assert len(set(scripted_broker.heard)) == 40
 
 
@@ -299,7 +299,7 @@ def test_threads_of_one_process_share_a_connection(scripted_broker, start):
 
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(save, range(4)))
-    wait_until_paid()
+    wait_until_announced()
 
     assert len(set(scripted_broker.heard)) == 20
     assert scripted_broker.connections == 1

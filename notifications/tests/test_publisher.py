@@ -11,10 +11,17 @@ from iotsupport.bulk import bulk_change
 from iotsupport.tests.support.mosquitto import Subscriber
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
-from notifications.models import Debt
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
+from notifications.models import Announcement
 from notifications.publisher import publisher
-from notifications.tests.conftest import debt_of, heard, save_config, stop_publisher, upload_asset, wait_until_paid
+from notifications.tests.conftest import (
+    announcement_of,
+    heard,
+    save_config,
+    stop_publisher,
+    upload_asset,
+    wait_until_announced,
+)
 from notifications.trouble import NO_SUCH_NAME, TLS_THERE, WRONG_CREDENTIALS
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
@@ -91,12 +98,12 @@ def test_stops_when_what_was_handed_over_is_acknowledged(subscriber, no_hurry):
     publisher.stop()
 
     assert len({message.payload for message in subscriber.take(20)}) == 20
-    assert not Debt.objects.owed().exists()
+    assert not Announcement.objects.owed().exists()
 
 
 def test_starts_again_after_it_was_stopped(subscriber, start, shared_broker):
     stop_publisher()
-    save_config(1)  # off: nobody owes it
+    save_config(1)  # off: it is not recorded
     start(shared_broker.url)
     save_config(2)
 
@@ -104,8 +111,8 @@ def test_starts_again_after_it_was_stopped(subscriber, start, shared_broker):
 
 
 def test_does_nothing_while_it_is_off(attempts):
-    publisher.announce(Announcement(CONFIGS_TOPIC, "a.json", 1), is_claimed=True)
-    publisher.pay()
+    publisher.hand_over(Message(CONFIGS_TOPIC, "a.json", 1), is_claimed=True)
+    publisher.wake()
     publisher.start_in_child()
     publisher.stop()
 
@@ -117,23 +124,23 @@ def test_does_nothing_while_it_is_off(attempts):
 
 
 def test_serves_from_the_start_where_it_was_told_before(shared_broker, settings):
-    Debt.objects.owe(CONFIGS_TOPIC, "gone.json", is_bulk=False)
+    Announcement.objects.record(CONFIGS_TOPIC, "gone.json", is_bulk=False)
     settings.MQTT_URL = shared_broker.url
     try:
         publisher.serve()
         publisher.start()
 
-        eventually(lambda: not Debt.objects.exists())
+        eventually(lambda: not Announcement.objects.exists())
     finally:
         stop_publisher()
 
 
-def test_a_command_that_saves_nothing_pays_no_debts_of_others(scripted_broker, start, attempts):
-    Debt.objects.owe(CONFIGS_TOPIC, "gone.json", is_bulk=False)
+def test_a_command_that_saves_nothing_announces_nothing_of_others(scripted_broker, start, attempts):
+    Announcement.objects.record(CONFIGS_TOPIC, "gone.json", is_bulk=False)
     start(scripted_broker.url, serving=False)
     stop_publisher()
 
-    assert Debt.objects.owed().count() == 1
+    assert Announcement.objects.owed().count() == 1
 
 
 def test_a_command_waits_for_what_it_saved(scripted_broker, start, no_hurry):
@@ -144,7 +151,7 @@ def test_a_command_waits_for_what_it_saved(scripted_broker, start, no_hurry):
     publisher.stop()
 
     assert len(set(scripted_broker.heard)) == 30
-    assert not Debt.objects.owed().exists()
+    assert not Announcement.objects.owed().exists()
 
 
 def test_is_a_client_of_its_own_each_time():
@@ -180,7 +187,7 @@ def test_saves_with_a_wrong_password(make_broker, start, attempts, log, monkeypa
 
     save_config(1)
 
-    assert DeviceConfig.objects.count() == Debt.objects.owed().count() == 1
+    assert DeviceConfig.objects.count() == Announcement.objects.owed().count() == 1
     assert attempts() == (0, 1, 0)
     assert log.warnings == [
         f"WARNING The broker {broker.url} refuses the connection: Not authorized. {WRONG_CREDENTIALS}"
@@ -195,7 +202,7 @@ def test_saves_with_an_unknown_host(start, attempts, log):
 
     save_config(1)
 
-    assert Debt.objects.owed().count() == 1
+    assert Announcement.objects.owed().count() == 1
     assert attempts() == (0, 1, 0)
     assert f"invalid:1883 cannot be reached: [Errno -2] Name or service not known. {NO_SUCH_NAME}" in log.warnings[0]
 
@@ -211,7 +218,7 @@ def test_announces_each_file_once_when_the_broker_is_back(make_broker, start, at
             save_config(number % 2, name=f"lamp {number}")
         upload_asset()
         while_away = attempts()
-        rows = Debt.objects.count()
+        rows = Announcement.objects.count()
         broker.start()
         payloads = sorted(message.payload for message in subscriber.take(3))
         more = heard(subscriber)
@@ -238,10 +245,10 @@ def test_announces_again_what_a_crash_left_unacknowledged(make_broker, start, at
     config = save_config(1)
     eventually(lambda: attempts() == (0, 0, 1))
     broker.kill()
-    eventually(lambda: debt_of(config).tries == 1)
-    reason = debt_of(config).last_error
+    eventually(lambda: announcement_of(config).tries == 1)
+    reason = announcement_of(config).last_error
     broker.start()
-    wait_until_paid()
+    wait_until_announced()
 
     assert reason == "The connection to the broker ended before it acknowledged."
     assert attempts() == (1, 1, 2)
@@ -257,7 +264,7 @@ def test_saves_while_the_broker_is_frozen_and_announces_all_when_it_goes_on(make
         broker.freeze()
         for number in range(60):
             save_config(number)
-        owed = Debt.objects.owed().count()
+        owed = Announcement.objects.owed().count()
         broker.thaw()
         payloads = {message.payload for message in subscriber.take(60)}
         more = heard(subscriber)
@@ -277,11 +284,11 @@ def test_announces_the_other_topic_where_the_broker_refuses_one(make_broker, sta
                 upload_asset(f"{number}.bin")
         for number in range(5):
             save_config(number)
-        eventually(lambda: not Debt.objects.owed().filter(topic=CONFIGS_TOPIC).exists())
+        eventually(lambda: not Announcement.objects.owed().filter(topic=CONFIGS_TOPIC).exists())
         subscriber.publish(CONFIGS_TOPIC, b"last")
         configs = [message.payload for message in subscriber.before(b"last")]
 
-    eventually(lambda: Debt.objects.owed().filter(last_error="Not authorized").count() == 5)
+    eventually(lambda: Announcement.objects.owed().filter(last_error="Not authorized").count() == 5)
     assert len(set(configs)) == 5
     # What was in flight together with a refusal comes again, over the next connection.
     broker.wait_for_log("Received PUBLISH from subscriber-")  # that was the last, and the log is complete up to it
@@ -302,8 +309,8 @@ def test_leaves_owed_what_is_not_acknowledged_at_the_end(make_broker, start, att
 
     stop_publisher()
 
-    assert debt_of(config).owed_since is not None
-    assert debt_of(config).claimed_by == ""
+    assert announcement_of(config).owed_since is not None
+    assert announcement_of(config).claimed_by == ""
     assert attempts() == (0, 1, 1)
     assert log.warnings == ["WARNING 1 files are still to be announced: a server does it when it and the broker run"]
 
@@ -322,7 +329,7 @@ def test_is_off_with_one_logged_error_where_the_settings_are_wrong(start, log, v
     start(values.pop("MQTT_URL"), until_connected=False, **values)
     save_config(1)
 
-    assert not Debt.objects.exists()
+    assert not Announcement.objects.exists()
     assert publisher.state() == "off"
     assert gauges() == [0, 0]
     assert log.warnings == [f"ERROR Nothing will be announced: {message}"]

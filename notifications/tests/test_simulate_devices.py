@@ -19,8 +19,8 @@ from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.support.server import Client, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
-from notifications.announcements import CONFIGS_TOPIC
 from notifications.management.commands.simulate_devices import choose_mac_addresses
+from notifications.messages import CONFIGS_TOPIC
 from notifications.simulator.devices import read_asset, read_filename
 
 LAMP = "02-00-00-00-00-0a"

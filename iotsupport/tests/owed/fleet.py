@@ -32,7 +32,7 @@ def hear_all(server: Server, subscriber: Subscriber) -> Counter[str]:
     heard: Counter[str] = Counter()
     while heard.keys() != FILENAMES:
         heard[filename_of(subscriber.next())] += 1
-    wait_until_settled(server)
+    wait_until_announced(server)
     return heard
 
 
@@ -43,5 +43,5 @@ def heard_until_the_end(server: Server, subscriber: Subscriber) -> Counter[str]:
     return Counter(map(filename_of, subscriber.before(b"that was all")))
 
 
-def wait_until_settled(server: Server) -> None:
+def wait_until_announced(server: Server) -> None:
     poll(lambda: server.query(OWED), lambda owed: not owed)

@@ -15,7 +15,7 @@ from iotsupport.tests.owed.fleet import (
     hear_all,
     heard_until_the_end,
     save_all,
-    wait_until_settled,
+    wait_until_announced,
 )
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.support.server import Server
@@ -68,7 +68,7 @@ def test_what_a_broker_was_sent_and_did_not_read_before_it_was_killed_is_announc
     broker.start()
 
     tap.wait_for(lambda: {filename for filename, _ in tap.told()} == FILENAMES)
-    wait_until_settled(server)
+    wait_until_announced(server)
 
 
 def test_a_server_ends_in_time_while_the_broker_is_frozen_and_the_next_one_announces_what_it_left(

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from iotsupport.tests.owed.fleet import wait_until_settled
+from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.marathons import IMPORTED_FILES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Server
@@ -68,7 +68,7 @@ def test_imported_files_are_announced_at_the_set_pace_in_small_memory_and_behind
         assert client.save_config(INTERACTIVE, b"{}").status_code == 200
     began = time.monotonic()
     broker.thaw()
-    wait_until_settled(server)
+    wait_until_announced(server)
 
     announced = Counter(each.filename for each in tap.passed)
     assert announced.keys() == server.configs().keys()

@@ -1,4 +1,4 @@
-"""Keeping the debts: what became of announcements is noted, and what is owed is handed out, by a thread of its own."""
+"""The thread between the outbox and the messenger: hands out what is owed, and notes what became of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from devices.models import DeviceConfig
 from iotsupport.errors import DATABASE_ERRORS, is_outage
 from iotsupport.mirror.rows import MirroredModel, MirrorError
 from iotsupport.mirror.settling import settle
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, Announcement
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.messenger import Messenger, Outcome
-from notifications.models import Debt
+from notifications.models import Announcement
 
 logger = logging.getLogger(__name__)
 
 MODELS: dict[str, type[MirroredModel]] = {CONFIGS_TOPIC: DeviceConfig, ASSETS_TOPIC: Asset}
 
-# How often a process looks for debts that others left.
+# How often a process looks for what others left.
 REGULAR_SECONDS = 2.0
 # Outcomes that come within this time are noted in one transaction; where one follows another, fewer transactions do.
 BATCH_SECONDS = 0.05
@@ -34,8 +34,8 @@ BUSY_BATCH_SECONDS = 0.25
 FREE_TRIES = 3
 
 
-class Ledger:
-    """The only one of a process who writes down what became of announcements; requests and paho's thread never wait.
+class Relay:
+    """The only thread of a process that notes what became of messages: requests and the messenger never wait.
 
     What cannot be noted, because the database is locked or away, is kept and noted later.
     """
@@ -44,33 +44,36 @@ class Ledger:
         self._messenger = messenger
         self._outcomes: list[Outcome] = []
         self._noted_at = 0.0
-        self._is_begun = False
-        self._asked = self._found_clear = 0
+        self._is_started = False
+        self._asked = self._found_drained = 0
         self._is_in_trouble = False
         self._is_closing = False
-        self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
-        self.owner = secrets.token_hex(8)
+        self.name = secrets.token_hex(8)
         """This process's name on what it claims."""
         self.at_work = threading.Lock()
         """Held while its thread uses the database."""
 
-    def begin(self) -> None:
-        """From now on, announce what is due, whoever saved it. A process that saves nothing never asks the database."""
+    def start(self) -> None:
+        """From now on, announce what is due, whoever saved it. A process that saves nothing never asks the database.
+
+        May be called again: it is started once.
+        """
         with self._messenger.changed:
-            if not self._is_begun:
-                self._is_begun = True
+            if not self._is_started:
+                self._is_started = True
                 self._thread.start()
             self._asked += 1
 
     @property
-    def is_clear(self) -> bool:
-        """Whether, since it was last asked to begin or look, it found nothing due and nothing without an outcome."""
-        return self._found_clear == self._asked
+    def is_drained(self) -> bool:
+        """Whether, since it was last started or woken, it found nothing due and nothing without an outcome."""
+        return self._found_drained == self._asked
 
-    def look(self) -> None:
+    def wake(self) -> None:
         """Look for what is due now, not within the regular interval."""
-        self.begin()
+        self.start()
         self._messenger.outcomes.put(None)
 
     def close(self, timeout_seconds: float) -> None:
@@ -94,7 +97,7 @@ class Ledger:
             connection.close()
 
     def _collect(self) -> None:
-        """Wait for an outcome, or until it is time to look around; then a moment for what comes along with it."""
+        """Wait for an outcome, or until the regular interval is over; then a moment for what comes along with it."""
         outcomes = self._messenger.outcomes
         try:
             outcome = outcomes.get(timeout=REGULAR_SECONDS)
@@ -131,7 +134,7 @@ class Ledger:
             self._noted_at = time.monotonic()
             self._is_in_trouble = False
         except Exception as error:
-            # Whatever it was: without this thread, nothing would be struck off until the next start.
+            # Whatever it was: without this thread, nothing would be marked as announced until the next start.
             if is_outage(error):
                 self._say_trouble(error)
             else:
@@ -142,8 +145,8 @@ class Ledger:
     def _leave(self) -> None:
         """Leave to others at once what they would get when the lease ends."""
         try:
-            Debt.objects.release_all(self.owner)
-            left = Debt.objects.owed().count()
+            Announcement.objects.release_all(self.name)
+            left = Announcement.objects.owed().count()
         except DATABASE_ERRORS as error:
             self._say_trouble(error)
             return
@@ -175,7 +178,7 @@ class Ledger:
             except Exception as error:  # it is announced again when its lease ends
                 if is_outage(error):
                     raise
-                logger.exception("Could not note that %s was %s", outcome.announcement.filename, outcome.verdict)
+                logger.exception("Could not note that %s was %s", outcome.message.filename, outcome.verdict)
 
     def _write_together(self, outcomes: list[Outcome]) -> None:
         """All or none of them."""
@@ -183,39 +186,39 @@ class Ledger:
         for outcome in outcomes:
             by_verdict[outcome.verdict].append(outcome)
         with transaction.atomic():
-            Debt.objects.renew(self.owner, _announcements(by_verdict["held"]))
-            Debt.objects.settle(_announcements(by_verdict["acknowledged"]))
-            Debt.objects.release(self.owner, _announcements(by_verdict["returned"]))
-            for announcement, _, reason in by_verdict["lost"]:
-                Debt.objects.note_failure(announcement, reason, free_tries=FREE_TRIES)
-            for announcement, _, reason in by_verdict["refused"]:
-                Debt.objects.note_failure(announcement, reason)
+            Announcement.objects.renew(self.name, _messages(by_verdict["held"]))
+            Announcement.objects.mark_announced(_messages(by_verdict["acknowledged"]))
+            Announcement.objects.release(self.name, _messages(by_verdict["returned"]))
+            for message, _, reason in by_verdict["lost"]:
+                Announcement.objects.note_failure(message, reason, free_tries=FREE_TRIES)
+            for message, _, reason in by_verdict["refused"]:
+                Announcement.objects.note_failure(message, reason)
             for topic, reason in self._messenger.suspensions.items():
-                Debt.objects.note_trouble(topic, reason)
+                Announcement.objects.note_trouble(topic, reason)
 
     def _hand_out(self) -> None:
         """Hand over what is due, as far as there is room, and see whether anything is left."""
         messenger, asked = self._messenger, self._asked
         if self._is_closing or not messenger.is_connected:
             return
-        claimed = Debt.objects.claim(self.owner, messenger.open_topics, messenger.room) if messenger.room else []
-        for announcement in claimed:
-            if self._can_be_downloaded(announcement):
-                messenger.send(announcement)
+        claimed = Announcement.objects.claim(self.name, messenger.open_topics, messenger.room) if messenger.room else []
+        for message in claimed:
+            if self._can_be_downloaded(message):
+                messenger.send(message)
         # While there is room, an empty hand means that nothing is due.
         if messenger.room and not claimed and messenger.is_idle:
-            self._found_clear = asked
+            self._found_drained = asked
 
-    def _can_be_downloaded(self, announcement: Announcement) -> bool:
+    def _can_be_downloaded(self, message: Message) -> bool:
         """Whether the file has its row's bytes; made so where a crash or a full disk came between.
 
         Without this, the message of a save whose file could not follow would go out all the same.
         """
-        model, filename = MODELS[announcement.topic], announcement.filename
+        model, filename = MODELS[message.topic], message.filename
         try:
             row = model.with_filename(filename, connection.alias)
             if row is None:
-                Debt.objects.forget(announcement)
+                Announcement.objects.cancel_version(message)
                 return False
             if not row.is_mirrored():
                 settle(model, filename, connection.alias)
@@ -224,10 +227,10 @@ class Ledger:
                 raise
             if not isinstance(error, (MirrorError, OSError)):
                 logger.exception("Could not look at the file of %s", filename)
-            Debt.objects.note_failure(announcement, str(error) or repr(error))
+            Announcement.objects.note_failure(message, str(error) or repr(error))
             return False
         return True
 
 
-def _announcements(outcomes: list[Outcome]) -> list[Announcement]:
-    return [outcome.announcement for outcome in outcomes]
+def _messages(outcomes: list[Outcome]) -> list[Message]:
+    return [outcome.message for outcome in outcomes]

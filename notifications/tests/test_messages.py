@@ -7,7 +7,7 @@ import pytest
 
 from assets.names import FILENAME_MAX_BYTES, filename_problem
 from iotsupport.settings import BASE_DIR
-from notifications.announcements import ASSETS_TOPIC, TOPICS, Announcement
+from notifications.messages import ASSETS_TOPIC, TOPICS, Message
 from notifications.messenger import packet_bytes
 from notifications.simulator.devices import read_filename
 
@@ -24,11 +24,11 @@ CHARACTERS = ["n", "ж", "界", "🔥", '"']
     ],
 )
 def test_a_name_is_announced_in_utf_8(filename, payload):
-    announcement = Announcement(ASSETS_TOPIC, filename, 1)
+    message = Message(ASSETS_TOPIC, filename, 1)
 
-    assert announcement.payload == payload.encode()
-    assert json.loads(announcement.payload) == {"filename": filename}
-    assert read_filename(announcement.payload) == filename
+    assert message.payload == payload.encode()
+    assert json.loads(message.payload) == {"filename": filename}
+    assert read_filename(message.payload) == filename
 
 
 @pytest.mark.parametrize("character", CHARACTERS)
@@ -39,4 +39,4 @@ def test_the_longest_name_fits_into_the_buffer_of_the_sample(character):
 
     assert filename_problem(filename) is None
     for topic in TOPICS:
-        assert packet_bytes(Announcement(topic, filename, 1)) <= int(size)
+        assert packet_bytes(Message(topic, filename, 1)) <= int(size)

@@ -9,8 +9,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from notifications.announcements import CONFIGS_TOPIC, Announcement
-from notifications.models import Debt
+from notifications.messages import CONFIGS_TOPIC, Message
+from notifications.models import Announcement
 
 pytestmark = pytest.mark.django_db
 
@@ -20,8 +20,8 @@ MANY = 450
 @pytest.fixture(autouse=True)
 def announced() -> None:
     now = timezone.now()
-    files = [Debt(topic=CONFIGS_TOPIC, filename=f"{number}.json", announced_at=now) for number in range(MANY)]
-    Debt.objects.bulk_create(files)
+    files = [Announcement(topic=CONFIGS_TOPIC, filename=f"{number}.json", announced_at=now) for number in range(MANY)]
+    Announcement.objects.bulk_create(files)
 
 
 def plans_of(act: Callable[[], object]) -> list[str]:
@@ -37,19 +37,19 @@ def plans_of(act: Callable[[], object]) -> list[str]:
         ]
 
 
-def owe() -> Announcement:
-    return Debt.objects.owe(CONFIGS_TOPIC, "7.json", is_bulk=False, claimed_by="me")
+def record() -> Message:
+    return Announcement.objects.record(CONFIGS_TOPIC, "7.json", is_bulk=False, claimed_by="me")
 
 
-def test_settling_an_announcement_finds_its_row_by_index() -> None:
-    announcement = owe()
+def test_marking_an_announcement_finds_its_row_by_index() -> None:
+    message = record()
 
-    plans = plans_of(lambda: Debt.objects.settle([announcement]))
+    plans = plans_of(lambda: Announcement.objects.mark_announced([message]))
 
     assert not [each for each in plans if "SCAN" in each]
 
 
-def test_forgetting_a_deleted_file_finds_its_row_by_index() -> None:
-    plans = plans_of(lambda: Debt.objects.cancel(CONFIGS_TOPIC, "7.json"))
+def test_cancelling_that_of_a_deleted_file_finds_its_row_by_index() -> None:
+    plans = plans_of(lambda: Announcement.objects.cancel(CONFIGS_TOPIC, "7.json"))
 
     assert not [each for each in plans if "SCAN" in each]

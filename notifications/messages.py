@@ -1,4 +1,4 @@
-"""What subscribers are told: that a file has new bytes to download."""
+"""What subscribers are told over MQTT: that a file has new bytes to download."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ASSETS_TOPIC = "iotsupport/updates/assets"
 TOPICS = [CONFIGS_TOPIC, ASSETS_TOPIC]
 
 
-class Announcement(NamedTuple):
-    """One file to announce, as it was last saved when this was made."""
+class Message(NamedTuple):
+    """The message that announces one file, as the file was last saved when this was made."""
 
     topic: str
     filename: str
     revision: int
-    """What the file's debt held then: an acknowledgement counts only while it still does."""
+    """What the announcement's row held then: an acknowledgement counts only while it still does."""
     is_bulk: bool = False
     """Goes out after those that a person waits for."""
     tries: int = 0
@@ -24,7 +24,7 @@ class Announcement(NamedTuple):
 
     @property
     def file(self) -> tuple[str, str]:
-        """Topic and file name. Of two announcements of one file, one is enough: devices download the newest bytes."""
+        """Topic and file name. Of two messages about one file, one is enough: devices download the newest bytes."""
         return self.topic, self.filename
 
     @property

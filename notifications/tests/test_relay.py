@@ -1,4 +1,4 @@
-"""What is owed is handed out, and struck off by the broker's word: whatever broker, database and disk do."""
+"""What is owed is handed out, and marked by the broker's word: whatever broker, database and disk do."""
 
 import sqlite3
 import threading
@@ -19,17 +19,17 @@ from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
 from iotsupport.mirror.rows import MirrorBehindError
 from iotsupport.tests.support.waiting import LIMIT, eventually
-from notifications import ledger as ledger_module
 from notifications import messenger as messenger_module
 from notifications import models
 from notifications import publisher as publisher_module
-from notifications.announcements import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
+from notifications import relay as relay_module
 from notifications.broker import Broker
-from notifications.ledger import Ledger
+from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
 from notifications.messenger import Messenger
-from notifications.models import Debt
+from notifications.models import Announcement
 from notifications.publisher import publisher
-from notifications.tests.conftest import debt_of, save_config, upload_asset, wait_until_paid
+from notifications.relay import Relay
+from notifications.tests.conftest import announcement_of, save_config, upload_asset, wait_until_announced
 from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -40,12 +40,12 @@ sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Look around more often, and pause for less."""
-    monkeypatch.setattr(ledger_module, "REGULAR_SECONDS", 0.1)
+    monkeypatch.setattr(relay_module, "REGULAR_SECONDS", 0.1)
     monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=0.1))
 
 
 class Statements:
-    """Stands between the ledger and its database."""
+    """Stands between the relay and its database."""
 
     def __init__(self) -> None:
         self.around: Callable[[str, Any, Callable[[], Any]], Any] = lambda sql, params, execute: execute()
@@ -61,7 +61,7 @@ def statements():
 
     def watch(connection: Any, **kwargs: Any) -> None:
         # A connection that is opened again keeps its wrappers.
-        if threading.current_thread().name == "ledger" and statements not in connection.execute_wrappers:
+        if threading.current_thread().name == "relay" and statements not in connection.execute_wrappers:
             connection.execute_wrappers.append(statements)
 
     connection_created.connect(watch)
@@ -77,7 +77,7 @@ def broker(scripted_broker, statements, start):
 
 
 @pytest.fixture
-def impatient_ledger(monkeypatch):
+def impatient_relay(monkeypatch):
     """New connections to the database wait for a lock only a moment; this thread goes on with its own connection."""
     connection.ensure_connection()
     options = connections.settings["default"]["OPTIONS"]
@@ -101,39 +101,39 @@ def name(number):
 
 
 def note(number, **values):
-    """Change what is noted of a configuration's debt."""
-    Debt.objects.filter(filename=name(number)).update(**values)
+    """Change what is noted of a configuration's row."""
+    Announcement.objects.filter(filename=name(number)).update(**values)
 
 
-def owe(*numbers):
+def leave(*numbers):
     """As another process does that ended before it could announce them."""
     for number in numbers:
-        save_config(number)  # off: nobody owes anything
-        Debt.objects.owe(CONFIGS_TOPIC, name(number), is_bulk=False)
+        save_config(number)  # off: nothing is recorded
+        Announcement.objects.record(CONFIGS_TOPIC, name(number), is_bulk=False)
 
 
 def announced_at():
-    """When: the same for all that were struck off together."""
-    return set(Debt.objects.values_list("announced_at", flat=True))
+    """When: the same for all that were marked as announced together."""
+    return set(Announcement.objects.values_list("announced_at", flat=True))
 
 
-# --- Struck off by the broker's word -----------------------------------------------------------------------------
+# --- Marked by the broker's word -----------------------------------------------------------------------------
 
 
 def test_is_owed_until_it_is_acknowledged(broker):
     broker.hold()
     config = save_config(1)
     broker.wait_for_heard(name(1))
-    sent = debt_of(config)
+    sent = announcement_of(config)
     broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
     assert sent.owed_since is not None
     assert sent.announced_at is None
-    assert debt_of(config).announced_at is not None
+    assert announcement_of(config).announced_at is not None
 
 
-def test_the_acknowledgement_of_an_earlier_version_strikes_nothing_off(broker):
+def test_the_acknowledgement_of_an_earlier_version_marks_nothing(broker):
     broker.hold()
     save_config(1, name="earlier")
     broker.wait_for_heard(name(1))
@@ -142,11 +142,11 @@ def test_the_acknowledgement_of_an_earlier_version_strikes_nothing_off(broker):
         note(1, retry_at=timezone.now() + models.LONGEST_PAUSE)  # before anybody can announce it
     broker.release()
     save_config(2)
-    eventually(lambda: Debt.objects.get(filename=name(2)).owed_since is None)
+    eventually(lambda: Announcement.objects.get(filename=name(2)).owed_since is None)
 
-    assert debt_of(config).owed_since is not None
+    assert announcement_of(config).owed_since is not None
     note(1, retry_at=None)
-    wait_until_paid()
+    wait_until_announced()
 
 
 @pytest.fixture
@@ -160,27 +160,27 @@ def messenger(scripted_broker):
 
 
 @pytest.fixture
-def ledger(messenger):
-    ledger = Ledger(messenger)
-    yield ledger
-    ledger.close(LIMIT)
+def relay(messenger):
+    relay = Relay(messenger)
+    yield relay
+    relay.close(LIMIT)
 
 
 def test_outcomes_that_follow_others_are_noted_together_until_somebody_waits_for_what_is_owed(
-    messenger, ledger, scripted_broker, monkeypatch
+    messenger, relay, scripted_broker, monkeypatch
 ):
-    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.0)
-    monkeypatch.setattr(ledger_module, "BUSY_BATCH_SECONDS", 10 * LIMIT)
+    monkeypatch.setattr(relay_module, "BATCH_SECONDS", 0.0)
+    monkeypatch.setattr(relay_module, "BUSY_BATCH_SECONDS", 10 * LIMIT)
     scripted_broker.hold()
-    owe(1, 2, 3)
-    ledger.look()
+    leave(1, 2, 3)
+    relay.wake()
     scripted_broker.wait_for_heard(name(1), name(2), name(3))
     scripted_broker.release()
     eventually(lambda: messenger.is_idle)
     noted = announced_at()
 
-    ledger.look()
-    wait_until_paid()
+    relay.wake()
+    wait_until_announced()
 
     assert noted == {None}
     assert len(announced_at()) == 1
@@ -192,36 +192,36 @@ def test_a_version_saved_while_the_earlier_one_is_in_flight_is_announced_too(bro
     broker.wait_for_heard(name(1))
     save_config(1, name="later")
     broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
     assert broker.heard == [name(1)] * 2
 
 
-def test_many_are_struck_off_together(broker, monkeypatch):
+def test_many_are_marked_together(broker, monkeypatch):
     """One update for each topic and batch: a save takes its turn in between."""
-    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.5)
+    monkeypatch.setattr(relay_module, "BATCH_SECONDS", 0.5)
     broker.hold()
     for number in range(20):
         save_config(number)
     broker.wait_for(lambda: len(set(broker.heard)) == 20)
     broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
-    assert Debt.objects.filter(announced_at__isnull=False).count() == 20
+    assert Announcement.objects.filter(announced_at__isnull=False).count() == 20
     assert len(announced_at()) <= 3
 
 
 def test_a_refusal_is_kept_with_its_reason_and_tried_again(broker):
     broker.refused[name(1)] = QUOTA_EXCEEDED
     config = save_config(1)
-    eventually(lambda: debt_of(config).tries >= 2)
-    refused = debt_of(config)
+    eventually(lambda: announcement_of(config).tries >= 2)
+    refused = announcement_of(config)
     broker.refused.clear()
-    wait_until_paid()
+    wait_until_announced()
 
     assert refused.last_error == "Quota exceeded"
     assert refused.owed_since is not None
-    assert (debt_of(config).tries, debt_of(config).last_error) == (0, "")
+    assert (announcement_of(config).tries, announcement_of(config).last_error) == (0, "")
     assert broker.connections == 1
 
 
@@ -231,10 +231,10 @@ def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
     broker.refused[name(1)] = QUOTA_EXCEEDED
     config, pauses = save_config(1), []
     for tries in [1, 2, 3]:
-        eventually(lambda tries=tries: debt_of(config).tries == tries)  # type: ignore[misc]
-        pauses.append(round((debt_of(config).retry_at - timezone.now()).total_seconds() / 3600))
+        eventually(lambda tries=tries: announcement_of(config).tries == tries)  # type: ignore[misc]
+        pauses.append(round((announcement_of(config).retry_at - timezone.now()).total_seconds() / 3600))
         note(1, retry_at=None)
-        publisher.pay()
+        publisher.wake()
 
     assert pauses == [1, 2, 3]
 
@@ -254,12 +254,12 @@ def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
         for number in range(1, 60):
             save_config(number)
 
-    eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == bad)
-    assert debt_of(save_config(1)).last_error
+    eventually(lambda: set(Announcement.objects.owed().values_list("filename", flat=True)) == bad)
+    assert announcement_of(save_config(1)).last_error
     broker.refused.clear()
     broker.ignored.clear()
     broker.fatal.clear()
-    wait_until_paid()
+    wait_until_announced()
 
 
 def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeypatch):
@@ -269,13 +269,13 @@ def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeyp
         for number in range(10):
             upload_asset(f"{number}.bin")
     save_config(1)
-    eventually(lambda: Debt.objects.owed().filter(last_error="Not authorized").count() == 10)
+    eventually(lambda: Announcement.objects.owed().filter(last_error="Not authorized").count() == 10)
     config = save_config(2)
-    eventually(lambda: debt_of(config).owed_since is None)
+    eventually(lambda: announcement_of(config).owed_since is None)
 
-    assert set(Debt.objects.owed().values_list("topic", flat=True)) == {ASSETS_TOPIC}
+    assert set(Announcement.objects.owed().values_list("topic", flat=True)) == {ASSETS_TOPIC}
     broker.refused.clear()
-    wait_until_paid()
+    wait_until_announced()
 
 
 def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch):
@@ -286,38 +286,38 @@ def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch)
     eventually(lambda: publisher.trouble(ASSETS_TOPIC))
     asset = upload_asset("another.bin")
 
-    assert debt_of(asset).last_error == "Not authorized"
+    assert announcement_of(asset).last_error == "Not authorized"
     assert len(broker.heard) == 3
     broker.refused.clear()
 
 
-# --- Paid after trouble ------------------------------------------------------------------------------------------
+# --- Sent after trouble ------------------------------------------------------------------------------------------
 
 
-def test_pays_what_others_left_when_it_starts(scripted_broker, start):
-    owe(1)
+def test_sends_what_others_left_when_it_starts(scripted_broker, start):
+    leave(1)
     start(scripted_broker.url)
-    wait_until_paid()
+    wait_until_announced()
 
     assert scripted_broker.heard == [name(1)]
 
 
-def test_pays_what_others_left_within_its_regular_interval(broker):
+def test_sends_what_others_left_within_its_regular_interval(broker):
     save_config(1)
-    wait_until_paid()
-    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
-    wait_until_paid()
+    wait_until_announced()
+    Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
+    wait_until_announced()
 
     assert broker.heard == [name(1)] * 2
 
 
 def test_sends_nothing_when_it_starts_and_nothing_is_owed(broker, scripted_broker, start):
     save_config(1)
-    wait_until_paid()
+    wait_until_announced()
     publisher.stop()
     start(scripted_broker.url)
     save_config(2)
-    wait_until_paid()
+    wait_until_announced()
 
     assert broker.heard == [name(1), name(2)]
 
@@ -328,9 +328,9 @@ def test_a_hundred_saves_while_the_broker_is_away_are_one_message(broker):
     eventually(lambda: publisher.state() == "disconnected")
     for number in range(100):
         save_config(1, name=f"lamp {number}")
-    rows = Debt.objects.count()
+    rows = Announcement.objects.count()
     broker.connack = 0
-    wait_until_paid()
+    wait_until_announced()
 
     assert rows == 1
     assert broker.heard == [name(1)]
@@ -342,27 +342,27 @@ def test_the_end_of_a_connection_is_no_reason_to_pause(broker):
     for times in [1, 2, 3]:
         broker.wait_for_heard(*[name(1)] * times)
         broker.drop()
-        eventually(lambda times=times: debt_of(config).tries == times)  # type: ignore[misc]
-        assert debt_of(config).retry_at is None
+        eventually(lambda times=times: announcement_of(config).tries == times)  # type: ignore[misc]
+        assert announcement_of(config).retry_at is None
     broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
 
 def test_leaves_alone_what_a_living_process_claimed_and_takes_over_what_a_dead_one_did(broker, monkeypatch):
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=10 * LIMIT))
     for number in [1, 2]:
         save_config(number)
-    wait_until_paid()
-    alive = Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False, claimed_by="alive")
-    Debt.objects.owe(CONFIGS_TOPIC, name(2), is_bulk=False, claimed_by="dead")
+    wait_until_announced()
+    alive = Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False, claimed_by="alive")
+    Announcement.objects.record(CONFIGS_TOPIC, name(2), is_bulk=False, claimed_by="dead")
     note(2, claimed_until=timezone.now())
     broker.wait_for_heard(name(2), name(2))
     save_config(3)  # it comes after what was due
     broker.wait_for_heard(name(3))
 
     assert broker.heard.count(name(1)) == 1
-    Debt.objects.release("alive", [alive])
-    wait_until_paid()
+    Announcement.objects.release("alive", [alive])
+    wait_until_announced()
 
 
 def test_keeps_its_claim_on_what_it_holds(scripted_broker, start, monkeypatch):
@@ -372,13 +372,13 @@ def test_keeps_its_claim_on_what_it_holds(scripted_broker, start, monkeypatch):
     scripted_broker.hold()
     config = save_config(1)
     scripted_broker.wait_for_heard(name(1))
-    first = debt_of(config).claimed_until
-    eventually(lambda: debt_of(config).claimed_until > first)
+    first = announcement_of(config).claimed_until
+    eventually(lambda: announcement_of(config).claimed_until > first)
 
-    assert Debt.objects.claim("another", TOPICS, 10) == []
+    assert Announcement.objects.claim("another", TOPICS, 10) == []
     assert scripted_broker.heard == [name(1)]
     scripted_broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
 
 def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_broker, start, monkeypatch):
@@ -388,12 +388,12 @@ def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_br
     save_config(1)
     scripted_broker.wait_for_heard(name(1))
     note(1, claimed_until=timezone.now())
-    eventually(lambda: Debt.objects.filter(claimed_until__gt=timezone.now()).exists())
-    with bulk_change():  # handed out by the ledger, so after the first if that were handed out again
+    eventually(lambda: Announcement.objects.filter(claimed_until__gt=timezone.now()).exists())
+    with bulk_change():  # handed out by the relay, so after the first if that were handed out again
         save_config(2)
     scripted_broker.wait_for_heard(name(2))
     scripted_broker.release()
-    wait_until_paid()
+    wait_until_announced()
 
     assert scripted_broker.heard == [name(1), name(2)]
 
@@ -408,15 +408,15 @@ def test_releases_its_claims_when_it_stops(broker, monkeypatch):
     broker.wait_for(lambda: broker.heard)
     publisher.stop()
 
-    assert not Debt.objects.exclude(claimed_by="").exists()
-    assert Debt.objects.owed().count() == 5
+    assert not Announcement.objects.exclude(claimed_by="").exists()
+    assert Announcement.objects.owed().count() == 5
 
 
 def test_asks_little_while_nothing_is_owed(broker):
     save_config(1)
-    wait_until_paid()
+    wait_until_announced()
     with CaptureQueriesContext(connection) as captured:
-        assert Debt.objects.claim("here", TOPICS, 100) == []
+        assert Announcement.objects.claim("here", TOPICS, 100) == []
 
     assert [query["sql"].split()[0] for query in captured] == ["SELECT"]
 
@@ -435,7 +435,7 @@ def test_a_bulk_goes_out_at_the_pace_of_the_settings_and_a_person_ahead_of_it(st
         save_config(0xEE)
         released_at = time.monotonic()
         broker.release()
-        wait_until_paid()
+        wait_until_announced()
         seconds = time.monotonic() - released_at
 
     assert broker.heard.index(name(0xEE)) == 1
@@ -453,9 +453,9 @@ def test_leaves_the_database_alone_while_its_process_is_forked(broker):
     for number in range(50):
         save_config(number)
         broker.wait_for_heard(*map(name, range(number + 1)))
-    owed = Debt.objects.owed().count()
+    owed = Announcement.objects.owed().count()
     publisher.resume_after_fork()
-    wait_until_paid()
+    wait_until_announced()
 
     assert owed == 50
 
@@ -464,16 +464,16 @@ def test_leaves_the_database_alone_while_its_process_is_forked(broker):
 
 
 @sqlite_only
-def test_notes_later_what_was_acknowledged_while_the_database_was_locked(impatient_ledger, broker, log):
+def test_notes_later_what_was_acknowledged_while_the_database_was_locked(impatient_relay, broker, log):
     broker.hold()
-    with transaction.atomic():  # or the ledger would now and then wait for a lock before all is locked
+    with transaction.atomic():  # or the relay would now and then wait for a lock before all is locked
         configs = [save_config(number) for number in range(3)]
     broker.wait_for(lambda: len(broker.heard) == 3)
     with locked_database():
         broker.release()
         log.wait_for("WARNING The database does not answer; what was announced is noted later: database is locked")
-        still_owed = Debt.objects.owed().count()
-    wait_until_paid()
+        still_owed = Announcement.objects.owed().count()
+    wait_until_announced()
 
     assert still_owed == len(configs)
     assert len(broker.heard) == 3
@@ -486,14 +486,14 @@ def test_goes_on_when_a_database_that_was_away_is_back(broker, monkeypatch, log)
     name_of_file = connections.settings["default"]["NAME"]
     monkeypatch.setitem(connections.settings["default"], "NAME", "/nowhere/db.sqlite3")
     publisher.stop()
-    publisher.start()  # its ledger connects anew; this thread goes on with its own connection
+    publisher.start()  # its relay connects anew; this thread goes on with its own connection
     eventually(lambda: publisher.state() == "connected")
     save_config(1)
     broker.wait_for_heard(name(1))
     log.wait_for("unable to open database file")
-    still_owed = Debt.objects.owed().count()
+    still_owed = Announcement.objects.owed().count()
     monkeypatch.setitem(connections.settings["default"], "NAME", name_of_file)
-    wait_until_paid()
+    wait_until_announced()
 
     assert still_owed == 1
     assert broker.heard == [name(1)]
@@ -512,7 +512,7 @@ def test_stops_although_the_database_is_locked(broker):
 
 
 def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, statements, monkeypatch, log):
-    """Without the thread, or with that outcome in every batch, nothing would be struck off until the next start."""
+    """Without the thread, or with that outcome in every batch, nothing would be marked until the next start."""
 
     def fail(sql, params, execute):
         if "UPDATE" in sql and '"announced_at" =' in sql and name(1) in params:
@@ -520,7 +520,7 @@ def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, state
         return execute()
 
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=1))
-    monkeypatch.setattr(ledger_module, "BATCH_SECONDS", 0.5)
+    monkeypatch.setattr(relay_module, "BATCH_SECONDS", 0.5)
     with monkeypatch.context() as patched:
         patched.setattr(statements, "around", fail)
         broker.hold()
@@ -528,17 +528,17 @@ def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, state
         broker.wait_for_heard(*[config.filename for config in configs])
         broker.release()  # all three come at once
         log.wait_for(f"ERROR Could not note that {name(1)} was acknowledged")
-        eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == {name(1)})
-    wait_until_paid()
+        eventually(lambda: set(Announcement.objects.owed().values_list("filename", flat=True)) == {name(1)})
+    wait_until_announced()
 
 
 def test_goes_on_after_whatever_error_in_its_thread(broker, statements, monkeypatch, log):
     with monkeypatch.context() as patched:
         patched.setattr(statements, "around", lambda sql, params, execute: 1 / 0)
         log.wait_for("ERROR Could not look for what is owed")
-    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+    Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
 
-    eventually(lambda: not Debt.objects.exists())
+    eventually(lambda: not Announcement.objects.exists())
 
 
 # --- The file ----------------------------------------------------------------------------------------------------
@@ -546,11 +546,11 @@ def test_goes_on_after_whatever_error_in_its_thread(broker, statements, monkeypa
 
 def test_a_file_that_is_not_in_place_is_put_there_before_it_is_announced(broker):
     config = save_config(1)
-    wait_until_paid()
+    wait_until_announced()
     path = DeviceConfig.storage().directory / name(1)
     path.write_text("what a crash left")
-    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
-    wait_until_paid()
+    Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
+    wait_until_announced()
 
     assert path.read_bytes() == config.content_bytes
     assert broker.heard == [name(1)] * 2
@@ -563,11 +563,11 @@ def test_a_file_that_cannot_be_put_in_place_is_announced_when_it_can(broker):
         save_config(1)
     note(1, claimed_until=timezone.now())  # nobody announces what was claimed
     save_config(2)
-    eventually(lambda: Debt.objects.get(filename=name(1)).tries)
-    reason = Debt.objects.get(filename=name(1)).last_error
+    eventually(lambda: Announcement.objects.get(filename=name(1)).tries)
+    reason = Announcement.objects.get(filename=name(1)).last_error
     heard = list(broker.heard)
     obstacle.rmdir()
-    wait_until_paid()
+    wait_until_announced()
 
     assert "Is a directory" in reason
     assert name(1) not in heard
@@ -577,33 +577,33 @@ def test_a_file_that_cannot_be_put_in_place_is_announced_when_it_can(broker):
 
 def test_a_file_at_which_something_unexpected_happens_holds_up_no_other(broker, log):
     asset = upload_asset("1.bin")
-    wait_until_paid()
+    wait_until_announced()
     with transaction.atomic(), bulk_change():  # the first that is owed is of a row that nothing of ours would save
         rename(asset, "../1.bin")
-        Debt.objects.owe(ASSETS_TOPIC, "../1.bin", is_bulk=True)
+        Announcement.objects.record(ASSETS_TOPIC, "../1.bin", is_bulk=True)
         for number in [1, 2, 3]:
             save_config(number)
-    eventually(lambda: set(Debt.objects.owed().values_list("filename", flat=True)) == {"../1.bin"})
-    eventually(lambda: "outside of the base path" in Debt.objects.get(filename="../1.bin").last_error)
+    eventually(lambda: set(Announcement.objects.owed().values_list("filename", flat=True)) == {"../1.bin"})
+    eventually(lambda: "outside of the base path" in Announcement.objects.get(filename="../1.bin").last_error)
     rename(asset, "1.bin")
-    wait_until_paid()
+    wait_until_announced()
 
     assert "ERROR Could not look at the file of ../1.bin" in log.warnings
 
 
 def rename(asset, filename):
-    """Only rows change: the asset's, and its debt's."""
+    """Only rows change: the asset's, and its announcement's."""
     with transaction.atomic():
         Asset.objects.filter(pk=asset.pk).update(filename=filename)
-        Debt.objects.filter(topic=ASSETS_TOPIC).update(filename=filename)
+        Announcement.objects.filter(topic=ASSETS_TOPIC).update(filename=filename)
 
 
-def test_the_debt_of_a_row_that_is_gone_is_forgotten(broker):
-    Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
-    Debt.objects.owe(CONFIGS_TOPIC, "no MAC address.json", is_bulk=False)
-    Debt.objects.owe(ASSETS_TOPIC, "gone.bin", is_bulk=False)
+def test_what_is_owed_of_a_row_that_is_gone_is_cancelled(broker):
+    Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
+    Announcement.objects.record(CONFIGS_TOPIC, "no MAC address.json", is_bulk=False)
+    Announcement.objects.record(ASSETS_TOPIC, "gone.bin", is_bulk=False)
 
-    eventually(lambda: not Debt.objects.exists())
+    eventually(lambda: not Announcement.objects.exists())
     assert broker.heard == []
 
 
@@ -620,10 +620,10 @@ def test_a_file_that_is_saved_again_just_when_its_row_was_found_gone_is_announce
 
     with monkeypatch.context() as patched:
         patched.setattr(statements, "around", look_too_early)
-        Debt.objects.owe(CONFIGS_TOPIC, name(1), is_bulk=False)
+        Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
         assert is_gone.wait(LIMIT)
-        with bulk_change():  # not claimed: only the ledger can announce it
+        with bulk_change():  # not claimed: only the relay can announce it
             save_config(1)
         is_back.set()
         broker.wait_for_heard(name(1))
-    wait_until_paid()
+    wait_until_announced()

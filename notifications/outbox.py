@@ -1,0 +1,37 @@
+"""Record in the transaction of a save that its file must be announced, and hand the message over after the commit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from iotsupport.bulk import is_bulk_change
+from notifications.models import Announcement
+from notifications.publisher import publisher
+
+
+def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
+    """Record that a file must be announced. Returns what to call when it can be downloaded from this node."""
+    if not publisher.is_on:
+        return lambda: None
+    is_bulk, name, outbox = is_bulk_change(), publisher.name, Announcement.objects.db_manager(using)
+    will_send = not is_bulk and publisher.can_send(topic)
+    # On PostgreSQL, another node must not announce it between the commit and this node's file.
+    is_claimed = will_send or connections[using].vendor == "postgresql"
+    message = outbox.record(
+        topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", trouble=publisher.trouble(topic)
+    )
+
+    def hand_over() -> None:
+        if is_claimed and not will_send and not outbox.release(name, [message]):
+            # A node that follows took it over, and may have announced it before the file was in place here.
+            outbox.record(topic, filename, is_bulk=is_bulk, trouble=publisher.trouble(topic))
+        publisher.hand_over(message, is_claimed=will_send)
+
+    return hand_over
+
+
+def cancel(topic: str, filename: str, using: str) -> None:
+    """A file is deleted: there is nothing to announce."""
+    Announcement.objects.db_manager(using).cancel(topic, filename)
