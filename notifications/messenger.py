@@ -27,6 +27,7 @@ from notifications import metrics, trouble
 from notifications.broker import Broker
 from notifications.messages import TOPICS, Message
 from notifications.models import pause
+from notifications.outcomes import Outcome, Outcomes, Verdict
 from notifications.pace import Pace, ReconnectPauses
 from notifications.protocol import MQTT_3, MQTT_5, ProtocolChoice
 from notifications.trouble import Trouble
@@ -61,15 +62,6 @@ LONGEST_SUSPENSION = 60.0
 LOST = "The connection to the broker ended before it acknowledged."
 
 
-class Outcome(NamedTuple):
-    """What became of a message that was handed over. Each gets one at the end; ``held`` comes before."""
-
-    message: Message
-    verdict: str
-    """``acknowledged``, ``refused``, ``lost`` (sent, not acknowledged), ``returned`` (not sent), or ``held``."""
-    reason: str = ""
-
-
 class _InFlight(NamedTuple):
     message: Message
     sent_at: float
@@ -102,8 +94,8 @@ class Messenger:
         self._pace = Pace(rate)
         self._waiting_limit = max(1, min(MAX_WAITING, int(rate * WAITING_SECONDS)))
 
-        self.outcomes: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
-        """For the relay; ``None`` says that there is room for more, or a connection at last."""
+        self.outcomes = Outcomes()
+        """For the relay: each message gets one at the end. It is woken where there is room, or a connection at last."""
         self.changed = threading.Condition()
         """Notified after every step."""
         self.is_connected = False
@@ -279,7 +271,7 @@ class Messenger:
                 with self.changed:
                     held = list(self._held.values())
                 for message in held:
-                    self._report(message, "held")
+                    self._report(message, Verdict.HELD)
 
     def _handle_until(self, deadline: float, is_over: Callable[[], bool]) -> None:
         while not is_over() and time.monotonic() < deadline:
@@ -310,9 +302,9 @@ class Messenger:
         self._bulk.clear()
         for sent in in_flight:
             metrics.count_unacknowledged(sent.message.topic)
-            self._report(sent.message, "lost", LOST)
+            self._report(sent.message, Verdict.LOST, LOST)
         for message in waiting:
-            self._report(message, "returned")
+            self._report(message, Verdict.RETURNED)
         with self.changed:
             self._held.clear()  # what an error left without an outcome: others may announce it soon
         metrics.CONNECTION_STATE.set(0)
@@ -324,17 +316,17 @@ class Messenger:
     def _take(self, message: Message) -> None:
         if not self.can_send(message.topic):
             metrics.count_failure(message.topic)
-            self._report(message, "returned", self.suspensions.get(message.topic, ""))
+            self._report(message, Verdict.RETURNED, self.suspensions.get(message.topic, ""))
             return
         for waiting in [self._urgent, self._bulk]:
             if earlier := waiting.pop(message.file, None):
-                self._report(earlier, "returned")
+                self._report(earlier, Verdict.RETURNED)
         waiting = self._bulk if message.is_bulk else self._urgent
         waiting[message.file] = message
         if len(waiting) > self._waiting_limit:
             # The newest is the one that a person waits for.
             _, oldest = waiting.popitem(last=False)
-            self._report(oldest, "returned")
+            self._report(oldest, Verdict.RETURNED)
 
     def _send_some(self) -> float:
         """Send as much as may go now; return when to look again."""
@@ -365,7 +357,7 @@ class Messenger:
     def _send(self, message: Message) -> None:
         client = self._client
         if client is None:  # lost since the last one
-            self._report(message, "returned")
+            self._report(message, Verdict.RETURNED)
             return
         if self._max_packet_bytes is not None and packet_bytes(message) > self._max_packet_bytes:
             # Sent all the same, it would end the connection, for this one and for all others.
@@ -388,11 +380,11 @@ class Messenger:
         had_room = self.room
         self.room = max(0, self._waiting_limit - waiting)
         if self.room > self._waiting_limit // 2 >= had_room:
-            self.outcomes.put(None)
+            self.outcomes.wake()
 
-    def _report(self, message: Message, verdict: str, reason: str = "") -> None:
+    def _report(self, message: Message, verdict: Verdict, reason: str = "") -> None:
         self.outcomes.put(Outcome(message, verdict, reason))
-        if verdict != "held":
+        if verdict is not Verdict.HELD:
             with self.changed:
                 self._held.pop(message.revision, None)
                 self.changed.notify_all()
@@ -412,11 +404,11 @@ class Messenger:
         metrics.count_success(message.topic)
         if self._refusals.pop(message.topic, None):
             self._resume(message.topic)
-        self._report(message, "acknowledged")
+        self._report(message, Verdict.ACKNOWLEDGED)
 
     def _fail(self, message: Message, reason: str) -> None:
         metrics.count_failure(message.topic)
-        self._report(message, "refused", reason)
+        self._report(message, Verdict.REFUSED, reason)
 
     def _count_refusal(self, message: Message, reason: str) -> None:
         topic = message.topic
@@ -440,7 +432,7 @@ class Messenger:
         self.suspensions = {**self.suspensions, topic: reason}
         for waiting in [self._urgent, self._bulk]:
             for file in [file for file in waiting if file[0] == topic]:
-                self._report(waiting.pop(file), "returned", reason)
+                self._report(waiting.pop(file), Verdict.RETURNED, reason)
 
     def _resume_topics(self) -> None:
         now = time.monotonic()
@@ -450,7 +442,7 @@ class Messenger:
 
     def _resume(self, topic: str) -> None:
         self.suspensions = {name: reason for name, reason in self.suspensions.items() if name != topic}
-        self.outcomes.put(None)
+        self.outcomes.wake()
 
     def _lost(self, client: Client, reason_code: ReasonCode) -> None:
         if client is not self._client:

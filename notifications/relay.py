@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import queue
 import secrets
 import threading
 import time
@@ -17,8 +16,9 @@ from iotsupport.errors import DATABASE_ERRORS, is_outage
 from iotsupport.mirror.rows import MirroredModel, MirrorError
 from iotsupport.mirror.settling import settle
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
-from notifications.messenger import Messenger, Outcome
+from notifications.messenger import Messenger
 from notifications.models import Announcement
+from notifications.outcomes import Outcome, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Relay:
         self._is_started = False
         self._asked = self._found_drained = 0
         self._is_in_trouble = False
-        self._is_closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
 
         self.name = secrets.token_hex(8)
@@ -74,61 +74,39 @@ class Relay:
     def wake(self) -> None:
         """Look for what is due now, not within the regular interval."""
         self.start()
-        self._messenger.outcomes.put(None)
+        self._messenger.outcomes.wake()
 
     def close(self, timeout_seconds: float) -> None:
         """Note what is known by now, waiting at most so long. The thread may wait for the database: it is a daemon."""
-        self._is_closing = True
-        self._messenger.outcomes.put(None)
+        self._closing.set()
+        self._messenger.outcomes.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_seconds)
 
     def _run(self) -> None:
         try:
-            while not self._is_closing:
-                self._collect()
+            while not self._closing.is_set():
+                self._wait()
                 with self.at_work:
                     self._work()
-            self._collect_waiting()
             with self.at_work:
                 self._work()
                 self._leave()
         finally:
             connection.close()
 
-    def _collect(self) -> None:
+    def _wait(self) -> None:
         """Wait for an outcome, or until the regular interval is over; then a moment for what comes along with it."""
         outcomes = self._messenger.outcomes
-        try:
-            outcome = outcomes.get(timeout=REGULAR_SECONDS)
-            begin = time.monotonic()
-            deadline = max(begin + BATCH_SECONDS, self._noted_at + BUSY_BATCH_SECONDS)
-            while True:
-                self._note(outcome)
-                if outcome is None:  # somebody waits for what is owed
-                    deadline = min(deadline, begin + BATCH_SECONDS)
-                left = deadline - time.monotonic()
-                if self._is_closing or left <= 0:
-                    break
-                outcome = outcomes.get(timeout=left)
-        except queue.Empty:
-            pass
-
-    def _collect_waiting(self) -> None:
-        try:
-            while True:
-                self._note(self._messenger.outcomes.get_nowait())
-        except queue.Empty:
-            pass
-
-    def _note(self, outcome: Outcome | None) -> None:
-        if outcome is not None:
-            self._outcomes.append(outcome)
+        if outcomes.wait(REGULAR_SECONDS) and not self._closing.wait(BATCH_SECONDS):
+            # Where one batch follows another, more may come together: unless somebody waits for what is owed.
+            outcomes.wait_until_woken(self._noted_at + BUSY_BATCH_SECONDS - time.monotonic())
 
     def _work(self) -> None:
         try:
             if self._is_in_trouble:
                 connection.close()  # a broken one would be broken for ever
+            self._outcomes += self._messenger.outcomes.take()
             self._write_down()
             self._hand_out()
             self._noted_at = time.monotonic()
@@ -178,7 +156,7 @@ class Relay:
             except Exception as error:  # it is announced again when its lease ends
                 if is_outage(error):
                     raise
-                logger.exception("Could not note that %s was %s", outcome.message.filename, outcome.verdict)
+                logger.exception("Could not note that %s was %s", outcome.message.filename, outcome.verdict.value)
 
     def _write_together(self, outcomes: list[Outcome]) -> None:
         """All or none of them."""
@@ -186,12 +164,12 @@ class Relay:
         for outcome in outcomes:
             by_verdict[outcome.verdict].append(outcome)
         with transaction.atomic():
-            Announcement.objects.renew(self.name, _messages(by_verdict["held"]))
-            Announcement.objects.mark_announced(_messages(by_verdict["acknowledged"]))
-            Announcement.objects.release(self.name, _messages(by_verdict["returned"]))
-            for message, _, reason in by_verdict["lost"]:
+            Announcement.objects.renew(self.name, _messages(by_verdict[Verdict.HELD]))
+            Announcement.objects.mark_announced(_messages(by_verdict[Verdict.ACKNOWLEDGED]))
+            Announcement.objects.release(self.name, _messages(by_verdict[Verdict.RETURNED]))
+            for message, _, reason in by_verdict[Verdict.LOST]:
                 Announcement.objects.note_failure(message, reason, free_tries=FREE_TRIES)
-            for message, _, reason in by_verdict["refused"]:
+            for message, _, reason in by_verdict[Verdict.REFUSED]:
                 Announcement.objects.note_failure(message, reason)
             for topic, reason in self._messenger.suspensions.items():
                 Announcement.objects.note_trouble(topic, reason)
@@ -199,7 +177,7 @@ class Relay:
     def _hand_out(self) -> None:
         """Hand over what is due, as far as there is room, and see whether anything is left."""
         messenger, asked = self._messenger, self._asked
-        if self._is_closing or not messenger.is_connected:
+        if self._closing.is_set() or not messenger.is_connected:
             return
         claimed = Announcement.objects.claim(self.name, messenger.open_topics, messenger.room) if messenger.room else []
         for message in claimed:

@@ -17,6 +17,7 @@ from notifications.broker import Broker
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.messenger import Messenger
 from notifications.models import Announcement
+from notifications.outcomes import Verdict
 from notifications.publisher import publisher
 from notifications.tests.scripted_broker import ScriptedBroker
 
@@ -136,6 +137,18 @@ def make_messenger():
     yield make
     for messenger in messengers:
         messenger.close()
+
+
+def outcomes_of(messenger, count):
+    """The next outcomes, without what only says that something is still held."""
+    found: list[tuple[str, str, str]] = []
+    while True:
+        for message, verdict, reason in messenger.outcomes.take():
+            if verdict is not Verdict.HELD:
+                found.append((message.filename, verdict.value, reason))
+            if len(found) == count:
+                return found
+        assert messenger.outcomes.wait(LIMIT), found
 
 
 class Log(logging.Handler):

@@ -20,6 +20,8 @@ from notifications import messenger as messenger_module
 from notifications import models, trouble
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.messenger import LOST, packet_bytes
+from notifications.outcomes import Verdict
+from notifications.tests.conftest import outcomes_of
 from notifications.tests.scripted_broker import NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
 
@@ -67,16 +69,6 @@ def busy_messenger(busy_broker, make_messenger):
     return messenger
 
 
-def outcomes(messenger, count):
-    """The next outcomes, without what only says that something is still held."""
-    found: list[tuple[str, str, str]] = []
-    while len(found) < count:
-        outcome = messenger.outcomes.get(timeout=LIMIT)
-        if outcome is not None and outcome.verdict != "held":
-            found.append((outcome.message.filename, outcome.verdict, outcome.reason))
-    return found
-
-
 def send(messenger, *messages):
     """Hand them over at one moment, as a save and the relay may."""
     for message in messages:
@@ -93,7 +85,7 @@ def test_reports_what_was_acknowledged(messenger, scripted_broker, attempts):
     was_idle = messenger.is_idle
     scripted_broker.release()
 
-    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
     assert attempts() == (2, 0, 2)
     assert not was_idle
     assert messenger.is_idle
@@ -103,7 +95,7 @@ def test_takes_no_subscribers_as_a_success(messenger, scripted_broker, attempts)
     scripted_broker.refused["a"] = NO_SUBSCRIBERS
     send(messenger, A)
 
-    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("a", "acknowledged", "")]
     assert attempts() == (1, 0, 1)
 
 
@@ -122,7 +114,7 @@ def test_reports_each_refusal_with_its_reason(messenger, scripted_broker, attemp
     scripted_broker.refused["a"] = code
     send(messenger, A)
 
-    assert outcomes(messenger, 1) == [("a", "refused", reason)]
+    assert outcomes_of(messenger, 1) == [("a", "refused", reason)]
     assert attempts() == (0, 1, 1)
     eventually(lambda: log.warnings)
     assert log.warnings == [
@@ -134,7 +126,7 @@ def test_a_refused_file_holds_up_no_other(messenger, scripted_broker):
     scripted_broker.refused["a"] = QUOTA_EXCEEDED
     send(messenger, A, B, asset("c"))
 
-    assert sorted(outcomes(messenger, 3)) == [
+    assert sorted(outcomes_of(messenger, 3)) == [
         ("a", "refused", "Quota exceeded"),
         ("b", "acknowledged", ""),
         ("c", "acknowledged", ""),
@@ -145,10 +137,10 @@ def test_one_file_that_is_refused_often_does_not_suspend_its_topic(messenger, sc
     scripted_broker.refused["a"] = QUOTA_EXCEEDED
     for number in range(1, 6):
         send(messenger, config("a", number))
-        outcomes(messenger, 1)
+        outcomes_of(messenger, 1)
     send(messenger, B)
 
-    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("b", "acknowledged", "")]
     assert messenger.suspensions == {}
 
 
@@ -157,10 +149,10 @@ def test_a_success_forgives_the_refusals_before_it(messenger, scripted_broker):
     scripted_broker.refused = dict.fromkeys("abc", QUOTA_EXCEEDED)
     for refused in [A, B, C]:
         send(messenger, refused)
-        outcomes(messenger, 1)
+        outcomes_of(messenger, 1)
         send(messenger, config(f"after {refused.filename}"))
 
-        assert outcomes(messenger, 1) == [(f"after {refused.filename}", "acknowledged", "")]
+        assert outcomes_of(messenger, 1) == [(f"after {refused.filename}", "acknowledged", "")]
 
 
 @pytest.mark.usefixtures("suspended_for_long")
@@ -170,11 +162,11 @@ def test_a_topic_that_is_refused_is_suspended_and_the_other_goes_out(messenger, 
     send(messenger, *[asset(f"{number}.bin") for number in range(5)])
     scripted_broker.wait_for(lambda: len(scripted_broker.heard) == 5)
     scripted_broker.release()
-    refused = outcomes(messenger, 5)
+    refused = outcomes_of(messenger, 5)
     send(messenger, asset("late.bin"), A)
 
     assert {verdict for _, verdict, _ in refused} == {"refused"}
-    assert sorted(outcomes(messenger, 2)) == [("a", "acknowledged", ""), ("late.bin", "returned", "Not authorized")]
+    assert sorted(outcomes_of(messenger, 2)) == [("a", "acknowledged", ""), ("late.bin", "returned", "Not authorized")]
     assert messenger.suspensions == {ASSETS_TOPIC: "Not authorized"}
     assert messenger.open_topics == [CONFIGS_TOPIC]
     assert not messenger.can_send(ASSETS_TOPIC)
@@ -186,7 +178,7 @@ def test_what_waits_on_a_topic_is_given_back_when_it_is_suspended(messenger, scr
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     send(messenger, *[asset(f"{number}.bin", is_bulk=True) for number in range(50)])
 
-    by_verdict = [verdict for _, verdict, _ in outcomes(messenger, 50)]
+    by_verdict = [verdict for _, verdict, _ in outcomes_of(messenger, 50)]
 
     # All that are in flight together may be refused before the first refusal is known.
     assert set(by_verdict) <= {"refused", "returned"}
@@ -202,7 +194,7 @@ def suspended_messenger(make_messenger, scripted_broker, constants):
     scripted_broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     for number in range(3):
         send(messenger, asset(f"{number}.bin"))
-        outcomes(messenger, 1)
+        outcomes_of(messenger, 1)
     return messenger
 
 
@@ -217,7 +209,7 @@ def test_a_suspended_topic_is_tried_with_one_message_and_suspended_again(
     constants(LONGEST_SUSPENSION=LIMIT)  # the next time
     send_when_tried_again(suspended_messenger)
 
-    assert outcomes(suspended_messenger, 3) == [
+    assert outcomes_of(suspended_messenger, 3) == [
         ("again-0.bin", "refused", "Not authorized"),
         ("again-1.bin", "returned", "Not authorized"),
         ("again-2.bin", "returned", "Not authorized"),
@@ -229,7 +221,7 @@ def test_a_topic_that_is_allowed_again_goes_out(suspended_messenger, scripted_br
     scripted_broker.refused.clear()
     send_when_tried_again(suspended_messenger)
 
-    assert {verdict for _, verdict, _ in outcomes(suspended_messenger, 3)} == {"acknowledged"}
+    assert {verdict for _, verdict, _ in outcomes_of(suspended_messenger, 3)} == {"acknowledged"}
     assert suspended_messenger.open_topics == [CONFIGS_TOPIC, ASSETS_TOPIC]
 
 
@@ -239,11 +231,11 @@ def test_a_late_success_resumes_a_suspended_topic(messenger, scripted_broker):
     send(messenger, A, B, C, config("d"))
     scripted_broker.wait_for_heard(*"abcd")
     scripted_broker.release()
-    outcomes(messenger, 4)
+    outcomes_of(messenger, 4)
 
     eventually(lambda: not messenger.suspensions)
     send(messenger, config("e"))
-    assert outcomes(messenger, 1) == [("e", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("e", "acknowledged", "")]
     assert scripted_broker.connections == 1
 
 
@@ -255,7 +247,7 @@ def test_sends_nothing_that_the_broker_would_not_take(make_messenger, attempts):
         messenger = make_messenger(broker.url)
         send(messenger, config("ab"), A)
 
-        assert outcomes(messenger, 2) == [
+        assert outcomes_of(messenger, 2) == [
             ("ab", "refused", f"Packet too large: the broker takes {packet_bytes(A)} bytes."),
             ("a", "acknowledged", ""),
         ]
@@ -290,7 +282,7 @@ def test_has_no_more_in_flight_than_the_broker_takes(make_messenger):
         send(messenger, *[config(str(number)) for number in range(30)])
         broker.wait_for(lambda: len(broker.heard) == 3)
         broker.release()
-        outcomes(messenger, 30)
+        outcomes_of(messenger, 30)
 
         assert broker.most_unacknowledged <= 3
         assert len(broker.heard) == 30
@@ -305,7 +297,7 @@ def test_has_a_hundred_in_flight_at_most(messenger, scripted_broker, constants):
     scripted_broker.wait_for(lambda: len(scripted_broker.heard) == 100)
     scripted_broker.release()
 
-    assert len(outcomes(messenger, 200)) == 200
+    assert len(outcomes_of(messenger, 200)) == 200
     assert scripted_broker.most_unacknowledged <= 101  # the next may come before the answer is counted
 
 
@@ -316,7 +308,7 @@ def test_a_person_goes_ahead_of_a_bulk(busy_messenger, busy_broker):
     send(busy_messenger, *[config(f"bulk-{number}", is_bulk=True) for number in range(3)])
     send(busy_messenger, A, B)
     busy_broker.release()
-    outcomes(busy_messenger, 6)
+    outcomes_of(busy_messenger, 6)
 
     assert busy_broker.heard == ["first", "a", "b", "bulk-0", "bulk-1", "bulk-2"]
 
@@ -326,18 +318,18 @@ def test_what_is_too_much_to_wait_is_given_back_the_oldest_first(busy_messenger,
     send(messenger, config("second"))
     busy_broker.wait_for_heard("second")
     send(messenger, A, B, C, config("bulk", is_bulk=True))
-    too_much = outcomes(messenger, 1)
+    too_much = outcomes_of(messenger, 1)
     busy_broker.release()
 
     assert too_much == [("a", "returned", "")]
-    assert [name for name, _, _ in outcomes(messenger, 4)] == ["second", "b", "c", "bulk"]
+    assert [name for name, _, _ in outcomes_of(messenger, 4)] == ["second", "b", "c", "bulk"]
 
 
 def test_what_waits_is_replaced_by_a_later_save(busy_messenger, busy_broker):
     send(busy_messenger, config("a", 1, is_bulk=True), config("a", 2), config("b", 3), config("b", 4, is_bulk=True))
-    replaced = outcomes(busy_messenger, 2)
+    replaced = outcomes_of(busy_messenger, 2)
     busy_broker.release()
-    outcomes(busy_messenger, 3)
+    outcomes_of(busy_messenger, 3)
 
     assert replaced == [("a", "returned", ""), ("b", "returned", "")]
     assert busy_broker.heard == ["first", "a", "b"]
@@ -351,14 +343,14 @@ def test_holds_each_version_once(messenger, scripted_broker):
     scripted_broker.wait_for_heard("b")
     scripted_broker.release()
 
-    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
     assert scripted_broker.heard == ["a", "b"]
 
 
 def test_announces_again_what_is_handed_over_again_after_its_outcome(messenger, scripted_broker):
     for _ in range(2):
         send(messenger, A)
-        outcomes(messenger, 1)
+        outcomes_of(messenger, 1)
 
     assert scripted_broker.heard == ["a", "a"]
 
@@ -366,14 +358,18 @@ def test_announces_again_what_is_handed_over_again_after_its_outcome(messenger, 
 def test_tells_that_there_is_room_when_it_is_connected_and_when_little_waits(busy_broker, make_messenger, constants):
     constants(RENEW_SECONDS=LIMIT)  # it tells nothing else meanwhile
     messenger = make_messenger(busy_broker.url, rate=100)  # 25 may wait
-    first = messenger.outcomes.get(timeout=LIMIT)
+    told_of_connection = messenger.outcomes.wait_until_woken(LIMIT)
     send(messenger, *[config(str(number)) for number in range(20)])
     eventually(lambda: messenger.room == 25 - 19)
+    list(messenger.outcomes.take())
+    told_too_early = messenger.outcomes.wait_until_woken(0)
     busy_broker.release()
-    found = [messenger.outcomes.get(timeout=LIMIT) for _ in range(20 + 1)]
 
-    assert first is None
-    assert found.count(None) == 1
+    assert told_of_connection
+    assert not told_too_early
+    assert messenger.outcomes.wait_until_woken(LIMIT)
+    outcomes_of(messenger, 20)
+    assert not messenger.outcomes.wait_until_woken(0)
 
 
 def test_tells_regularly_what_it_holds(busy_broker, make_messenger, constants):
@@ -383,10 +379,10 @@ def test_tells_regularly_what_it_holds(busy_broker, make_messenger, constants):
     held: set[str] = set()
 
     while len(held) < 3:
-        outcome = messenger.outcomes.get(timeout=LIMIT)
-        if outcome is not None:
-            assert outcome.verdict == "held"
-            held.add(outcome.message.filename)
+        assert messenger.outcomes.wait(LIMIT)
+        for message, verdict, _ in messenger.outcomes.take():
+            assert verdict is Verdict.HELD
+            held.add(message.filename)
 
 
 # --- Trouble with the connection ---------------------------------------------------------------------------------
@@ -396,7 +392,7 @@ def test_gives_back_what_it_cannot_send_while_it_is_not_connected(make_messenger
     messenger = make_messenger(f"mqtt://127.0.0.1:{free_port()}", until_connected=False)
     send(messenger, A)
 
-    assert outcomes(messenger, 1) == [("a", "returned", "")]
+    assert outcomes_of(messenger, 1) == [("a", "returned", "")]
     assert attempts() == (0, 1, 0)
 
 
@@ -405,7 +401,7 @@ def test_gives_back_what_was_sent_and_what_waits_when_the_connection_is_lost(att
     eventually(lambda: busy_messenger.room == 98)
     busy_broker.drop()
 
-    assert outcomes(busy_messenger, 3) == [("first", "lost", LOST), ("a", "returned", ""), ("bulk", "returned", "")]
+    assert outcomes_of(busy_messenger, 3) == [("first", "lost", LOST), ("a", "returned", ""), ("bulk", "returned", "")]
     assert attempts() == (0, 1, 1)
     busy_broker.wait_for(lambda: busy_broker.connections == 2)
 
@@ -416,13 +412,13 @@ def test_an_acknowledgement_of_an_earlier_connection_is_none(messenger, scripted
     send(messenger, A)
     scripted_broker.wait_for_heard("a")
     scripted_broker.drop()
-    lost = outcomes(messenger, 1)
+    lost = outcomes_of(messenger, 1)
     scripted_broker.release()
     eventually(lambda: messenger.is_connected)
     send(messenger, B)
 
     assert lost == [("a", "lost", LOST)]
-    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("b", "acknowledged", "")]
 
 
 def test_connects_anew_when_the_broker_does_not_acknowledge(make_messenger, scripted_broker, constants, log):
@@ -430,11 +426,11 @@ def test_connects_anew_when_the_broker_does_not_acknowledge(make_messenger, scri
     messenger = make_messenger(scripted_broker.url)
     scripted_broker.ignored.add("a")
     send(messenger, A, B)
-    acknowledged = outcomes(messenger, 1)
+    acknowledged = outcomes_of(messenger, 1)
     constants(ACKNOWLEDGE_TIMEOUT=0.1)  # not before: the other might be late as well
 
     assert acknowledged == [("b", "acknowledged", "")]
-    assert outcomes(messenger, 1) == [("a", "lost", LOST)]
+    assert outcomes_of(messenger, 1) == [("a", "lost", LOST)]
     scripted_broker.wait_for(lambda: scripted_broker.connections == 2 and scripted_broker.goodbyes == 1)
     assert log.warnings == [f"WARNING The broker {scripted_broker.url} does not acknowledge. {trouble.UNACKNOWLEDGED}"]
 
@@ -444,7 +440,7 @@ def test_what_is_never_acknowledged_holds_up_nobody_for_long(messenger, scripted
     scripted_broker.ignored.add("poison")
     send(messenger, config("poison", tries=5), config("suspect", tries=5), A, B)
 
-    assert outcomes(messenger, 3) == [
+    assert outcomes_of(messenger, 3) == [
         ("suspect", "acknowledged", ""),
         ("a", "acknowledged", ""),
         ("b", "acknowledged", ""),
@@ -461,7 +457,7 @@ def test_what_failed_often_is_sent_alone(messenger, scripted_broker, constants):
     send(messenger, config("poison", tries=3), B)
     scripted_broker.release()
 
-    assert outcomes(messenger, 3) == [("a", "acknowledged", ""), ("poison", "lost", LOST), ("b", "returned", "")]
+    assert outcomes_of(messenger, 3) == [("a", "acknowledged", ""), ("poison", "lost", LOST), ("b", "returned", "")]
     assert scripted_broker.heard == ["a", "poison"]
 
 
@@ -478,7 +474,7 @@ def test_what_failed_is_in_flight_with_fewer_others_each_time(messenger, scripte
 
     assert len(scripted_broker.heard) == limit
     scripted_broker.release()
-    assert len(outcomes(messenger, 100)) == 100
+    assert len(outcomes_of(messenger, 100)) == 100
 
 
 def test_tries_again_soon_however_long_the_outage(make_messenger, constants, log):
@@ -567,7 +563,7 @@ def test_gives_back_everything_at_the_end(busy_messenger):
     eventually(lambda: busy_messenger.room == 99)
     busy_messenger.close()
 
-    assert outcomes(busy_messenger, 2) == [("first", "lost", LOST), ("a", "returned", "")]
+    assert outcomes_of(busy_messenger, 2) == [("first", "lost", LOST), ("a", "returned", "")]
 
 
 def test_closes_although_nobody_answers(make_messenger):
@@ -627,7 +623,7 @@ def test_sends_the_others_when_paho_cannot_send_one(messenger, attempts, log):
     before = metric("mqtt_publish_total", **failed)
     send(messenger, Message("no/#", "a", 1), B)
 
-    assert outcomes(messenger, 2) == [
+    assert outcomes_of(messenger, 2) == [
         ("a", "refused", "It could not be sent: ValueError('Publish topic cannot contain wildcards.')"),
         ("b", "acknowledged", ""),
     ]
@@ -642,9 +638,9 @@ def test_reports_what_paho_has_no_room_for(make_messenger, scripted_broker, atte
     scripted_broker.hold()
     send(messenger, A, B)
 
-    assert outcomes(messenger, 1) == [("b", "refused", "Too many messages wait for the broker.")]
+    assert outcomes_of(messenger, 1) == [("b", "refused", "Too many messages wait for the broker.")]
     scripted_broker.release()
-    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("a", "acknowledged", "")]
     assert attempts() == (1, 1, 2)
 
 
@@ -658,19 +654,19 @@ def test_reports_as_lost_what_paho_took_when_the_connection_was_gone(clients, me
 
     send(messenger, Late(CONFIGS_TOPIC, "a", 1))
 
-    assert outcomes(messenger, 1) == [("a", "lost", LOST)]
+    assert outcomes_of(messenger, 1) == [("a", "lost", LOST)]
     assert attempts() == (0, 1, 1)
 
 
 def test_heeds_no_acknowledgement_that_it_does_not_wait_for(clients, messenger, scripted_broker, attempts):
     acknowledge(clients[0], 77)
     send(messenger, A)
-    first = outcomes(messenger, 1)
+    first = outcomes_of(messenger, 1)
     acknowledge(clients[0], 1)
     send(messenger, B)
 
     assert first == [("a", "acknowledged", "")]
-    assert outcomes(messenger, 1) == [("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("b", "acknowledged", "")]
     assert attempts() == (2, 0, 2)
     assert scripted_broker.connections == 1
 
@@ -689,7 +685,7 @@ def test_heeds_only_the_client_of_its_connection(clients, messenger, scripted_br
     scripted_broker.wait_for_heard("b")
     scripted_broker.release()
 
-    assert outcomes(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
+    assert outcomes_of(messenger, 2) == [("a", "acknowledged", ""), ("b", "acknowledged", "")]
     assert scripted_broker.connections == 1
 
 
@@ -699,7 +695,7 @@ def test_goes_on_after_whatever_error_in_its_thread(messenger, scripted_broker, 
     send(messenger, A)
     scripted_broker.wait_for_heard("a")
     send(messenger, BROKEN)
-    lost = outcomes(messenger, 1)
+    lost = outcomes_of(messenger, 1)
     # What the error left without an outcome is held no longer.
     eventually(lambda: messenger.is_idle)
     log.wait_for("ERROR Announcing was interrupted; it goes on")
@@ -708,7 +704,7 @@ def test_goes_on_after_whatever_error_in_its_thread(messenger, scripted_broker, 
     eventually(lambda: messenger.is_connected)
     send(messenger, A)
     assert lost == [("a", "lost", LOST)]
-    assert outcomes(messenger, 1) == [("a", "acknowledged", "")]
+    assert outcomes_of(messenger, 1) == [("a", "acknowledged", "")]
 
 
 def test_goes_on_after_an_error_while_it_hangs_up(clients, messenger, scripted_broker, log, monkeypatch):
@@ -727,7 +723,7 @@ def test_goes_on_after_an_error_while_it_is_not_connected(make_messenger, log):
     eventually(lambda: messenger.is_idle)
     send(messenger, A)
 
-    assert outcomes(messenger, 1) == [("a", "returned", "")]
+    assert outcomes_of(messenger, 1) == [("a", "returned", "")]
 
 
 def test_a_connection_that_is_lost_as_soon_as_it_is_there_is_none(make_messenger, constants, log):
@@ -779,7 +775,7 @@ def test_paho_is_never_called_while_a_lock_of_ours_is_held(clients, messenger, s
     for name in ["publish", "disconnect"]:
         monkeypatch.setattr(clients[0], name, watched(getattr(clients[0], name)))
     send(messenger, A, B)
-    outcomes(messenger, 2)
+    outcomes_of(messenger, 2)
     scripted_broker.drop()
     scripted_broker.wait_for(lambda: scripted_broker.connections == 2)
 
