@@ -16,14 +16,11 @@ from django.db.models import F, Q
 from django.db.models.functions import Coalesce
 from django.utils import timezone
 
+from notifications import pace
 from notifications.messages import Message
 
 # How long a claim keeps other processes from sending what one is about to send, unless it is renewed.
 LEASE = timedelta(seconds=6)
-
-# Between two tries of a message that the broker refused: doubled each time.
-SHORTEST_PAUSE = timedelta(seconds=5)
-LONGEST_PAUSE = timedelta(minutes=5)
 
 CHUNK_ROWS = 500
 
@@ -53,7 +50,7 @@ class AnnouncementQuerySet(models.QuerySet["Announcement"]):
         """Owed, not paused, and not claimed by a process that lives; the most urgent first."""
         now = timezone.now()
         # What lies further ahead than anybody writes it was written before the clock was set back.
-        is_paused = Q(retry_at__gt=now, retry_at__lt=now + 2 * LONGEST_PAUSE)
+        is_paused = Q(retry_at__gt=now, retry_at__lt=now + 2 * pace.LONGEST_PAUSE)
         is_claimed = Q(claimed_until__gt=now, claimed_until__lt=now + 2 * LEASE)
         return self.owed().exclude(is_paused).exclude(is_claimed).order_by("is_bulk", "owed_since", "pk")
 
@@ -183,7 +180,7 @@ class AnnouncementManager(models.Manager["Announcement"]):
             for rows in self.get_queryset().of([message]):
                 for row in rows.owed():
                     tries = row.tries + 1
-                    retry_at = timezone.now() + pause(tries - free_tries) if tries > free_tries else None
+                    retry_at = timezone.now() + pace.pause(tries - free_tries) if tries > free_tries else None
                     rows.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
 
     def note_trouble(self, topic: str, reason: str) -> None:
@@ -200,11 +197,6 @@ class AnnouncementManager(models.Manager["Announcement"]):
 def make_revision() -> int:
     """A number that no announcement had before; a little room is left to count up."""
     return secrets.randbits(62)
-
-
-def pause(tries: int) -> timedelta:
-    """How long to wait after so many failures in a row, at least one."""
-    return min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(tries - 1, 16))
 
 
 class Announcement(models.Model):

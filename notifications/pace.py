@@ -1,9 +1,20 @@
-"""How fast: at most so many announcements a second, and how long to pause between two tries to connect."""
+"""How fast messages are sent, and how long to pause before something that failed is tried again."""
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 # What a pause saves up may go out at once: a tenth of a second's worth.
 BURST_SECONDS = 0.1
+
+# Between two tries of what the broker refused: doubled each time.
+SHORTEST_PAUSE = timedelta(seconds=5)
+LONGEST_PAUSE = timedelta(minutes=5)
+
+
+def pause(tries: int) -> timedelta:
+    """How long to wait after so many failures in a row, at least one."""
+    return min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(tries - 1, 16))
 
 
 class Pace:

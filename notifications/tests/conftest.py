@@ -13,13 +13,15 @@ from devices.models import DeviceConfig
 from iotsupport.tests.support.fixtures import directories, transactional_db  # noqa: F401
 from iotsupport.tests.support.mosquitto import Certificates, Mosquitto, Subscriber
 from iotsupport.tests.support.waiting import LIMIT, eventually
+from notifications import connection, refusals
+from notifications import messenger as messenger_module
 from notifications.broker import Broker
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.messenger import Messenger
 from notifications.models import Announcement
-from notifications.outcomes import Verdict
 from notifications.publisher import publisher
 from notifications.tests.scripted_broker import ScriptedBroker
+from notifications.tests.sending import config, send
 
 
 @pytest.fixture(scope="session")
@@ -139,16 +141,37 @@ def make_messenger():
         messenger.close()
 
 
-def outcomes_of(messenger, count):
-    """The next outcomes, without what only says that something is still held."""
-    found: list[tuple[str, str, str]] = []
-    while True:
-        for message, verdict, reason in messenger.outcomes.take():
-            if verdict is not Verdict.HELD:
-                found.append((message.filename, verdict.value, reason))
-            if len(found) == count:
-                return found
-        assert messenger.outcomes.wait(LIMIT), found
+@pytest.fixture
+def constants(monkeypatch):
+    """Change constants, by name, in whichever of the messenger's rooms has them."""
+
+    def change(**values):
+        for name, value in values.items():
+            [room] = [room for room in [messenger_module, connection, refusals] if hasattr(room, name)]
+            monkeypatch.setattr(room, name, value)
+
+    return change
+
+
+@pytest.fixture
+def messenger(scripted_broker, make_messenger):
+    return make_messenger(scripted_broker.url)
+
+
+@pytest.fixture
+def busy_broker():
+    """It takes one message at a time, and acknowledges the first when it is released: what is sent then has to wait."""
+    with ScriptedBroker(receive_maximum=1) as broker:
+        broker.hold()
+        yield broker
+
+
+@pytest.fixture
+def busy_messenger(busy_broker, make_messenger):
+    messenger = make_messenger(busy_broker.url)
+    send(messenger, config("first"))
+    busy_broker.wait_for_heard("first")
+    return messenger
 
 
 class Log(logging.Handler):

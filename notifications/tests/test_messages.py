@@ -7,8 +7,8 @@ import pytest
 
 from assets.names import FILENAME_MAX_BYTES, filename_problem
 from iotsupport.settings import BASE_DIR
+from notifications.connection import packet_bytes
 from notifications.messages import ASSETS_TOPIC, TOPICS, Message
-from notifications.messenger import packet_bytes
 from notifications.simulator.devices import read_filename
 
 # The last becomes two bytes.

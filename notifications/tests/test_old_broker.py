@@ -10,16 +10,17 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from iotsupport.tests.support.fixtures import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import LoggedProcess, free_port
 from iotsupport.tests.support.waiting import eventually
+from notifications import connection, trouble
 from notifications import messenger as messenger_module
-from notifications import trouble
 from notifications.broker import Broker
 from notifications.messages import CONFIGS_TOPIC, Message
 from notifications.models import Announcement
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.publisher import publisher
 from notifications.simulator.devices import Simulator
-from notifications.tests.conftest import outcomes_of, save_config, upload_asset, wait_until_announced
+from notifications.tests.conftest import save_config, upload_asset, wait_until_announced
 from notifications.tests.scripted_broker import ScriptedBroker
+from notifications.tests.sending import outcomes_of
 
 SAID = "knows no MQTT 5: MQTT 3.1.1 is spoken. " + trouble.OLD_PROTOCOL
 A = Message(CONFIGS_TOPIC, "a", 1)
@@ -107,7 +108,7 @@ def test_a_broker_that_was_away_for_long_is_not_taken_for_an_old_one(scripted_br
 
 def test_a_broker_that_is_silent_on_mqtt_5_is_tried_with_the_other(make_messenger, monkeypatch):
     """As one that waits for more bytes, for it reads them as another version."""
-    monkeypatch.setattr(messenger_module, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 0.1)
     with ScriptedBroker() as broker:
         broker.level, broker.is_silent = 4, True
 
@@ -236,7 +237,7 @@ def test_simulated_devices_hear_of_it_what_is_announced(amqtt, listen, nobody):
 @pytest.mark.parametrize("account", [{}, {"MQTT_USERNAME": "server", "MQTT_PASSWORD": "secret"}])
 def test_a_real_broker_hears_everything_that_is_saved(amqtt, start, listen, log, account, monkeypatch):
     """Of a CONNECT of MQTT 5 with a user name, it waits for bytes that never come."""
-    monkeypatch.setattr(messenger_module, "CONNECT_TIMEOUT", 1.0)  # for each of four
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", 1.0)  # for each of four
     _, heard = listen(amqtt.port)
     start(amqtt.url, **account)
     for number in range(5):

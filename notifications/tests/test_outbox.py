@@ -11,7 +11,8 @@ from django.utils import timezone
 
 from notifications import models
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
-from notifications.models import LEASE, LONGEST_PAUSE, Announcement, pause
+from notifications.models import LEASE, Announcement
+from notifications.pace import LONGEST_PAUSE
 from notifications.tests.conftest import save_config, upload_asset
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -403,12 +404,6 @@ def test_tells_how_often_it_failed_to_whoever_claims_it():
     [message] = Announcement.objects.claim("here", TOPICS, 1)
 
     assert message.tries == 1
-
-
-def test_pauses_longer_each_time_but_not_for_ever():
-    pauses = [pause(tries).total_seconds() for tries in [1, 2, 3, 6, 7, 8, 1_000_000]]
-
-    assert pauses == [5, 10, 20, 160, 300, 300, 300]
 
 
 def test_pauses_longer_after_each_failure():

@@ -3,8 +3,9 @@
 import pytest
 
 from iotsupport.tests.owed.outage import BOUND_SECONDS
-from notifications.messenger import CONNECT_TIMEOUT, RECONNECT_DELAYS
-from notifications.pace import Pace, ReconnectPauses
+from notifications.connection import CONNECT_TIMEOUT
+from notifications.messenger import RECONNECT_DELAYS
+from notifications.pace import Pace, ReconnectPauses, pause
 
 SHORTEST, LONGEST = RECONNECT_DELAYS
 DAY = 24 * 60 * 60
@@ -111,3 +112,12 @@ def test_the_longest_pause_and_a_try_without_an_answer_leave_a_second_of_the_bou
     """Whenever the broker comes back, what is owed has that second to go out."""
     assert LONGEST + CONNECT_TIMEOUT <= BOUND_SECONDS - 1
     assert SHORTEST < 1
+
+
+# --- Between two tries of one message ---------------------------------------------------------------------------
+
+
+def test_pauses_longer_each_time_but_not_for_ever():
+    pauses = [pause(tries).total_seconds() for tries in [1, 2, 3, 6, 7, 8, 1_000_000]]
+
+    assert pauses == [5, 10, 20, 160, 300, 300, 300]

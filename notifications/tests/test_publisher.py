@@ -10,7 +10,7 @@ from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
 from iotsupport.tests.support.mosquitto import Subscriber
 from iotsupport.tests.support.waiting import LIMIT, eventually
-from notifications import messenger
+from notifications import connection, messenger
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.models import Announcement
 from notifications.publisher import publisher
@@ -155,7 +155,7 @@ def test_a_command_waits_for_what_it_saved(scripted_broker, start, no_hurry):
 
 
 def test_is_a_client_of_its_own_each_time():
-    ids = {messenger.make_client_id() for _ in range(10)}
+    ids = {connection.make_client_id() for _ in range(10)}
 
     assert len(ids) == 10
     assert all(re.fullmatch(r"iotsupport-.+-\d+-[0-9a-f]{8}", client_id) for client_id in ids)
@@ -180,7 +180,7 @@ def test_takes_the_credentials_from_the_url(make_broker, start):
 
 
 def test_saves_with_a_wrong_password(make_broker, start, attempts, log, monkeypatch):
-    monkeypatch.setattr(messenger, "CONNECT_TIMEOUT", LIMIT)  # a busy broker may think longer; nothing else is logged
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT", LIMIT)  # a busy broker may think longer; nothing else is logged
     broker = make_broker(users=USERS)
     start(broker.url, until_connected=False, MQTT_USERNAME="server", MQTT_PASSWORD="hunter2")
     broker.wait_for_log("disconnected, not authorised", count=3)
@@ -256,8 +256,9 @@ def test_announces_again_what_a_crash_left_unacknowledged(make_broker, start, at
 
 
 def test_saves_while_the_broker_is_frozen_and_announces_all_when_it_goes_on(make_broker, start, monkeypatch):
-    for name in ["ACKNOWLEDGE_TIMEOUT", "KEEPALIVE"]:  # sixty saves may take longer, and a new connection sends again
-        monkeypatch.setattr(messenger, name, LIMIT)
+    # Sixty saves may take longer, and a new connection sends again.
+    monkeypatch.setattr(messenger, "ACKNOWLEDGE_TIMEOUT", LIMIT)
+    monkeypatch.setattr(connection, "KEEPALIVE", LIMIT)
     broker = make_broker()
     start(broker.url)
     with Subscriber(broker.port) as subscriber:

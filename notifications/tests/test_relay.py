@@ -20,7 +20,7 @@ from iotsupport.bulk import bulk_change
 from iotsupport.mirror.rows import MirrorBehindError
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
-from notifications import models
+from notifications import models, pace, refusals
 from notifications import publisher as publisher_module
 from notifications import relay as relay_module
 from notifications.broker import Broker
@@ -41,7 +41,7 @@ sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 def quick(monkeypatch):
     """Look around more often, and pause for less."""
     monkeypatch.setattr(relay_module, "REGULAR_SECONDS", 0.1)
-    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=0.1))
+    monkeypatch.setattr(pace, "SHORTEST_PAUSE", timedelta(seconds=0.1))
 
 
 class Statements:
@@ -139,7 +139,7 @@ def test_the_acknowledgement_of_an_earlier_version_marks_nothing(broker):
     broker.wait_for_heard(name(1))
     with transaction.atomic(), bulk_change():
         config = save_config(1, name="later")
-        note(1, retry_at=timezone.now() + models.LONGEST_PAUSE)  # before anybody can announce it
+        note(1, retry_at=timezone.now() + pace.LONGEST_PAUSE)  # before anybody can announce it
     broker.release()
     save_config(2)
     eventually(lambda: Announcement.objects.get(filename=name(2)).owed_since is None)
@@ -226,8 +226,8 @@ def test_a_refusal_is_kept_with_its_reason_and_tried_again(broker):
 
 
 def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
-    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(hours=1))
-    monkeypatch.setattr(models, "LONGEST_PAUSE", timedelta(hours=3))
+    monkeypatch.setattr(pace, "SHORTEST_PAUSE", timedelta(hours=1))
+    monkeypatch.setattr(pace, "LONGEST_PAUSE", timedelta(hours=3))
     broker.refused[name(1)] = QUOTA_EXCEEDED
     config, pauses = save_config(1), []
     for tries in [1, 2, 3]:
@@ -244,8 +244,8 @@ def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
     monkeypatch.setattr(messenger_module, "ACKNOWLEDGE_TIMEOUT", 2.0)
     monkeypatch.setattr(messenger_module, "ISOLATION_SECONDS", 0.1)
     monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.05)
-    monkeypatch.setattr(models, "SHORTEST_PAUSE", timedelta(seconds=1))
-    monkeypatch.setattr(models, "LONGEST_PAUSE", timedelta(seconds=1))
+    monkeypatch.setattr(pace, "SHORTEST_PAUSE", timedelta(seconds=1))
+    monkeypatch.setattr(pace, "LONGEST_PAUSE", timedelta(seconds=1))
     broker.refused[name(1)], bad = QUOTA_EXCEEDED, {name(1), name(2), name(3)}
     broker.ignored.add(name(2))
     broker.fatal.add(name(3))
@@ -263,7 +263,7 @@ def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
 
 
 def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeypatch):
-    monkeypatch.setattr(messenger_module, "LONGEST_SUSPENSION", 0.5)
+    monkeypatch.setattr(refusals, "LONGEST_SUSPENSION", 0.5)
     broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     with bulk_change():
         for number in range(10):
@@ -279,7 +279,7 @@ def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeyp
 
 
 def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch):
-    monkeypatch.setattr(models, "SHORTEST_PAUSE", models.LONGEST_PAUSE)  # until the topic is tried again
+    monkeypatch.setattr(pace, "SHORTEST_PAUSE", pace.LONGEST_PAUSE)  # until the topic is tried again
     broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     for number in range(3):
         upload_asset(f"{number}.bin")

@@ -12,7 +12,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.waiting import eventually
-from notifications import messenger as messenger_module
+from notifications import connection as connection_module
 from notifications import trouble
 from notifications.broker import Broker
 from notifications.messenger import Messenger
@@ -75,7 +75,7 @@ def test_the_name_is_not_known(trouble_with):
 
 
 def test_it_is_silent(trouble_with, monkeypatch):
-    monkeypatch.setattr(messenger_module, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = trouble_with(f"mqtt://127.0.0.1:{silent.getsockname()[1]}")
 
@@ -84,7 +84,7 @@ def test_it_is_silent(trouble_with, monkeypatch):
 
 @tls
 def test_it_is_silent_where_tls_is_expected(trouble_with, monkeypatch):
-    monkeypatch.setattr(messenger_module, "CONNECT_TIMEOUT", 0.1)
+    monkeypatch.setattr(connection_module, "CONNECT_TIMEOUT", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         found = trouble_with(f"mqtts://127.0.0.1:{silent.getsockname()[1]}")
 
