@@ -217,7 +217,7 @@ class AnnouncementAdmin(admin.ModelAdmin):
             return "being sent"
         if obj.retry_at and obj.retry_at > now:
             return obj.retry_at
-        if publisher.trouble(obj.topic):
+        if publisher.suspension(obj.topic):
             return "within a minute"
         return NEXT_TRIES[publisher.state()]
 

@@ -1,4 +1,4 @@
-"""Announcements, counted. The topics and outcomes are the only labels: short fixed lists."""
+"""Metrics of the announcements. Topics and outcomes are the only labels: short fixed lists."""
 
 from __future__ import annotations
 

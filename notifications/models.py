@@ -82,16 +82,16 @@ class AnnouncementManager(models.Manager["Announcement"]):
     def owed(self) -> AnnouncementQuerySet:
         return self.get_queryset().owed()
 
-    def record(self, topic: str, filename: str, *, is_bulk: bool, claimed_by: str = "", trouble: str = "") -> Message:
+    def record(self, topic: str, filename: str, *, is_bulk: bool, claimed_by: str = "", reason: str = "") -> Message:
         """Record that a file must be announced: call it in the transaction that saves the file.
 
-        ``claimed_by`` names the process that will try at once; empty leaves it to whichever comes first. ``trouble``
+        ``claimed_by`` names the process that will try at once; empty leaves it to whichever comes first. ``reason``
         says why nobody can, where that is known.
         """
         now, revision, connection = timezone.now(), make_revision(), connections[self.db]
         owed_since, lease_end = map(connection.ops.adapt_datetimefield_value, [now, now + LEASE])
         claimed_until = lease_end if claimed_by else None
-        values = [topic, filename, owed_since, revision, is_bulk, 0, trouble, claimed_by, claimed_until]
+        values = [topic, filename, owed_since, revision, is_bulk, 0, reason, claimed_by, claimed_until]
         with connection.cursor() as cursor:
             cursor.execute(RECORD, values)
         return Message(topic, filename, revision, is_bulk)
@@ -183,7 +183,7 @@ class AnnouncementManager(models.Manager["Announcement"]):
                     retry_at = timezone.now() + pace.pause(tries - free_tries) if tries > free_tries else None
                     rows.update(tries=tries, last_error=reason, retry_at=retry_at, claimed_by="", claimed_until=None)
 
-    def note_trouble(self, topic: str, reason: str) -> None:
+    def note_suspension(self, topic: str, reason: str) -> None:
         """Say of everything that is owed on a topic why it is not announced."""
         with self._transaction():
             owed = self.owed().filter(topic=topic).exclude(last_error=reason)

@@ -20,13 +20,13 @@ def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable
     # On PostgreSQL, another node must not announce it between the commit and this node's file.
     is_claimed = will_send or connections[using].vendor == "postgresql"
     message = outbox.record(
-        topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", trouble=publisher.trouble(topic)
+        topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", reason=publisher.suspension(topic)
     )
 
     def hand_over() -> None:
         if is_claimed and not will_send and not outbox.release(name, [message]):
             # A node that follows took it over, and may have announced it before the file was in place here.
-            outbox.record(topic, filename, is_bulk=is_bulk, trouble=publisher.trouble(topic))
+            outbox.record(topic, filename, is_bulk=is_bulk, reason=publisher.suspension(topic))
         publisher.hand_over(message, is_claimed=will_send)
 
     return hand_over

@@ -18,7 +18,7 @@ def pause(tries: int) -> timedelta:
 
 
 class Pace:
-    """``rate`` a second over time, evenly, after a short burst. Times are monotonic seconds.
+    """Lets ``rate`` messages a second go, evenly, after a short burst. Times are monotonic seconds.
 
     The generic cell rate algorithm: a leaky bucket that needs one number.
     """

@@ -16,7 +16,7 @@ UNANSWERED_BEFORE_OLD = 3
 
 
 class ProtocolChoice:
-    """The version of each connection of a client. A broker may be replaced between any two of them."""
+    """Which version of MQTT the next connection speaks. A broker may be replaced between any two of them."""
 
     def __init__(self) -> None:
         self.current = MQTT_5

@@ -1,4 +1,4 @@
-"""The publisher: announces saved files to the devices, over one connection of each process."""
+"""The publisher, one of each process: announces saved files to the devices, over one connection to the broker."""
 
 from __future__ import annotations
 
@@ -38,7 +38,10 @@ class _Parts(NamedTuple):
 
 
 class Publisher:
-    """Off until it is started, and without a broker in the settings. Nothing it does raises or waits, but ``stop``."""
+    """Announces what this process saves and, where it serves, what others left; off without a broker in the settings.
+
+    Nothing it does raises or waits, but ``stop``.
+    """
 
     _parts: _Parts | None = None
     _parts_of_parent: _Parts | None = None
@@ -79,7 +82,7 @@ class Publisher:
         """Whether what is saved now may go out at once."""
         return self._parts is not None and self._parts.messenger.can_send(topic)
 
-    def trouble(self, topic: str) -> str:
+    def suspension(self, topic: str) -> str:
         """Why nothing is sent on a topic now, where the broker said so; else empty."""
         return self._parts.messenger.suspensions.get(topic, "") if self._parts is not None else ""
 

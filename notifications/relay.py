@@ -77,7 +77,7 @@ class Relay:
         self._messenger.outcomes.wake()
 
     def close(self, timeout_seconds: float) -> None:
-        """Note what is known by now, waiting at most so long. The thread may wait for the database: it is a daemon."""
+        """End, and note what is known by now, waiting at most so long: the thread may be waiting for the database."""
         self._closing.set()
         self._messenger.outcomes.wake()
         if self._thread.is_alive():
@@ -172,7 +172,7 @@ class Relay:
             for message, _, reason in by_verdict[Verdict.REFUSED]:
                 Announcement.objects.note_failure(message, reason)
             for topic, reason in self._messenger.suspensions.items():
-                Announcement.objects.note_trouble(topic, reason)
+                Announcement.objects.note_suspension(topic, reason)
 
     def _hand_out(self) -> None:
         """Hand over what is due, as far as there is room, and see whether anything is left."""

@@ -76,7 +76,7 @@ UNKNOWN = "See that the broker runs and that MQTT_URL names it."
 
 
 class Trouble(NamedTuple):
-    """``reason`` completes "the broker …"; ``advice`` is a sentence."""
+    """What keeps a connection from being there: ``reason`` completes "the broker …"; ``advice`` is a sentence."""
 
     reason: str = ""
     advice: str = ""
@@ -86,12 +86,12 @@ class Trouble(NamedTuple):
 
 
 def unreachable(error: Exception, broker: Broker) -> Trouble:
-    """It cannot be connected to, or not over TLS."""
+    """The broker cannot be connected to, or not over TLS."""
     return Trouble(f"cannot be reached: {error}", _advice_of(error, broker))
 
 
 def refused(reason_code: ReasonCode, broker: Broker) -> Trouble:
-    """It answered the CONNECT with a refusal."""
+    """The broker answered the CONNECT with a refusal."""
     advice = REFUSALS.get(reason_code.value, SEE_ITS_LOG)
     if reason_code.value in {BAD_CREDENTIALS, NOT_AUTHORIZED}:
         advice = WRONG_CREDENTIALS if broker.username else NO_CREDENTIALS
@@ -99,12 +99,12 @@ def refused(reason_code: ReasonCode, broker: Broker) -> Trouble:
 
 
 def knows_neither() -> Trouble:
-    """It refused both versions of MQTT."""
+    """The broker refused both versions of MQTT."""
     return Trouble("refuses the connection: Unsupported protocol version", REFUSALS[UNSUPPORTED_VERSION])
 
 
 def ended_unanswered(broker: Broker) -> Trouble:
-    """It ended the connection, and had not answered the CONNECT."""
+    """The broker ended the connection, and had not answered the CONNECT."""
     reason = "lost the connection before it answered"
     return Trouble(reason, WANTS_OUR_CERTIFICATE if broker.uses_tls else TLS_THERE)
 

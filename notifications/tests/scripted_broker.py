@@ -40,6 +40,7 @@ class ScriptedBroker:
         """Whether it ends a connection of another level without a word."""
         self.is_silent = False
         """Whether it does not answer one of another level at all."""
+        self.answers_pings = True
         self.learns_at: int | None = None
         """After so many connections, it knows level 5."""
         self.max_packet_bytes, self.receive_maximum = max_packet_bytes, receive_maximum
@@ -49,7 +50,7 @@ class ScriptedBroker:
         self.connections = 0
         self.levels: list[int] = []
         """The protocol levels of all that connected."""
-        self.goodbyes = 0
+        self.goodbyes = self.pings = 0
         self.most_unacknowledged = 0
 
         self._changed = threading.Condition()
@@ -146,7 +147,9 @@ class ScriptedBroker:
             if kind == PUBLISH:
                 return self._hear(connection, body)
             if kind == PINGREQ:
-                self._send(connection, _packet(0xD0, b""))
+                self.pings += 1
+                if self.answers_pings:
+                    self._send(connection, _packet(0xD0, b""))
             self.goodbyes += kind == DISCONNECT
             return kind != DISCONNECT
 

@@ -116,7 +116,7 @@ def test_a_save_ends_the_pause_and_the_claim_of_the_earlier_version():
 
 
 def test_a_save_of_a_refused_topic_tells_the_reason():
-    record(trouble="Not authorized")
+    record(reason="Not authorized")
 
     assert row().last_error == "Not authorized"
 
@@ -446,7 +446,7 @@ def test_notes_the_trouble_of_a_topic_with_all_that_is_owed_on_it():
     Announcement.objects.mark_announced([record("announced.bin", ASSETS_TOPIC)])
     record("lamp.json", CONFIGS_TOPIC)
 
-    Announcement.objects.note_trouble(ASSETS_TOPIC, "Not authorized")
+    Announcement.objects.note_suspension(ASSETS_TOPIC, "Not authorized")
 
     assert list(Announcement.objects.exclude(last_error="").values_list("filename", "last_error")) == [
         ("a.bin", "Not authorized")
@@ -494,7 +494,7 @@ def test_an_open_save_of_one_file_does_not_hold_up_the_others():
         Announcement.objects.note_failure(unclaimed, "lost")
         claimed = claim()
         Announcement.objects.release_all("here")
-        Announcement.objects.note_trouble(CONFIGS_TOPIC, "Not authorized")
+        Announcement.objects.note_suspension(CONFIGS_TOPIC, "Not authorized")
         is_noted.set()
         saving.result()
 

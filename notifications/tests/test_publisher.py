@@ -119,7 +119,7 @@ def test_does_nothing_while_it_is_off(attempts):
     assert publisher.state() == "off"
     assert not publisher.is_on
     assert not publisher.can_send(CONFIGS_TOPIC)
-    assert publisher.name == publisher.trouble(CONFIGS_TOPIC) == ""
+    assert publisher.name == publisher.suspension(CONFIGS_TOPIC) == ""
     assert attempts() == (0, 0, 0)
 
 

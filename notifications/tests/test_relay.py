@@ -283,7 +283,7 @@ def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch)
     broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
     for number in range(3):
         upload_asset(f"{number}.bin")
-    eventually(lambda: publisher.trouble(ASSETS_TOPIC))
+    eventually(lambda: publisher.suspension(ASSETS_TOPIC))
     asset = upload_asset("another.bin")
 
     assert announcement_of(asset).last_error == "Not authorized"
