@@ -17,7 +17,7 @@ from django.db import transaction
 
 from assets.shared import SharedChunk
 from iotsupport.durable import sync_directory
-from iotsupport.mirror.rows import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
+from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
 
 DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
 

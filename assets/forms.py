@@ -11,7 +11,7 @@ from assets.models import Asset
 from assets.names import validate_filename
 from assets.uploads import UploadedAsset
 from iotsupport.admin import RefusableForm
-from iotsupport.mirror.rows import MirrorError
+from iotsupport.mirror.files import MirrorError
 
 
 class AssetFileField(forms.FileField):

@@ -16,7 +16,8 @@ from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.rows import CHUNK_BYTES, MirroredManager, MirroredModel, StagedFile
+from iotsupport.mirror.files import CHUNK_BYTES, StagedFile
+from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
 

@@ -16,7 +16,7 @@ from assets import blobs
 from assets.blobs import StagedBlob
 from assets.names import normalise_filename
 from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
-from iotsupport.mirror.rows import MirrorError, explain
+from iotsupport.mirror.files import MirrorError, explain
 
 
 class UploadedAsset(UploadedFile):  # type: ignore[type-arg]

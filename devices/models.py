@@ -16,7 +16,8 @@ from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.rows import MirroredManager, MirroredModel, StagedFile
+from iotsupport.mirror.files import StagedFile
+from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):

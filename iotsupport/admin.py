@@ -22,7 +22,7 @@ from iotsupport.accounts.users import FoldedSearch
 from iotsupport.characters import fold
 from iotsupport.editing.undo import UndoingAdmin
 from iotsupport.errors import explain_database, is_outage, log_outage
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.mirror.files import MirrorBehindError, MirrorError
 from iotsupport.models import ApiToken, ApiTokenQuerySet
 
 logger = logging.getLogger(__name__)

@@ -18,7 +18,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from iotsupport import access
 from iotsupport.database.sqlite import files_of
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.mirror.files import MirrorBehindError, MirrorError
 from iotsupport.monitoring.logs import LASTING, shorten
 
 logger = logging.getLogger(__name__)

@@ -242,14 +242,14 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "configs": {
-        "BACKEND": "iotsupport.mirror.rows.MirrorStorage",
+        "BACKEND": "iotsupport.mirror.files.MirrorStorage",
         "OPTIONS": {"location": ESP32_CONFIGS_DIR, "label": "configurations"},
     },
     "assets": {
-        "BACKEND": "iotsupport.mirror.rows.MirrorStorage",
+        "BACKEND": "iotsupport.mirror.files.MirrorStorage",
         "OPTIONS": {"location": ASSETS_DIR, "label": "assets"},
     },
-    "blobs": {"BACKEND": "iotsupport.mirror.rows.MirrorStorage", "OPTIONS": {"location": BLOBS_DIR, "label": "blobs"}},
+    "blobs": {"BACKEND": "iotsupport.mirror.files.MirrorStorage", "OPTIONS": {"location": BLOBS_DIR, "label": "blobs"}},
 }
 
 # Uploads are assets, and only assets: written straight to where their bytes stay, hashed on the way.

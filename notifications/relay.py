@@ -13,7 +13,8 @@ from django.db import connection, transaction
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.errors import DATABASE_ERRORS, is_outage
-from iotsupport.mirror.rows import MirroredModel, MirrorError
+from iotsupport.mirror.files import MirrorError
+from iotsupport.mirror.rows import MirroredModel
 from iotsupport.mirror.settling import settle
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.messenger import Messenger

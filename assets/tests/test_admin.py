@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from assets.models import Asset, SharedChunk
-from iotsupport.mirror.rows import MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorStorage, StagedFile
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 
 pytestmark = [

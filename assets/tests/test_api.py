@@ -15,7 +15,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 
 from assets.models import Asset
-from iotsupport.mirror.rows import MirrorError
+from iotsupport.mirror.files import MirrorError
 from iotsupport.tests.support.api_client import (
     Download,
     counted,
@@ -421,7 +421,8 @@ class TestTrouble:
         assert download().body == BYTES
 
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
-        with mock.patch("iotsupport.mirror.rows.MirrorStorage.put", autospec=True, side_effect=OSError(5, "I/O error")):
+        error = OSError(5, "I/O error")
+        with mock.patch("iotsupport.mirror.files.MirrorStorage.put", autospec=True, side_effect=error):
             response = upload(script, b"new")
 
         assert refusal(response) == (503, "MIRROR_BEHIND")

@@ -21,7 +21,7 @@ from django.db import transaction
 
 from assets import blobs
 from assets.models import Asset
-from iotsupport.mirror.rows import MirrorError, StagedFile, try_lock
+from iotsupport.mirror.files import MirrorError, StagedFile, try_lock
 from iotsupport.settings import BASE_DIR
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -70,7 +70,7 @@ def kill_an_upload(directory: Path) -> str:
     script = """
 import django, os, pathlib, sys
 django.setup()
-from iotsupport.mirror.rows import StagedFile
+from iotsupport.mirror.files import StagedFile
 staged = StagedFile(pathlib.Path(sys.argv[1]))
 print(staged.path.name, flush=True)
 os.kill(os.getpid(), 9)

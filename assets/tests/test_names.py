@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from assets.models import Asset
 from assets.names import FILENAME_MAX_BYTES, filename_problem, is_unseen, normalise_filename, validate_filename
-from iotsupport.mirror.rows import mirror_storage
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import (
     make_administrator,
     nothing_changed,

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from assets import blobs
 from assets.models import Asset
 from assets.shared import SharedChunk
-from iotsupport.mirror.rows import MirrorError
+from iotsupport.mirror.files import MirrorError
 from iotsupport.tests.support.waiting import poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.usefixtures("transactional_db", "no_chunks")]

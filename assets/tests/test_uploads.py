@@ -18,8 +18,8 @@ from django.test.client import RequestFactory
 
 from assets.models import Asset
 from assets.uploads import AssetUploadHandler, UploadedAsset
-from iotsupport.mirror import rows as mirror
-from iotsupport.mirror.rows import MirrorError
+from iotsupport.mirror import files as mirror
+from iotsupport.mirror.files import MirrorError
 from iotsupport.tests.support.api_client import (
     make_administrator,
     make_user,

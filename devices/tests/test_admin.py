@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport.mirror.rows import MirrorError, MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorError, MirrorStorage, StagedFile
 from iotsupport.tests.support.api_client import counted, make_user, metric, nothing_changed, session_client
 
 pytestmark = [

@@ -641,7 +641,7 @@ class TestTrouble:
 
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
     def test_with_the_disk_is_503_and_leaves_everything_as_it_was(self, script, saved, error):
-        with nothing_changed(), mock.patch("iotsupport.mirror.rows.os.fsync", autospec=True, side_effect=error):
+        with nothing_changed(), mock.patch("iotsupport.mirror.files.os.fsync", autospec=True, side_effect=error):
             replaced = put(script, f"/configs/{MAC}.json", "{}")
             created = put(script, "/configs/00-00-00-00-00-01.json", "{}")
 
@@ -657,12 +657,12 @@ class TestTrouble:
         assert not DeviceConfig.objects.exists()
 
     def test_with_the_disk_keeps_what_was_to_be_deleted(self, script, saved):
-        with nothing_changed(), mock.patch("iotsupport.mirror.rows.os.access", autospec=True, return_value=False):
+        with nothing_changed(), mock.patch("iotsupport.mirror.files.os.access", autospec=True, return_value=False):
             assert refusal(script.delete(f"/configs/{MAC}")) == (503, "STORAGE_UNAVAILABLE")
 
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
         with mock.patch(
-            "iotsupport.mirror.rows.os.replace", autospec=True, side_effect=OSError(5, "Input/output error")
+            "iotsupport.mirror.files.os.replace", autospec=True, side_effect=OSError(5, "Input/output error")
         ):
             response = put(script, f"/configs/{MAC}.json", "{}")
 

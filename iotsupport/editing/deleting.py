@@ -19,7 +19,7 @@ from django.template.response import TemplateResponse
 
 from iotsupport.editing.undo import MOST_ROWS, deleted_rows
 from iotsupport.errors import explain_database, is_outage, log_outage
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.mirror.files import MirrorBehindError, MirrorError
 
 logger = logging.getLogger(__name__)
 

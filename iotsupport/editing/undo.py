@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 from simple_history.admin import SimpleHistoryAdmin
 
 from iotsupport.errors import explain_database, is_outage, log_outage
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.mirror.files import MirrorBehindError, MirrorError
 
 logger = logging.getLogger(__name__)
 

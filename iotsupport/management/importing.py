@@ -12,7 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
-from iotsupport.mirror.rows import MirrorError
+from iotsupport.mirror.files import MirrorError
 
 
 class ImportingManager(Protocol):

@@ -1,11 +1,13 @@
 """The mirror: files on disk that equal rows of the database.
 
-``rows`` has both sides, the files and the models whose rows have one; ``settling`` makes files equal to their rows
-after a commit; ``nodes`` and ``following`` do the same for what another server saved. It knows neither the apps nor how
-files are served.
+New bytes are written and synced beside their place while the transaction is open, so that a full or read-only disk
+refuses the save (``files``, for the models that ``rows`` describes). After the commit the file is made equal to what
+its row says *then*: two saves may commit in one order and get there in the other (``settling``). ``comparison`` holds
+all rows against all files; ``nodes`` and ``following`` see to what another server saved. The mirror knows neither the
+apps nor how files are served.
 """
 
 # Under these names a landed migration imports them.
-from iotsupport.mirror.rows import MirrorError, mirror_storage
+from iotsupport.mirror.files import MirrorError, mirror_storage
 
 __all__ = ["MirrorError", "mirror_storage"]

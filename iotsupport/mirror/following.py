@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from iotsupport.mirror.rows import MirroredModel, StagedFile
+from iotsupport.mirror.files import StagedFile
+from iotsupport.mirror.rows import MirroredModel
 from iotsupport.mirror.settling import settle
 from iotsupport.signals import following
 

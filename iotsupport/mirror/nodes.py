@@ -20,15 +20,10 @@ from django.db import DEFAULT_DB_ALIAS, connection
 
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.mirror.comparison import reconcile
+from iotsupport.mirror.files import MirrorError
 from iotsupport.mirror.following import follow
-from iotsupport.mirror.rows import (
-    CHANNEL,
-    MirroredModel,
-    MirrorError,
-    mirrored_models,
-    node_of,
-    reconcile,
-)
+from iotsupport.mirror.rows import CHANNEL, MirroredModel, mirrored_models, node_of
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.threads import Background
 

@@ -13,15 +13,8 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from django.db import DatabaseError, connections, transaction
 
-from iotsupport.mirror.rows import (
-    CHANNEL,
-    LOCK_POLL_SECONDS,
-    MirrorBehindError,
-    MirroredModel,
-    MirrorError,
-    StagedFile,
-    node_of,
-)
+from iotsupport.mirror.files import LOCK_POLL_SECONDS, MirrorBehindError, MirrorError, StagedFile
+from iotsupport.mirror.rows import CHANNEL, MirroredModel, node_of
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from django.utils import timezone
 
 from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS, explain_database, public_view
-from iotsupport.mirror.rows import MirrorError, mirror_storage
+from iotsupport.mirror.files import MirrorError, mirror_storage
 from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.news import is_news, is_over

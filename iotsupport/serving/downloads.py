@@ -15,7 +15,7 @@ from typing import Any
 from django.urls import URLPattern, path
 
 from iotsupport import converters  # noqa: F401 - registers <anything:…>
-from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.mirror.files import MirrorStorage
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from django.http import FileResponse, Http404, HttpRequest, StreamingHttpRespons
 from django.http.response import HttpResponseBase
 from django.utils.http import http_date, parse_etags, parse_http_date_safe
 
-from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.mirror.files import MirrorStorage
 
 CHUNK_BYTES = 64 * 1024
 

@@ -17,7 +17,7 @@ from devices.fields import normalise_mac_address
 from devices.views import DOWNLOADS as CONFIGS
 from iotsupport.api import api
 from iotsupport.middleware import PUBLIC_URLS
-from iotsupport.mirror.rows import mirror_storage
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving.ahead_of_django import find_file
 from iotsupport.serving.downloads import Downloads
 from iotsupport.serving.strangers import GLANCES

@@ -11,7 +11,7 @@ from django.test import Client
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.mirror.rows import mirror_storage
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 

@@ -28,7 +28,7 @@ from django.utils.http import http_date, parse_http_date
 from hypothesis import given
 from hypothesis import strategies as st
 
-from iotsupport.mirror.rows import MirrorStorage
+from iotsupport.mirror.files import MirrorStorage
 from iotsupport.serving import responses
 from iotsupport.serving.responses import Content, asked_range, matches_any, mirror_response
 from iotsupport.tests.support.properties import PATIENT

@@ -19,7 +19,7 @@ from devices.models import DeviceConfig
 from iotsupport.addresses import right_address
 from iotsupport.environment import Environment, is_allowed_host
 from iotsupport.errors import ApiError, as_api_error, public_view
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError
+from iotsupport.mirror.files import MirrorBehindError, MirrorError
 from iotsupport.tests.support.api_client import make_administrator, make_token, read, refusal, session_client
 from iotsupport.tests.support.properties import PATIENT
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
-from iotsupport.mirror.rows import MirrorStorage, mirror_storage
+from iotsupport.mirror.files import MirrorStorage, mirror_storage
 from iotsupport.serving import responses
 from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware
 from iotsupport.serving.worker import parse_quick_request

@@ -14,7 +14,7 @@ import pytest
 from django.conf import LazySettings
 from django.test import Client
 
-from iotsupport.mirror import rows as mirror
+from iotsupport.mirror import files as mirror
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Server, files
 from iotsupport.tests.support.waiting import poll

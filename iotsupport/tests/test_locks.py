@@ -16,8 +16,8 @@ from django.core.files.base import ContentFile
 from django.test import Client
 
 from devices.models import DeviceConfig
-from iotsupport.mirror import rows as mirror
-from iotsupport.mirror.rows import MirrorError, MirrorStorage
+from iotsupport.mirror import files as mirror
+from iotsupport.mirror.files import MirrorError, MirrorStorage
 from iotsupport.tests.support.api_client import refusal
 from iotsupport.tests.support.server import Server
 

@@ -20,8 +20,8 @@ from django.test.utils import CaptureQueriesContext
 from assets import blobs
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.mirror import rows as mirror
-from iotsupport.mirror.rows import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
+from iotsupport.mirror import files as mirror
+from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
 from iotsupport.mirror.settling import Change, settle, settle_together
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import files
@@ -369,7 +369,7 @@ def storage(configs: Path) -> MirrorStorage:
 def other_process(configs: Path) -> Iterator[subprocess.Popen[str]]:
     """A process in the middle of a save: its new bytes are staged, and not in place."""
     code = (
-        "import django, sys; django.setup(); from iotsupport.mirror.rows import MirrorStorage;"
+        "import django, sys; django.setup(); from iotsupport.mirror.files import MirrorStorage;"
         "staged = MirrorStorage(sys.argv[1]).stage([b'new']); print(staged.path, flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(configs)]

@@ -11,9 +11,9 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport.mirror import rows as mirror
+from iotsupport.mirror import files as mirror
 from iotsupport.mirror import settling
-from iotsupport.mirror.rows import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
+from iotsupport.mirror.files import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
 from notifications.messages import Message

@@ -11,7 +11,7 @@ import pytest
 import requests
 from django.test import Client
 
-from iotsupport.mirror.rows import mirror_storage
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving import strangers
 from iotsupport.serving.collector import STRANGERS_AT_ONCE
 from iotsupport.serving.strangers import has_to_wait

@@ -14,7 +14,7 @@ from django.test import Client
 
 from assets.models import Asset, SharedChunk
 from devices.models import DeviceConfig
-from iotsupport.mirror.rows import StagedFile
+from iotsupport.mirror.files import StagedFile
 from iotsupport.tests.support.databases import Database
 from iotsupport.tests.support.server import manage
 

@@ -15,7 +15,7 @@ from django.test import Client
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.editing import undo
-from iotsupport.mirror.rows import MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorStorage, StagedFile
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 from iotsupport.tests.support.page_walk import Page
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice

@@ -17,7 +17,7 @@ from django.utils import timezone
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
-from iotsupport.mirror.rows import MirrorBehindError
+from iotsupport.mirror.files import MirrorBehindError
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models, pace, refusals

@@ -9,8 +9,9 @@ from django.db import DEFAULT_DB_ALIAS
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
+from iotsupport.mirror.comparison import Differences, reconcile
 from iotsupport.mirror.following import follow_at_start
-from iotsupport.mirror.rows import Differences, MirroredModel, mirrored_models, reconcile
+from iotsupport.mirror.rows import MirroredModel, mirrored_models
 
 
 class Command(BaseCommand):

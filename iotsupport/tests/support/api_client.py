@@ -19,7 +19,8 @@ from django.test import Client
 from django.utils.crypto import get_random_string
 from prometheus_client import REGISTRY
 
-from iotsupport.mirror.rows import MirroredModel, mirror_storage, mirrored_models
+from iotsupport.mirror.files import mirror_storage
+from iotsupport.mirror.rows import MirroredModel, mirrored_models
 from iotsupport.models import ApiToken
 
 

@@ -19,7 +19,7 @@ def serve(directory: str) -> WSGIHandler:
     application = get_wsgi_application()
 
     # Models are imported with it, which is possible from now on.
-    from iotsupport.mirror.rows import MirrorStorage
+    from iotsupport.mirror.files import MirrorStorage
     from iotsupport.serving.responses import mirror_response
 
     storage = MirrorStorage(directory)
