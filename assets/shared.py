@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 from django.db import connections, models, transaction
 
+from iotsupport.database import is_shared
+
 
 class SharedChunkManager(models.Manager["SharedChunk"]):
     @property
     def is_used(self) -> bool:
-        """Whether there may be other nodes: SQLite has one."""
-        return connections[self.db].vendor == "postgresql"
+        """Whether there may be other nodes."""
+        return is_shared(connections[self.db])
 
     def keep(self, sha256: str, chunks: Callable[[], Iterable[bytes]]) -> None:
         """Share bytes, unless they are. Call in the transaction that saves the row which names them."""

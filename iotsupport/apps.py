@@ -5,7 +5,7 @@ from django.core import checks
 from django.db import connection
 
 import iotsupport.monitoring.metrics_files  # noqa: F401 - before an app makes a metric
-from iotsupport.database import sqlite
+from iotsupport.database import is_shared, sqlite
 
 
 class IotSupportConfig(AppConfig):
@@ -41,16 +41,17 @@ class IotSupportConfig(AppConfig):
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")
+        tell_other_nodes()
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
 
 
 def keep_database_open(**kwargs: Any) -> None:
-    if connection.vendor == "sqlite":
+    if not is_shared(connection):
         sqlite.serve()
 
 
 def wait_for_no_answer_without_end(**kwargs: Any) -> None:
-    if connection.vendor == "postgresql":
+    if is_shared(connection):
         from iotsupport.database.postgresql import base
 
         base.serve()
@@ -63,7 +64,14 @@ def remove_what_is_over(**kwargs: Any) -> None:
 
 
 def follow_other_nodes(**kwargs: Any) -> None:
-    if connection.vendor == "postgresql":
-        from iotsupport.mirror.nodes import Follower  # imports psycopg, which commands on SQLite do without
+    if is_shared(connection):
+        from iotsupport.mirror.nodes import Follower
 
         Follower().start()
+
+
+def tell_other_nodes() -> None:
+    if is_shared(connection):
+        from iotsupport.mirror import nodes  # imports psycopg, which commands on SQLite do without
+
+        nodes.tell_others_of_changes()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from iotsupport.bulk import is_bulk_change
+from iotsupport.database import is_shared
 from notifications.models import Announcement
 from notifications.publisher import publisher
 
@@ -17,8 +18,8 @@ def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable
         return lambda: None
     is_bulk, name, outbox = is_bulk_change(), publisher.name, Announcement.objects.db_manager(using)
     will_send = not is_bulk and publisher.can_send(topic)
-    # On PostgreSQL, another node must not announce it between the commit and this node's file.
-    is_claimed = will_send or connections[using].vendor == "postgresql"
+    # Another node must not announce it between the commit and this node's file.
+    is_claimed = will_send or is_shared(connections[using])
     message = outbox.record(
         topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", reason=publisher.suspension(topic)
     )

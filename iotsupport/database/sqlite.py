@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from iotsupport.database import is_shared
+
 if TYPE_CHECKING:  # gunicorn's master reads the settings, and must not load it
     from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -52,7 +54,7 @@ def _keep_open(path: str) -> None:
 @contextmanager
 def patience(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
     """Wait for other writers no longer than this. On another database, that is its settings' affair."""
-    if connection.vendor != "sqlite":
+    if is_shared(connection):
         yield
         return
     usual = connection.settings_dict["OPTIONS"].get("timeout", 5.0)

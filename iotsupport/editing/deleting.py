@@ -17,6 +17,7 @@ from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
+from iotsupport.database import is_shared
 from iotsupport.editing.undo import MOST_ROWS, deleted_rows
 from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
@@ -158,7 +159,7 @@ class Deletion:
             self.keys, self.done = left, self.done + deleted
             raise
         self.keys, self.done = left, self.done + deleted
-        if self.keys.count and connections[self.using].vendor == "sqlite":
+        if self.keys.count and not is_shared(connections[self.using]):
             time.sleep(PAUSE_SECONDS)
 
     def _delete(self, keys: list[int]) -> int:

@@ -10,24 +10,32 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import platform
 import time
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psycopg
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, connection
+from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.mirror.comparison import reconcile
-from iotsupport.mirror.files import MirrorError
+from iotsupport.mirror.files import MirrorError, MirrorStorage
 from iotsupport.mirror.following import follow
-from iotsupport.mirror.rows import CHANNEL, MirroredModel, mirrored_models, node_of
+from iotsupport.mirror.rows import MirroredModel, mirrored_models
+from iotsupport.mirror.settling import changed
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)
+
+CHANNEL = "iotsupport_mirror"
+
+# Of the machine, or of the host of a container: a random number of each start.
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 # How often what could not be followed is tried again, and a lost database.
 RETRY_SECONDS = 1.0
@@ -43,6 +51,26 @@ MANY = 20
 # After a comparison with failures the next one waits, and so long that comparing takes a twentieth of the time.
 COMPARE_SECONDS = 10.0
 COMPARE_FACTOR = 20
+
+
+def tell_others_of_changes() -> None:
+    """From now on, the files that this process changes are told to the other nodes."""
+    changed.connect(tell_others, dispatch_uid="iotsupport.tell_others")
+
+
+def tell_others(sender: type[MirroredModel], filename: str, using: str, **kwargs: Any) -> None:
+    """Delivered when the transaction is committed, and never else."""
+    with connections[using].cursor() as cursor:
+        payload = f"{node_of(sender.storage())} {sender.storage_alias} {filename}"
+        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
+
+
+def node_of(storage: MirrorStorage) -> str:
+    """Tell mirrors apart, on one machine and across machines. No two names are one directory's."""
+    directory = storage.directory.stat()
+    # Where the kernel has none, a name has to do. Who takes another node's saves for its own follows, too: later.
+    machine = BOOT_ID.read_text().strip() if BOOT_ID.exists() else platform.node()
+    return f"{machine}:{directory.st_dev}:{directory.st_ino}"
 
 
 class Change(NamedTuple):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
 from django.apps import apps
@@ -13,12 +11,6 @@ from django.db import IntegrityError, models, transaction
 from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
-
-# Of the machine, or of the host of a container: a random number of each start.
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-# Where PostgreSQL tells other nodes which files to look at; see iotsupport.mirror.nodes.
-CHANNEL = "iotsupport_mirror"
 
 
 class MirroredManager(models.Manager[M]):
@@ -109,14 +101,6 @@ class MirroredModel(models.Model):
         if not row.get_deferred_fields():
             row.known_filename = row.filename
         return row
-
-
-def node_of(storage: MirrorStorage) -> str:
-    """Tell mirrors apart, on one machine and across machines. No two names are one directory's."""
-    directory = storage.directory.stat()
-    # Where the kernel has none, a name has to do. Who takes another node's saves for its own follows, too: later.
-    machine = BOOT_ID.read_text().strip() if BOOT_ID.exists() else platform.node()
-    return f"{machine}:{directory.st_dev}:{directory.st_ino}"
 
 
 def mirrored_models() -> list[type[MirroredModel]]:

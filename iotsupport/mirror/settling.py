@@ -12,11 +12,15 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from django.db import DatabaseError, connections, transaction
+from django.dispatch import Signal
 
 from iotsupport.mirror.files import LOCK_POLL_SECONDS, MirrorBehindError, MirrorError, StagedFile
-from iotsupport.mirror.rows import CHANNEL, MirroredModel, node_of
+from iotsupport.mirror.rows import MirroredModel
 
 logger = logging.getLogger(__name__)
+
+# The transaction that is open changes a file, or removes it. Sent by its model, with ``filename`` and ``using``.
+changed = Signal()
 
 # So many names are asked for in one query.
 TOGETHER = 100
@@ -125,18 +129,10 @@ def settle_together(changes: list[Change]) -> None:
 
 
 def _note(change: Change) -> None:
-    """Settle it after the commit, here and on the other nodes."""
-    _tell_other_nodes(change)
+    """Settle it after the commit."""
+    changed.send(change.model, filename=change.filename, using=change.using)
     _noted.setdefault(connections[change.using], WeakValueDictionary())[change.model, change.filename] = change
     transaction.on_commit(change.settle, using=change.using)
-
-
-def _tell_other_nodes(change: Change) -> None:
-    """Delivered when the transaction is committed, and never else."""
-    if connections[change.using].vendor == "postgresql":
-        payload = f"{node_of(change.model.storage())} {change.model.storage_alias} {change.filename}"
-        with connections[change.using].cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
 
 
 def _settle_group(changes: list[Change]) -> None:

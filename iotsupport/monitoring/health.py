@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from django.http import HttpRequest, JsonResponse
 from django.utils import timezone
 
+from iotsupport.database import is_shared
 from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS, explain_database, public_view
 from iotsupport.mirror.files import MirrorError, mirror_storage
@@ -98,7 +99,7 @@ def _try_to_write() -> None:
 
     SQLite writes to its disk when a transaction is committed, or when it holds more pages than it may.
     """
-    is_sqlite = connection.vendor == "sqlite"
+    is_sqlite = not is_shared(connection)
     row = ["health", bytes(TRIED_BYTES) if is_sqlite else "health", timezone.now()]
     with patience(connection, BUSY_SECONDS), transaction.atomic(), connection.cursor() as cursor:
         if is_sqlite:

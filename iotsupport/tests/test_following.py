@@ -14,10 +14,9 @@ import pytest
 from django.db import connection, transaction
 
 from devices.models import DeviceConfig
-from iotsupport.mirror import nodes, rows
+from iotsupport.mirror import nodes
 from iotsupport.mirror.files import MirrorError, StagedFile
-from iotsupport.mirror.nodes import FAILURES_AT_ONCE, Change, Follower, follow, read_change
-from iotsupport.mirror.rows import CHANNEL
+from iotsupport.mirror.nodes import CHANNEL, FAILURES_AT_ONCE, Change, Follower, follow, read_change
 from iotsupport.signals import following
 from iotsupport.tests.support.waiting import LIMIT, eventually
 
@@ -125,7 +124,7 @@ def test_a_change_of_another_node(directories: Path) -> None:
 def test_a_machine_without_a_boot_id_saves_as_well(
     listening: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(rows, "BOOT_ID", tmp_path / "missing")
+    monkeypatch.setattr(nodes, "BOOT_ID", tmp_path / "missing")
 
     DeviceConfig.objects.put(MAC, "{}")
 
