@@ -1,7 +1,7 @@
 """The bytes of every version of every asset, each under its SHA-256.
 
-They are on the disk before the row that names them is committed. With PostgreSQL they are in the database as well:
-it may serve several nodes, and each gets there what was uploaded to another one. Else they are rebuilt from nothing.
+They are on the disk before the row that names them is committed. With PostgreSQL they are in the database as well: it
+may serve several nodes, and each gets there what was uploaded to another one. With SQLite they are nowhere else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django.db import transaction
 
 from assets.shared import SharedChunk
 from iotsupport.durable import sync_directory
-from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, mirror_storage, try_lock
+from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, MirrorStorage, StagedFile, State, mirror_storage, try_lock
 
 DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
 
@@ -35,7 +35,6 @@ class StagedBlob(StagedFile):
         with self._blobs.explained():
             super().__init__(self._blobs.directory)
         self._md5 = hashlib.md5(usedforsecurity=False)  # what Arduino's HTTPUpdate checks
-        self._is_kept = False
 
     def write(self, chunk: bytes) -> None:
         """Raises ``ValidationError`` past the size limit."""
@@ -51,29 +50,25 @@ class StagedBlob(StagedFile):
         """Put the bytes under their digest, for good once the transaction commits. Raises :class:`MirrorError`.
 
         Another upload of the same bytes may be in flight, so each puts a file of its own there, and a rollback
-        takes away only what it brought.
+        takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
         """
-        if not self._is_kept:
+        sha256 = self.sha256
+        if self.state is State.STAGED:
             with self._blobs.explained():
-                self._place()
-        SharedChunk.objects.keep(self.sha256, lambda: read_here(self.sha256))
+                self.sync()
+                with self._blobs.lock():
+                    target = Path(self._blobs.path(sha256))
+                    self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
+                sync_directory(self._blobs.directory)
+        SharedChunk.objects.keep(sha256, lambda: read_here(sha256))
         transaction.on_commit(self._commit)
 
-    def _place(self) -> None:
-        self.sync()
-        with self._blobs.lock():
-            target = Path(self._blobs.path(self.sha256))
-            is_new = not target.exists()
-            self.move(target)
-            self._in_place = not is_new  # until the commit
-        self._is_kept = True
-        sync_directory(self._blobs.directory)
-
     def _commit(self) -> None:
-        self._in_place = True
+        self.state = State.IN_PLACE
         self.close()
 
     def remove(self) -> None:
+        # Under its digest, there may be another upload's file by now.
         with self._blobs.lock():
             if _is_same_file(self.path, self.descriptor):
                 self.path.unlink()

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from enum import Enum
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
@@ -47,13 +48,23 @@ class MirrorBehindError(MirrorError):
     """The row is committed, but its file could not be made equal to it. Nothing may be announced."""
 
 
+class State(Enum):
+    """How far new bytes have come."""
+
+    STAGED = "beside their place, under a random name"
+    KEPT = "in their place, until the transaction that brought them is rolled back"
+    IN_PLACE = "in their place, for good"
+
+
 class StagedFile:
     """New bytes beside their place: under a random name, locked while they are in flight.
 
-    The file goes with the object unless it was put in place: a transaction that rolls back drops its ``on_commit``
+    The file goes with the object unless it is in place for good: a transaction that rolls back drops its ``on_commit``
     callbacks, and with them what they hold. What a killed process leaves is not locked, which is how
     :meth:`MirrorStorage.leftovers` knows it.
     """
+
+    state = State.STAGED
 
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
@@ -61,7 +72,6 @@ class StagedFile:
     def __init__(self, directory: Path) -> None:
         self._descriptor, self.path = _create_locked(directory)
         self._digest = hashlib.sha256()
-        self._in_place = False
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
@@ -81,18 +91,18 @@ class StagedFile:
         """SHA-256 of what was written so far, in hexadecimal."""
         return self._digest.hexdigest()
 
-    def move(self, target: Path) -> None:
+    def move(self, target: Path, state: State = State.IN_PLACE) -> None:
         """Take the place of ``target``, at once."""
         os.replace(self.path, target)
         self.path = target
-        self._in_place = True
+        self.state = state
 
     def close(self) -> None:
-        """Let go; a file that is not in place is removed. Idempotent."""
+        """Let go; a file that is not in place for good is removed. Idempotent."""
         if self._descriptor is None:
             return
         try:
-            if not self._in_place:
+            if self.state is not State.IN_PLACE:
                 self.remove()
         except (OSError, MirrorError) as error:
             logger.warning("%s is left until the next start: %s", self.path, error)
@@ -104,6 +114,7 @@ class StagedFile:
         self.close()
 
     def remove(self) -> None:
+        """Called once, by :meth:`close`."""
         self.path.unlink(missing_ok=True)
 
     @property
