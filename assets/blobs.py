@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from django.conf import settings
@@ -60,7 +61,7 @@ class StagedBlob(StagedFile):
                     target = Path(self._blobs.path(sha256))
                     self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
                 sync_directory(self._blobs.directory)
-        SharedChunk.objects.keep(sha256, lambda: read_here(sha256))
+        SharedChunk.objects.keep(sha256, self.path)
         transaction.on_commit(self._commit)
 
     def _commit(self) -> None:
@@ -83,25 +84,20 @@ def check_size(size: int) -> None:
         raise ValidationError(message, code="TOO_LARGE")
 
 
-def read(sha256: str) -> Iterator[bytes]:
-    """Yield the bytes kept under a digest. Raises :class:`MirrorError` where they are missing or damaged."""
-    if not storage().exists(sha256):
+def copy(sha256: str, target: MirrorStorage) -> StagedFile:
+    """Stage the bytes kept under a digest. Raises :class:`MirrorError` where they are missing or damaged, too."""
+    path = storage().path(sha256)
+    if not os.path.exists(path):
         _fetch(sha256)
-    return read_here(sha256)
-
-
-def read_here(sha256: str) -> Iterator[bytes]:
-    """As :func:`read`, from this node's disk alone."""
-    digest = hashlib.sha256()
     try:
-        with storage().open(sha256) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-                yield chunk
+        with open(path, "rb") as file:
+            staged = target.stage(iter(partial(file.read, CHUNK_BYTES), b""))
     except FileNotFoundError as error:
         raise MirrorError(DAMAGED) from error
-    if digest.hexdigest() != sha256:
+    if staged.sha256 != sha256:
+        staged.close()
         raise MirrorError(DAMAGED)
+    return staged
 
 
 def _fetch(sha256: str) -> None:
@@ -111,7 +107,7 @@ def _fetch(sha256: str) -> None:
         staged.close()
         return
     with storage().explained(), storage().lock():
-        storage().put(staged, sha256)
+        storage().replace(sha256, staged)
 
 
 def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:

@@ -16,7 +16,7 @@ from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import CHUNK_BYTES, StagedFile
+from iotsupport.mirror.files import CHUNK_BYTES, StagedFile, mirror_storage
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
@@ -47,7 +47,7 @@ class AssetManager(MirroredManager["Asset"]):
         filename = normalise_filename(filename)
         try:
             validate_filename(filename)
-            return self.create_or_replace(lambda asset: asset.take(blob, user), check=check, filename=filename)
+            return self.create_or_replace(lambda asset: asset.set_bytes(blob, user), check=check, filename=filename)
         except Exception:
             blob.close()
             raise
@@ -73,6 +73,7 @@ class Asset(MirroredModel):
     """The current version of one file. Its bytes are kept under their SHA-256, see :mod:`assets.blobs`."""
 
     storage_alias: ClassVar[str] = "assets"
+    name_field: ClassVar[str] = "filename"
 
     filename = models.CharField(
         "file name",
@@ -105,17 +106,17 @@ class Asset(MirroredModel):
         self.folded = fold(self.filename)
         super().save(*args, **kwargs)
 
-    def take(self, blob: blobs.StagedBlob, user: User | None) -> None:
+    def set_bytes(self, blob: blobs.StagedBlob, user: User | None) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
-        blob.keep()
         self.size, self.sha256, self.md5, self.uploaded_by = blob.size, blob.sha256, blob.md5, user
+        blob.keep()
 
     @property
     def content_sha256(self) -> str:
         return self.sha256
 
     def stage(self) -> StagedFile:
-        return self.storage().stage(blobs.read(self.sha256))
+        return blobs.copy(self.sha256, mirror_storage(self.storage_alias))
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:

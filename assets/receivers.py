@@ -8,14 +8,15 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from assets.models import Asset
-from iotsupport.mirror.settling import mirror_deleted, mirror_saved
+from iotsupport.mirror.after_commit import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="assets.mirror_asset")
 def mirror_asset(sender: type[Asset], instance: Asset, using: str, **kwargs: Any) -> None:
-    mirror_saved(instance, using)
+    filename = instance.filename
+    mirror_saved(instance, filename, instance.stage(), using)
 
 
 @receiver(post_delete, sender=Asset, dispatch_uid="assets.remove_asset")
 def remove_asset(sender: type[Asset], instance: Asset, using: str, **kwargs: Any) -> None:
-    mirror_deleted(instance, using)
+    mirror_deleted(sender, instance.filename, using)

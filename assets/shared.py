@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from django.db import connections, models, transaction
 
 from iotsupport.database import is_shared
+from iotsupport.mirror.files import CHUNK_BYTES
 
 
 class SharedChunkManager(models.Manager["SharedChunk"]):
@@ -16,16 +18,17 @@ class SharedChunkManager(models.Manager["SharedChunk"]):
         """Whether there may be other nodes."""
         return is_shared(connections[self.db])
 
-    def keep(self, sha256: str, chunks: Callable[[], Iterable[bytes]]) -> None:
-        """Share bytes, unless they are. Call in the transaction that saves the row which names them."""
+    def keep(self, sha256: str, path: Path) -> None:
+        """Share the bytes of a file, unless they are. Call in the transaction that saves the row which names them."""
         if not self.is_used:
             return
         while not self._lock(sha256):
-            number = -1
-            for number, content in enumerate(chunks()):
-                self._add(sha256, number, content)
-            if number < 0:
-                self._add(sha256, 0, b"")
+            with path.open("rb") as file:
+                self._add(sha256, 0, file.read(CHUNK_BYTES))  # also of an empty file
+                for number in itertools.count(1):
+                    if not (content := file.read(CHUNK_BYTES)):
+                        break
+                    self._add(sha256, number, content)
 
     def _lock(self, sha256: str) -> bool:
         """Keep the garbage collector from them until the commit; return whether they are there."""

@@ -8,6 +8,7 @@ from django.http.response import HttpResponseBase
 from assets.models import Asset
 from assets.names import find_filename
 from iotsupport.errors import public_view
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving.downloads import Downloads
 from iotsupport.serving.responses import mirror_response
 
@@ -24,7 +25,7 @@ DOWNLOADS = Downloads(
     folders=("assets",),
     name="filename",
     usual_name=r"(?!.*\.\.)[\w-][\w.-]{0,199}",  # which find_filename() neither refuses nor changes
-    storage=Asset.storage,
+    storage=partial(mirror_storage, Asset.storage_alias),
     content_type="application/octet-stream",
     with_digests=True,
     name_schema=FILENAME_SCHEMA,

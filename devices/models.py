@@ -16,7 +16,7 @@ from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import StagedFile
+from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 
@@ -67,6 +67,7 @@ class DeviceConfig(MirroredModel):
     """The configuration that one device downloads, known by the device's MAC address."""
 
     storage_alias = "configs"
+    name_field = "mac_address"
 
     mac_address = MACAddressField(
         "MAC address", unique=True, help_text="With -, : or nothing between the pairs; kept as aa-bb-cc-dd-ee-ff."
@@ -99,21 +100,21 @@ class DeviceConfig(MirroredModel):
 
     def clean(self) -> None:
         try:
-            self.read_facts()
+            self.read_content()
         except ValidationError as error:
             raise ValidationError({"content": error}) from error
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save, and mirror. Raises ``InvalidConfig`` for content that no device could read."""
-        self.read_facts()
+        self.read_content()
         update_fields = kwargs.get("update_fields")
         if update_fields is not None and "content" in update_fields:
             facts = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
             kwargs["update_fields"] = {*update_fields, *facts}
         super().save(*args, **kwargs)
 
-    def read_facts(self) -> None:
-        """Set the searchable facts from the content. Raises ``InvalidConfig``."""
+    def read_content(self) -> None:
+        """Set what lists and searches need from the content. Raises ``InvalidConfig``."""
         config = parse_config(self.content)
         name, entity_id, enable_ota = (config.get(key) for key in ["deviceName", "deviceEntityId", "enableOTA"])
         self.device_name = _storable(name) if isinstance(name, str) else None
@@ -123,8 +124,11 @@ class DeviceConfig(MirroredModel):
 
     @property
     def filename(self) -> str:
-        """Name of the mirrored file, and what a notification announces."""
-        return f"{self.mac_address}.json"
+        return self.filename_of(self.mac_address)
+
+    @classmethod
+    def filename_of(cls, name: str) -> str:
+        return f"{name}.json"
 
     @property
     def content_bytes(self) -> bytes:
@@ -140,7 +144,7 @@ class DeviceConfig(MirroredModel):
         return f'"{self.content_sha256}"'
 
     def stage(self) -> StagedFile:
-        return self.storage().stage([self.content_bytes])
+        return mirror_storage(self.storage_alias).stage([self.content.encode()])
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:

@@ -8,14 +8,15 @@ from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
 from devices.models import DeviceConfig
-from iotsupport.mirror.settling import mirror_deleted, mirror_saved
+from iotsupport.mirror.after_commit import mirror_deleted, mirror_saved
 
 
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")
 def mirror_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
-    mirror_saved(instance, using)
+    filename = instance.filename
+    mirror_saved(instance, filename, instance.stage(), using)
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="devices.remove_config")
 def remove_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
-    mirror_deleted(instance, using)
+    mirror_deleted(sender, instance.filename, using)

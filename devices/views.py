@@ -11,6 +11,7 @@ from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
 from iotsupport.errors import public_view
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving.downloads import Downloads
 from iotsupport.serving.responses import mirror_response
 
@@ -26,7 +27,7 @@ DOWNLOADS = Downloads(
     name="mac_address",
     usual_name="[0-9a-f]{2}(?:-[0-9a-f]{2}){5}",  # the spelling that notifications announce
     ending=".json",
-    storage=DeviceConfig.storage,
+    storage=partial(mirror_storage, DeviceConfig.storage_alias),
     content_type="application/json",
     count=partial(count_answer, "get_raw"),
     is_small=True,

@@ -10,7 +10,7 @@ from django.dispatch import receiver
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.mirror.settling import call_when_settled
+from iotsupport.mirror.after_commit import call_when_in_place
 from iotsupport.signals import following, serving
 from notifications import outbox
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
@@ -20,13 +20,14 @@ from notifications.publisher import publisher
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="notifications.announce_config")
 def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        call_when_settled(instance, using, outbox.record(CONFIGS_TOPIC, instance.filename, using))
+        filename = instance.filename
+        call_when_in_place(sender, filename, using, outbox.record(CONFIGS_TOPIC, filename, using))
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
 def announce_asset(sender: type[Asset], instance: Asset, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        call_when_settled(instance, using, outbox.record(ASSETS_TOPIC, instance.filename, using))
+        call_when_in_place(sender, instance.filename, using, outbox.record(ASSETS_TOPIC, instance.filename, using))
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="notifications.cancel_config")

@@ -13,9 +13,9 @@ from django.db import connection, transaction
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.errors import DATABASE_ERRORS, is_outage
+from iotsupport.mirror.after_commit import make_equal
 from iotsupport.mirror.files import MirrorError
 from iotsupport.mirror.rows import MirroredModel
-from iotsupport.mirror.settling import settle
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, Message
 from notifications.messenger import Messenger
 from notifications.models import Announcement
@@ -200,7 +200,7 @@ class Relay:
                 Announcement.objects.cancel_version(message)
                 return False
             if not row.is_mirrored():
-                settle(model, filename, connection.alias)
+                make_equal(model, filename, connection.alias)
         except Exception as error:  # whatever it is: the others must go out
             if is_outage(error):
                 raise

@@ -151,7 +151,7 @@ def test_says_that_the_disk_is_full(signed_in: Client, asset: Asset, method: str
 
 def test_warns_where_a_saved_asset_has_no_file_yet(signed_in: Client, asset: Asset):
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
-    with mock.patch.object(MirrorStorage, "put", autospec=True, side_effect=broken):
+    with mock.patch.object(MirrorStorage, "replace", autospec=True, side_effect=broken):
         signed_in.post(change_url(asset), file("firmware.bin", b"two"))
 
     warning = [str(message) for message in signed_in.get(LIST).context["messages"]][-1]

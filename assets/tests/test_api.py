@@ -422,7 +422,7 @@ class TestTrouble:
 
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
         error = OSError(5, "I/O error")
-        with mock.patch("iotsupport.mirror.files.MirrorStorage.put", autospec=True, side_effect=error):
+        with mock.patch("iotsupport.mirror.files.MirrorStorage.replace", autospec=True, side_effect=error):
             response = upload(script, b"new")
 
         assert refusal(response) == (503, "MIRROR_BEHIND")

@@ -201,7 +201,7 @@ def test_keeps_what_was_typed_while_the_database_fails(signed_in: Client, config
 
 def test_warns_where_a_saved_row_has_no_file_yet(signed_in: Client, config: DeviceConfig):
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
-    with mock.patch.object(MirrorStorage, "put", autospec=True, side_effect=broken):
+    with mock.patch.object(MirrorStorage, "replace", autospec=True, side_effect=broken):
         response = signed_in.post(change_url(config), {"content": '{"deviceName": "Torch"}'})
 
     assert response.status_code == 302

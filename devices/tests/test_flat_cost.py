@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport.mirror.settling import settle
+from iotsupport.mirror.after_commit import make_equal
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
@@ -27,7 +27,7 @@ def mac_address(number: int) -> str:
 def fill(start: int, stop: int) -> None:
     configs = [DeviceConfig(mac_address=mac_address(number), content=content(number)) for number in range(start, stop)]
     for config in configs:
-        config.read_facts()
+        config.read_content()
     DeviceConfig.objects.bulk_create(configs)
     DeviceConfig.history.bulk_history_create(configs)
 
@@ -152,7 +152,7 @@ def test_a_save_finds_its_rows_by_index(directories: Path) -> None:
 def test_the_mirror_finds_its_row_by_index(directories: Path) -> None:
     fill(0, MANY)
 
-    plans = plans_of(lambda: settle(DeviceConfig, f"{mac_address(1)}.json", "default"))
+    plans = plans_of(lambda: make_equal(DeviceConfig, f"{mac_address(1)}.json", "default"))
 
     assert not [each for each in plans if "SCAN" in each]
 

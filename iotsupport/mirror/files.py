@@ -187,7 +187,7 @@ class MirrorStorage(FileSystemStorage):
                 staged.close()
                 raise
 
-    def put(self, staged: StagedFile, name: str) -> None:
+    def replace(self, name: str, staged: StagedFile) -> None:
         """Give staged bytes their name.
 
         The directory is not synced, which would double the time of a save: after a power cut the start-up makes the
@@ -203,7 +203,7 @@ class MirrorStorage(FileSystemStorage):
         staged.close()
 
     def _save(self, name: str, content: File[Any]) -> str:
-        self.put(self.stage(content.chunks()), name)
+        self.replace(name, self.stage(content.chunks()))
         return name
 
     @contextmanager

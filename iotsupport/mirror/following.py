@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from iotsupport.mirror.after_commit import make_equal
 from iotsupport.mirror.files import StagedFile
 from iotsupport.mirror.rows import MirroredModel
-from iotsupport.mirror.settling import settle
 from iotsupport.signals import following
 
 
@@ -24,13 +24,13 @@ def follow(model: type[MirroredModel], filename: str, using: str) -> None:
         staged = row.stage()
         try:
             announce: list[Any] = [call for _, call in following.send(model, filename=filename)]
-            if _put(model, filename, using, staged):
+            if _replace(model, filename, using, staged):
                 for call in announce:
                     call()
                 return
         finally:
             staged.close()
-    settle(model, filename, using)
+    make_equal(model, filename, using)
 
 
 def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> None:
@@ -38,15 +38,15 @@ def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> No
 
     Devices ask again for what they did not get; and a new node would announce everything.
     """
-    (follow if model.storage().exists(filename) else settle)(model, filename, using)
+    (follow if model.storage().exists(filename) else make_equal)(model, filename, using)
 
 
-def _put(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
+def _replace(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
     """Put staged bytes in place, unless the row changed: what was noted may be paid before newer bytes are here."""
     storage = model.storage()
     with storage.explained(), storage.lock():
         row = model.with_filename(filename, using)
         if row is None or row.content_sha256 != staged.sha256:
             return False
-        storage.put(staged, filename)
+        storage.replace(filename, staged)
         return True

@@ -22,11 +22,11 @@ from django.db import DEFAULT_DB_ALIAS, connection, connections
 
 from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.mirror.after_commit import changed
 from iotsupport.mirror.comparison import reconcile
 from iotsupport.mirror.files import MirrorError, MirrorStorage
 from iotsupport.mirror.following import follow
 from iotsupport.mirror.rows import MirroredModel, mirrored_models
-from iotsupport.mirror.settling import changed
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.threads import Background
 
@@ -190,7 +190,7 @@ class Follower(Background):
             del self._looks[file]
             if look.was_behind:
                 self._follow(file)
-            elif not _is_settled(file):
+            elif not _is_equal(file):
                 self._looks[file] = Look(now + OWN_SECONDS, was_behind=True)
 
     def _follow(self, file: File) -> bool:
@@ -208,7 +208,7 @@ class Follower(Background):
         return True
 
 
-def _is_settled(file: File) -> bool:
+def _is_equal(file: File) -> bool:
     row = file.model.with_filename(file.filename, DEFAULT_DB_ALIAS)
     try:
         return row.is_mirrored() if row is not None else not file.model.storage().exists(file.filename)

@@ -44,9 +44,10 @@ class MirroredModel(models.Model):
 
     storage_alias: ClassVar[str]
     filename: Any
-
-    # What the row's file was called when the row was read.
-    known_filename: str | None = None
+    """Name of the mirrored file, and what a notification announces."""
+    # The field that the file is named after; and what it was when the row was read.
+    name_field: ClassVar[str]
+    name_as_read: str | None = None
 
     class Meta:
         abstract = True
@@ -59,6 +60,11 @@ class MirroredModel(models.Model):
     @classmethod
     def storage(cls) -> MirrorStorage:
         return mirror_storage(cls.storage_alias)
+
+    @classmethod
+    def filename_of(cls, name: str) -> str:
+        """What the file of a row of this name is called."""
+        return name
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:
@@ -98,8 +104,7 @@ class MirroredModel(models.Model):
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:
         row = super().from_db(*args, **kwargs)
-        if not row.get_deferred_fields():
-            row.known_filename = row.filename
+        row.name_as_read = row.__dict__.get(cls.name_field)
         return row
 
 

@@ -69,7 +69,7 @@ def file(mirror: MirrorStorage) -> Path:
 
 
 def write(mirror: MirrorStorage, content: bytes, modified_ns: int = MODIFIED * 10**9 + 999_999_999) -> Path:
-    mirror.put(mirror.stage([content]), "data.bin")
+    mirror.replace("data.bin", mirror.stage([content]))
     path = Path(mirror.path("data.bin"))
     os.utime(path, ns=(modified_ns, modified_ns))
     return path

@@ -207,7 +207,7 @@ def both(directories: Path) -> Both:
 
 
 def put(mirror: MirrorStorage, name: str, content: bytes) -> None:
-    mirror.put(mirror.stage([content]), name)
+    mirror.replace(name, mirror.stage([content]))
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -21,8 +21,8 @@ from assets import blobs
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
+from iotsupport.mirror.after_commit import Change, make_all_equal, make_equal
 from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
-from iotsupport.mirror.settling import Change, settle, settle_together
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
@@ -53,7 +53,7 @@ def configs(directories: Path) -> Path:
 def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
     """What the commits would do to the files, to be called by the test: as if other processes were in between."""
     postponed: list[Callable[[], Any]] = []
-    monkeypatch.setattr(Change, "settle", lambda change: postponed.append(partial(settle_together, [change])))
+    monkeypatch.setattr(Change, "follow_commit", lambda change: postponed.append(partial(make_all_equal, [change])))
     return postponed
 
 
@@ -434,7 +434,7 @@ def test_begins_again_where_its_new_file_is_taken_for_a_leftover(
 
     monkeypatch.setattr(mirror.os, "fchmod", look_meanwhile)
 
-    storage.put(storage.stage([b"new"]), "data.json")
+    storage.replace("data.json", storage.stage([b"new"]))
 
     assert len(looked) == 1
     assert files(configs) == {"data.json": b"new"}
@@ -455,7 +455,7 @@ def test_leaves_no_second_file_where_another_process_has_locked_the_first(
 
     monkeypatch.setattr(mirror.os, "fchmod", lock_meanwhile)
 
-    storage.put(storage.stage([b"new"]), "data.json")
+    storage.replace("data.json", storage.stage([b"new"]))
     locked[0].close()
 
     assert files(configs) == {"data.json": b"new"}
@@ -555,7 +555,7 @@ def test_damaged_bytes_are_never_mirrored(directories: Path) -> None:
     (directories / "assets" / "firmware.bin").unlink()
 
     with pytest.raises(MirrorBehindError, match="missing or damaged. Upload the file again."):
-        settle(Asset, "firmware.bin", "default")
+        make_equal(Asset, "firmware.bin", "default")
 
     assert files(directories / "assets") == {}
 

@@ -223,7 +223,7 @@ def test_warns_where_the_file_does_not_follow(signed_in: Client, config: DeviceC
     deleted = delete(signed_in, CONFIGS, config)
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
 
-    with mock.patch.object(MirrorStorage, "put", autospec=True, side_effect=broken):
+    with mock.patch.object(MirrorStorage, "replace", autospec=True, side_effect=broken):
         page = press_undo(signed_in, deleted)
 
     assert messages(page)[0].startswith(f"warning: The change is saved, but the file of {MAC}.json is not up to date")

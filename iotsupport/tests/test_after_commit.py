@@ -11,8 +11,8 @@ from django.db import OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
+from iotsupport.mirror import after_commit
 from iotsupport.mirror import files as mirror
-from iotsupport.mirror import settling
 from iotsupport.mirror.files import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
@@ -80,7 +80,7 @@ def block(path: Path) -> None:
 def test_the_files_of_a_transaction_follow_in_one_turn(
     configs: Path, locks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("iotsupport.mirror.settling.HOLD_SECONDS", LIMIT)  # however busy the machine is
+    monkeypatch.setattr("iotsupport.mirror.after_commit.HOLD_SECONDS", LIMIT)  # however busy the machine is
     save_some(*range(20))
     assert locks == ["configs"]
     assert sorted(files(configs)) == [name(number) for number in range(20)]
@@ -183,8 +183,8 @@ def test_many_files_let_others_have_the_directory_in_between(configs: Path, monk
         with DeviceConfig.storage().lock_path.open("rb") as file:
             free.append(seconds > mirror.LOCK_POLL_SECONDS and try_lock(file))
 
-    monkeypatch.setattr(settling, "HOLD_SECONDS", 1e-9)
-    monkeypatch.setattr(settling.time, "sleep", look)
+    monkeypatch.setattr(after_commit, "HOLD_SECONDS", 1e-9)
+    monkeypatch.setattr(after_commit.time, "sleep", look)
 
     save_some(1, 2, 3)
 
