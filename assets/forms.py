@@ -10,7 +10,6 @@ from django.core.exceptions import ValidationError
 from assets.models import Asset
 from assets.names import validate_filename
 from assets.uploads import UploadedAsset
-from iotsupport.admin import RefusableForm
 from iotsupport.mirror.files import MirrorError
 
 
@@ -27,7 +26,7 @@ class AssetFileField(forms.FileField):
         return data
 
 
-class AssetForm(RefusableForm):
+class AssetForm(forms.ModelForm):
     file = AssetFileField(label="File", required=False)
 
     class Meta:

@@ -6,17 +6,18 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.db import transaction
 from django_ace import AceWidget
 
 from devices.models import DeviceConfig
-from iotsupport.admin import RefusableForm
 
 EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
 
 
-class DeviceConfigForm(RefusableForm):
-    """Keeps the text as it is stored, and does not let one person overwrite another's change unseen."""
+class DeviceConfigForm(forms.ModelForm):
+    """Keeps the text as it is stored, and does not let one person overwrite another's change unseen.
+
+    To save, the instance must be locked: it is what there is to be overwritten.
+    """
 
     content = forms.CharField(
         label="Configuration",
@@ -45,13 +46,21 @@ class DeviceConfigForm(RefusableForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        current = self._current()
-        if current is not None:
-            self.initial["based_on"] = current.etag
+        self._current = _current_row(self.instance)
+        if self._current is not None:
+            self.initial["based_on"] = self._current.etag
 
-    def clean_content(self) -> str:
+    def clean(self) -> dict[str, Any] | None:
+        cleaned_data = super().clean()
+        if "content" in self.cleaned_data:
+            self.cleaned_data["content"] = self._with_line_ends(self.cleaned_data["content"])
+        if self._current is not None and self._would_overwrite(self._current):
+            self._warn_of_change(self._current)
+        return cleaned_data
+
+    def _with_line_ends(self, typed: str) -> str:
         """Undo what browsers do to line ends: they send CRLF, whatever was there."""
-        typed = self.cleaned_data["content"].replace("\r\n", "\n")
+        typed = typed.replace("\r\n", "\n")
         stored = self.instance.content
         if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
             return stored
@@ -59,23 +68,10 @@ class DeviceConfigForm(RefusableForm):
             return typed.replace("\n", "\r\n")
         return typed
 
-    def clean(self) -> dict[str, Any] | None:
-        cleaned_data = super().clean()
-        current = self._current(lock=True)
-        if current is not None and self._would_overwrite(current):
-            self._warn_of_change(current)
-        return cleaned_data
-
     def _would_overwrite(self, current: DeviceConfig) -> bool:
         """Whether somebody else's change would be lost; a double click on "Save" loses nothing."""
         based_on = self.cleaned_data.get("based_on")
         return bool(based_on) and based_on != current.etag and self.cleaned_data.get("content") != current.content
-
-    def _current(self, *, lock: bool = False) -> DeviceConfig | None:
-        # Shown again after a refusal, it is in no transaction, and saves nothing.
-        is_locking = lock and transaction.get_connection().in_atomic_block
-        rows = DeviceConfig.objects.select_for_update() if is_locking else DeviceConfig.objects.all()
-        return rows.filter(pk=self.instance.pk).first() if self.instance.pk else None
 
     def _warn_of_change(self, current: DeviceConfig) -> None:
         who = f"{current.updated_by}" if current.updated_by else "Somebody else"
@@ -87,3 +83,10 @@ class DeviceConfigForm(RefusableForm):
         data = self.data.copy()  # type: ignore[attr-defined]
         data[self.add_prefix("based_on")] = current.etag
         self.data = data
+
+
+def _current_row(config: DeviceConfig) -> DeviceConfig | None:
+    """What a form for this row, or for this earlier version of one, would overwrite; None where that is nothing."""
+    if hasattr(config, "_history"):  # as simple-history marks a version
+        return DeviceConfig.objects.filter(pk=config.pk).first()
+    return config if config.pk else None

@@ -88,6 +88,9 @@ class DeviceConfig(MirroredModel):
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
 
+    # What the four above were read from.
+    _content_read: str | None = None
+
     objects = DeviceConfigManager()
     history = Versions(excluded_fields=["folded"])
 
@@ -114,13 +117,16 @@ class DeviceConfig(MirroredModel):
         super().save(*args, **kwargs)
 
     def read_content(self) -> None:
-        """Set what lists and searches need from the content. Raises ``InvalidConfig``."""
+        """Set what lists and searches need from the content, once for each. Raises ``InvalidConfig``."""
+        if self.content == self._content_read:
+            return
         config = parse_config(self.content)
-        name, entity_id, enable_ota = (config.get(key) for key in ["deviceName", "deviceEntityId", "enableOTA"])
+        name, entity_id, enable_ota = config.get("deviceName"), config.get("deviceEntityId"), config.get("enableOTA")
         self.device_name = _storable(name) if isinstance(name, str) else None
         self.device_entity_id = _storable(entity_id) if isinstance(entity_id, str) else None
-        self.folded = fold("\n".join(filter(None, [self.device_name, self.device_entity_id])))
         self.enable_ota = enable_ota if isinstance(enable_ota, bool) else None
+        self.folded = fold("\n".join(filter(None, [self.device_name, self.device_entity_id])))
+        self._content_read = self.content
 
     @property
     def filename(self) -> str:

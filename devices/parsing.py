@@ -150,10 +150,11 @@ def _check_start(text: str) -> None:
     start = len(text) - len(text.lstrip(WHITE_SPACE))
     if start == len(text):
         raise _refusal(text, start, "EMPTY", "nothing is here. Write one JSON object; the smallest is {}.")
+    if text[start] == "{":
+        return
     if text[start] not in QUOTES and (strange := strange_sign(text, start)):
         raise _refusal(text, start, "INVALID_JSON", strange.sentence)
-    if text[start] != "{":
-        raise _refusal(text, start, "NOT_AN_OBJECT", "write one JSON object, which begins with { and ends with }.")
+    raise _refusal(text, start, "NOT_AN_OBJECT", "write one JSON object, which begins with { and ends with }.")
 
 
 def _check_levels(text: str, levels: int) -> None:

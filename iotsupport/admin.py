@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from copy import copy
 from time import perf_counter
-from typing import Any
+from typing import Any, Self
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -30,40 +31,38 @@ logger = logging.getLogger(__name__)
 View = Callable[..., HttpResponseBase]
 
 
-class RefusableForm(ModelForm):  # type: ignore[type-arg]
-    """A form that can be shown again with a reason found while saving: what was typed is still there."""
+class RefusedForm(ModelForm):  # type: ignore[type-arg]
+    """A form that is shown again with a reason found while saving: what was typed is still there."""
 
-    refusal: str | None = None
+    refusal: str
 
     def clean(self) -> dict[str, Any] | None:
-        cleaned_data = super().clean()
-        if self.refusal:
-            self.add_error(None, ValidationError(self.refusal, code="STORAGE_UNAVAILABLE"))
-        return cleaned_data
+        self.add_error(None, ValidationError(self.refusal, code="STORAGE_UNAVAILABLE"))
+        return super().clean()
 
 
 class MirroredAdmin(UndoingAdmin):
     """Refuses a change with a sentence where it cannot be stored: the form is shown again with what was typed."""
 
-    form = RefusableForm
     # Of 50,000 rows, one COUNT is enough.
     show_full_result_count = False
     object_history_list_template = "admin/history_list.html"
 
-    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form = super().get_form(request, obj, change=change, **kwargs)
-        return type(form.__name__, (form,), {"refusal": getattr(request, "refusal", None)})
-
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
-        row = super().get_object(request, object_id, from_field)
-        if row is None or request.method != "POST" or not transaction.get_connection().in_atomic_block:
-            return row
+        if request.method != "POST" or not transaction.get_connection().in_atomic_block:
+            return super().get_object(request, object_id, from_field)
         # Until the commit nobody else may change or delete it. On SQLite, the transaction alone sees to that.
-        return self.model._base_manager.select_for_update().filter(pk=row.pk).first()
+        rows = self.get_queryset(request).select_for_update()
+        field = self.opts.get_field(from_field) if from_field else self.opts.pk
+        try:
+            return rows.get(**{field.name: field.to_python(object_id)})
+        except (self.model.DoesNotExist, ValidationError, ValueError):
+            return None
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         # Shown again without a transaction: a database that cannot be written, or is locked, begins none.
-        return self._save(request, super().changeform_view, *args, again=self._changeform_view, **kwargs)
+        again = MirroredAdmin._changeform_view
+        return self._save(request, super().changeform_view, *args, again=again, **kwargs)
 
     def history_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         self._require_numbers(object_id)
@@ -71,7 +70,7 @@ class MirroredAdmin(UndoingAdmin):
 
     def history_form_view(self, request: HttpRequest, object_id: str, version_id: str, **kwargs: Any) -> Any:
         self._require_numbers(object_id, version_id)
-        return self._save(request, self._revert, object_id, version_id, **kwargs)
+        return self._save(request, self._revert, object_id, version_id, again=MirroredAdmin._revert, **kwargs)
 
     def _require_numbers(self, *ids: str) -> None:
         if not all(key.isascii() and key.isdecimal() for key in ids):  # simple-history would fail with any other
@@ -102,16 +101,14 @@ class MirroredAdmin(UndoingAdmin):
     def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
         return TemplateResponse(request, template, context)
 
-    def _save(
-        self, request: HttpRequest, view: View, *args: Any, again: View | None = None, **kwargs: Any
-    ) -> HttpResponseBase:
-        """Answer with ``view``, and where it is refused with ``again``, where the form does not pass."""
+    def _save(self, request: HttpRequest, view: View, *args: Any, again: View, **kwargs: Any) -> HttpResponseBase:
+        """Answer with ``view``, and where it is refused with ``again``, of an admin whose form does not pass."""
         if request.method != "POST":
             return view(request, *args, **kwargs)
         start = perf_counter()
         refusal_code: str | None = "OTHER"
         try:
-            response = self._refusing(request, view, again or view, *args, **kwargs)
+            response = self._refusing(request, view, again, *args, **kwargs)
             refusal_code = _refusal_code(response)
             return response
         except PermissionDenied:
@@ -138,9 +135,15 @@ class MirroredAdmin(UndoingAdmin):
             refusal = explain_database(error) or (
                 f"The database could not store it ({error}). Try again; the server's log says more."
             )
-        # It is rolled back by now. The second time, the form does not pass.
-        _refuse(request, refusal)
-        return again(request, *args, **kwargs)
+        # It is rolled back by now.
+        return again(self._refused(refusal), request, *args, **kwargs)
+
+    def _refused(self, reason: str) -> Self:
+        """As this one, but its form does not pass, and says why."""
+        refused = copy(self)
+        attributes = {"refusal": f"Nothing was saved. {reason}"}
+        refused.form = type(type(self).form.__name__, (RefusedForm, type(self).form), attributes)
+        return refused
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
         if request.method != "POST" or "post" in request.POST:  # that is "Yes, I'm sure", of a deletion
@@ -151,8 +154,8 @@ class MirroredAdmin(UndoingAdmin):
                 f"This {opts.verbose_name} was deleted while you were editing, and you may not add one. Have somebody"
                 " who may bring it back, then send this again, or give them what you typed."
             )
-        _refuse(request, f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again.")
-        return self._changeform_view(request, None, self._url("add"), None)
+        reason = f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again."
+        return self._refused(reason)._changeform_view(request, None, self._url("add"), None)
 
     def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -181,10 +184,6 @@ class MirroredAdmin(UndoingAdmin):
 
     def _url(self, view: str) -> str:
         return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}")
-
-
-def _refuse(request: HttpRequest, reason: str) -> None:
-    request.refusal = f"Nothing was saved. {reason}"  # type: ignore[attr-defined]
 
 
 def _refusal_code(response: HttpResponseBase) -> str | None:

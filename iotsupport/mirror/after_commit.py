@@ -122,9 +122,9 @@ def make_all_equal(changes: list[Change]) -> None:
     finally:
         for change in changes:
             change.is_done = True
-            staged, change.staged = change.staged, None
-            if staged is not None:
-                staged.close()
+            if change.staged is not None:
+                change.staged.close()
+                change.staged = None
     behind = []
     for change in changes:
         if change.error is not None:

@@ -53,8 +53,9 @@ class MirroredModel(models.Model):
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        # Outside a transaction, Django commits before it sends post_save: too late to refuse.
-        with transaction.atomic(using=kwargs.get("using")):
+        # Outside a transaction, Django commits before it sends post_save: too late to refuse. Inside of one, what is
+        # refused takes all of it back.
+        with transaction.atomic(using=kwargs.get("using"), savepoint=False):
             super().save(*args, **kwargs)
 
     @classmethod
