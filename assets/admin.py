@@ -58,7 +58,7 @@ class AssetAdmin(MirroredAdmin):
         if not change and obj.pk:
             self._replace(request, obj)
         if upload is not None:
-            obj.set_bytes(upload.take_blob(), user_of(request))
+            obj.set_bytes(upload.require_blob(), user_of(request))
             transaction.on_commit(lambda: SIZE.observe(obj.size))
         else:
             obj.uploaded_by = user_of(request)

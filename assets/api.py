@@ -13,7 +13,7 @@ from pydantic import WithJsonSchema
 
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
-from assets.names import find_filename
+from assets.names import find_filename, validate_filename
 from assets.uploads import UploadedAsset
 from assets.views import FILENAME_SCHEMA
 from iotsupport import converters  # noqa: F401 - registers {anything:…}
@@ -61,11 +61,11 @@ def list_assets(request: HttpRequest) -> HttpResponse:
 @decorate_view(track_uploads)
 def upload_asset(request: HttpRequest) -> HttpResponse:
     upload = _read_upload(request)
-
-    def check(current: Asset | None) -> None:
-        require(request, "assets.add_asset" if current is None else "assets.change_asset")
-
-    asset = Asset.objects.store(upload.full_name, upload.take_blob(), user=user_of(request), check=check)
+    blob = upload.require_blob()
+    validate_filename(upload.full_name)
+    with Asset.objects.locked(upload.full_name) as asset:
+        require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
+        asset.set_bytes(blob, user_of(request))
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
 

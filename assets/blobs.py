@@ -84,14 +84,17 @@ def check_size(size: int) -> None:
         raise ValidationError(message, code="TOO_LARGE")
 
 
-def copy(sha256: str, target: MirrorStorage) -> StagedFile:
-    """Stage the bytes kept under a digest. Raises :class:`MirrorError` where they are missing or damaged, too."""
+def copy(sha256: str, alias: str) -> StagedFile:
+    """Stage the bytes kept under a digest for the storage of this name.
+
+    Raises :class:`MirrorError`, also where they are missing or damaged.
+    """
     path = storage().path(sha256)
     if not os.path.exists(path):
         _fetch(sha256)
     try:
         with open(path, "rb") as file:
-            staged = target.stage(iter(partial(file.read, CHUNK_BYTES), b""))
+            staged = mirror_storage(alias).stage(iter(partial(file.read, CHUNK_BYTES), b""))
     except FileNotFoundError as error:
         raise MirrorError(DAMAGED) from error
     if staged.sha256 != sha256:

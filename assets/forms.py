@@ -20,7 +20,7 @@ class AssetFileField(forms.FileField):
         if data in self.empty_values:
             return None
         try:
-            data.take_blob()
+            data.require_blob()
         except MirrorError as error:
             raise ValidationError(str(error), code="STORAGE_UNAVAILABLE") from error
         return data

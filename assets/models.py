@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -16,7 +16,7 @@ from assets.names import normalise_filename, validate_filename
 from assets.shared import SharedChunk
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import CHUNK_BYTES, StagedFile, mirror_storage
+from iotsupport.mirror.files import CHUNK_BYTES, StagedFile
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
@@ -24,33 +24,24 @@ __all__ = ["Asset", "AssetManager", "SharedChunk"]
 
 class AssetManager(MirroredManager["Asset"]):
     def upload(self, filename: str, chunks: Iterable[bytes], *, user: User | None = None) -> Asset:
-        """Create or replace an asset from a stream. Raises as :meth:`store`, and for too many bytes."""
-        blob = blobs.StagedBlob()
-        with blobs.storage().explained():
-            for chunk in chunks:
-                blob.write(chunk)
-        return self.store(filename, blob, user=user)
+        """Create or replace an asset from a stream.
 
-    def store(
-        self,
-        filename: str,
-        blob: blobs.StagedBlob,
-        *,
-        user: User | None = None,
-        check: Callable[[Asset | None], None] = lambda current: None,
-    ) -> Asset:
-        """Create or replace an asset with bytes that have arrived.
-
-        ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
-        ``ValidationError`` for an unusable name, and ``MirrorError`` where the bytes cannot be stored.
+        Raises ``ValidationError`` for an unusable name or too many bytes, and ``MirrorError`` where they cannot be
+        stored.
         """
         filename = normalise_filename(filename)
+        validate_filename(filename)
+        blob = blobs.StagedBlob()
         try:
-            validate_filename(filename)
-            return self.create_or_replace(lambda asset: asset.set_bytes(blob, user), check=check, filename=filename)
+            with blobs.storage().explained():
+                for chunk in chunks:
+                    blob.write(chunk)
+            with self.locked(filename) as asset:
+                asset.set_bytes(blob, user)
         except Exception:
-            blob.close()
+            blob.close()  # now: a traceback may keep it for a while
             raise
+        return asset
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one file; return ``taken``, ``replaced`` or ``unchanged``. Raises as :meth:`upload`."""
@@ -101,9 +92,10 @@ class Asset(MirroredModel):
         return self.filename
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        # An earlier version that comes back may have a name from before names had one form.
-        self.filename = normalise_filename(self.filename).strip()
-        self.folded = fold(self.filename)
+        if self.filename != self.name_as_read:
+            # An earlier version that comes back may have a name from before names had one form.
+            self.filename = normalise_filename(self.filename).strip()
+            self.folded = fold(self.filename)
         super().save(*args, **kwargs)
 
     def set_bytes(self, blob: blobs.StagedBlob, user: User | None) -> None:
@@ -116,7 +108,7 @@ class Asset(MirroredModel):
         return self.sha256
 
     def stage(self) -> StagedFile:
-        return blobs.copy(self.sha256, mirror_storage(self.storage_alias))
+        return blobs.copy(self.sha256, self.storage_alias)
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:

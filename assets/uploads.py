@@ -29,7 +29,7 @@ class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
         self.blob = blob
         self.problem = problem
 
-    def take_blob(self) -> StagedBlob:
+    def require_blob(self) -> StagedBlob:
         """Raises ``ValidationError`` for too many bytes, and ``MirrorError`` where they could not be stored."""
         if self.blob is None:
             raise self.problem or MirrorError("The file did not arrive. Send it again.")

@@ -152,7 +152,7 @@ def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse
     mac_address = normalise_mac_address(mac_address)
     with transaction.atomic():
         config = _find(mac_address, for_update=True)
-        check_if_match(request, config)
+        check_if_match(request, config.etag)
         config.delete()
     return no_content()
 
@@ -170,20 +170,23 @@ def _unwrap(text: str) -> tuple[str, bool]:
 
 
 def _put(request: HttpRequest, mac_address: str, content: str, *, allow_overwrite: bool = True) -> HttpResponse:
-    def check(current: DeviceConfig | None) -> None:
-        require(request, "devices.add_deviceconfig" if current is None else "devices.change_deviceconfig")
-        check_if_match(request, current)
-        if current is not None and not allow_overwrite:
+    with DeviceConfig.objects.locked(mac_address) as config:
+        is_new = config.pk is None
+        require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
+        check_if_match(request, None if is_new else config.etag)
+        if not is_new and not allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
+        config.content, config.updated_by = content, user_of(request)
+    return _answer(config)
 
-    return _answer(DeviceConfig.objects.put(mac_address, content, user=user_of(request), check=check))
 
+def check_if_match(request: HttpRequest, etag: str | None) -> None:
+    """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow to change what has this ETag (RFC 9110, section 13.1).
 
-def check_if_match(request: HttpRequest, current: DeviceConfig | None) -> None:
-    """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow the change (RFC 9110, section 13.1)."""
+    None stands for nothing there.
+    """
     if_match, if_none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
-    etag = current.etag if current else None
     if if_match is not None and not matches_any(if_match, etag, strong=True):
         message = "The configuration was changed meanwhile, or does not exist. Fetch it again, then repeat your change."
         raise ApiError(412, "PRECONDITION_FAILED", message)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,24 +21,14 @@ from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):
-    def put(
-        self,
-        mac_address: str,
-        content: str,
-        *,
-        user: User | None = None,
-        check: Callable[[DeviceConfig | None], None] = lambda current: None,
-    ) -> DeviceConfig:
+    def put(self, mac_address: str, content: str, *, user: User | None = None) -> DeviceConfig:
         """Create or replace the configuration of one device.
 
-        ``check`` sees what is there now, and raises to refuse; nobody can change it in between. Raises
-        ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
+        Raises ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
-
-        def change(config: DeviceConfig) -> None:
+        with self.locked(mac_address) as config:
             config.content, config.updated_by = content, user
-
-        return self.create_or_replace(change, check=check, mac_address=mac_address)
+        return config
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one ``<mac>.json`` file; return ``taken``, ``replaced`` or ``unchanged``.

@@ -249,7 +249,7 @@ class TestReading:
     def test_yields_what_was_kept(self):
         keep()
 
-        assert blobs.copy(SHA256, Asset.storage()).path.read_bytes() == BYTES
+        assert blobs.copy(SHA256, "assets").path.read_bytes() == BYTES
 
     @pytest.mark.parametrize("damage", [b"", b"some byte", b"some bytez", b"some bytes!"])
     def test_tells_of_damage(self, path, damage):
@@ -257,11 +257,11 @@ class TestReading:
         path.write_bytes(damage)
 
         with pytest.raises(MirrorError, match="missing or damaged. Upload the file again."):
-            blobs.copy(SHA256, Asset.storage())
+            blobs.copy(SHA256, "assets")
 
     def test_tells_of_missing_bytes(self):
         with pytest.raises(MirrorError, match="missing or damaged. Upload the file again."):
-            blobs.copy(SHA256, Asset.storage())
+            blobs.copy(SHA256, "assets")
 
 
 class TestCollectingGarbage:

@@ -55,7 +55,7 @@ def test_what_is_not_here_is_fetched(directories: Path) -> None:
     upload()
     forget_here(directories)
 
-    assert blobs.copy(SHA256, Asset.storage()).path.read_bytes() == BYTES
+    assert blobs.copy(SHA256, "assets").path.read_bytes() == BYTES
     assert (directories / "blobs" / SHA256).read_bytes() == BYTES
 
 
@@ -66,7 +66,7 @@ def test_what_is_shared_in_part_is_not_kept(directories: Path, number: int) -> N
     SharedChunk.objects.filter(number=number).delete()
 
     with pytest.raises(MirrorError, match="missing or damaged"):
-        blobs.copy(SHA256, Asset.storage())
+        blobs.copy(SHA256, "assets")
 
     assert list((directories / "blobs").iterdir()) == []
 

@@ -184,8 +184,8 @@ class TestTheHandler:
     def test_gives_staged_bytes_with_their_digests(self, parse):
         upload = parse(b"bytes")
 
-        assert (upload.size, upload.take_blob().size) == (5, 5)
-        assert upload.take_blob().md5 == "4b3a6218bb3e3a7303e8a171a60fcf92"
+        assert (upload.size, upload.require_blob().size) == (5, 5)
+        assert upload.require_blob().md5 == "4b3a6218bb3e3a7303e8a171a60fcf92"
         upload.close()
 
     def test_keeps_the_whole_name(self, parse):
@@ -196,7 +196,7 @@ class TestTheHandler:
         settings.ASSET_MAX_BYTES = 3
 
         with pytest.raises(ValidationError) as caught:
-            parse(b"bytes").take_blob()
+            parse(b"bytes").require_blob()
 
         assert caught.value.code == "TOO_LARGE"
 
@@ -204,7 +204,7 @@ class TestTheHandler:
         blobs.rmdir()
 
         with pytest.raises(MirrorError, match="The blobs directory is missing. Create it"):
-            parse(b"bytes").take_blob()
+            parse(b"bytes").require_blob()
 
     def test_brings_the_bytes_to_the_disk_before_any_transaction(self, parse, blobs, monkeypatch):
         def fail(descriptor: int) -> None:
@@ -216,7 +216,7 @@ class TestTheHandler:
         uploaded = parse(b"bytes")
 
         with pytest.raises(MirrorError, match="No room is left on the disk of the blobs directory"):
-            uploaded.take_blob()
+            uploaded.require_blob()
         assert list(blobs.iterdir()) == []
 
     def test_drops_what_was_interrupted(self, blobs):

@@ -2,41 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Self, TypeVar
 
 from django.apps import apps
-from django.db import IntegrityError, models, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
+from iotsupport.database.names import lock_name
 from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
 
 
 class MirroredManager(models.Manager[M]):
-    def create_or_replace(
-        self, change: Callable[[M], None], *, check: Callable[[M | None], None] = lambda current: None, **name: str
-    ) -> M:
-        """Save the row of this name, new or again, as ``change`` leaves it.
+    @contextmanager
+    def locked(self, name: str) -> Iterator[M]:
+        """The row of this name, to be changed; it is saved when the block ends. Where there is none, a new one.
 
-        ``check`` sees what is there now, and raises to refuse; nobody can change it in between.
+        Until then nobody else can change it, delete it, or create one of that name. What the block raises refuses the
+        change. A new one has no ``pk``.
         """
-        try:
-            return self._try_to_replace(change, check, name)
-        except IntegrityError:
-            # Created by somebody else at the same moment: now there is something to replace.
-            return self._try_to_replace(change, check, name)
+        with transaction.atomic(using=self.db):
+            row = self._lock(name)
+            if row is None and self.model.lock_name(name, self.db):
+                row = self._lock(name)  # created meanwhile
+            if row is None:
+                row = self.model(**{self.model.name_field: name})
+            yield row
+            row.save(using=self.db)
 
-    def _try_to_replace(
-        self, change: Callable[[M], None], check: Callable[[M | None], None], name: dict[str, str]
-    ) -> M:
-        with transaction.atomic():
-            current = self.select_for_update().filter(**name).first()
-            check(current)
-            row = current or self.model(**name)
-            change(row)
-            row.save()
-        return row
+    def _lock(self, name: str) -> M | None:
+        return self.select_for_update().filter(**{self.model.name_field: name}).first()
 
 
 class MirroredModel(models.Model):
@@ -55,8 +52,16 @@ class MirroredModel(models.Model):
     def save(self, *args: Any, **kwargs: Any) -> None:
         # Outside a transaction, Django commits before it sends post_save: too late to refuse. Inside of one, what is
         # refused takes all of it back.
-        with transaction.atomic(using=kwargs.get("using"), savepoint=False):
+        using = kwargs.get("using") or DEFAULT_DB_ALIAS
+        with transaction.atomic(using=using, savepoint=False):
+            if self._state.adding:
+                self.lock_name(getattr(self, self.name_field), using)
             super().save(*args, **kwargs)
+
+    @classmethod
+    def lock_name(cls, name: str, using: str) -> bool:
+        """Keep others from creating a row of this name, as :func:`iotsupport.database.names.lock_name` does."""
+        return lock_name(connections[using], f"{cls.storage_alias} {name}")
 
     @classmethod
     def storage(cls) -> MirrorStorage:

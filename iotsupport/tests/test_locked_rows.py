@@ -1,0 +1,85 @@
+"""Who changes a row has it alone: also one that is not there yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+
+from devices.models import DeviceConfig
+from iotsupport.tests.support.server import files
+from iotsupport.tests.support.waiting import LIMIT, poll
+
+MAC = "aa-bb-cc-dd-ee-ff"
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+
+
+def replace(content: str) -> bool:
+    """Return whether there was something to replace."""
+    with DeviceConfig.objects.locked(MAC) as config:
+        is_there = config.pk is not None
+        config.content = content
+    return is_there
+
+
+def test_it_is_saved_when_the_block_ends(directories: Path) -> None:
+    assert [replace('{"version": 1}'), replace('{"version": 2}')] == [False, True]
+
+    assert DeviceConfig.objects.get().content == '{"version": 2}'
+    assert files(directories / "configs") == {f"{MAC}.json": b'{"version": 2}'}
+
+
+def test_what_the_block_raises_refuses_the_change(directories: Path) -> None:
+    replace('{"version": 1}')
+
+    with pytest.raises(ZeroDivisionError), DeviceConfig.objects.locked(MAC) as config:
+        config.content = '{"version": 2}'
+        raise ZeroDivisionError
+
+    assert DeviceConfig.objects.get().content == '{"version": 1}'
+    assert files(directories / "configs") == {f"{MAC}.json": b'{"version": 1}'}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "create",
+    [
+        lambda: replace('{"version": 1}'),
+        lambda: DeviceConfig(mac_address=MAC, content='{"version": 1}').save(),
+    ],
+    ids=["locked", "saved"],
+)
+def test_of_two_who_create_it_at_once_the_second_finds_what_the_first_saved(create: Callable[[], Any]) -> None:
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            create()
+            second = threads.submit(elsewhere, lambda: replace('{"version": 2}'))
+            with ThreadPoolExecutor(1) as others:
+                poll(lambda: others.submit(elsewhere, count_waiting).result(), bool)
+
+        assert second.result(LIMIT) is True
+
+    assert DeviceConfig.objects.get().content == '{"version": 2}'
+    assert DeviceConfig.history.count() == 2
+
+
+def elsewhere(work: Callable[[], Any]) -> Any:
+    """With a connection of its own."""
+    try:
+        return work()
+    finally:
+        connection.close()
+
+
+def count_waiting() -> int:
+    """How many wait for another one's transaction."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return int(cursor.fetchone()[0])
