@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from django.db.models import Exists, OuterRef
 from simple_history import manager, models, utils
 
 
@@ -25,11 +24,6 @@ class VersionQuerySet(manager.HistoricalQuerySet):
     def latest(self, *fields: str) -> Any:
         # The library's page of a deleted row asks by the clock which version was the last one.
         return super().latest(*(["history_id"] if fields == ("history_date",) else fields))
-
-    def latest_of_each(self) -> VersionQuerySet:
-        later = self.filter(**{self._pk_attr: OuterRef(self._pk_attr)}, history_id__gt=OuterRef("history_id"))
-        latest: VersionQuerySet = self.filter(~Exists(later))
-        return latest
 
 
 class Versions(models.HistoricalRecords):

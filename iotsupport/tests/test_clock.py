@@ -69,7 +69,6 @@ class TestVersions:
         assert (config.history.latest().device_name, config.history.earliest().device_name) == ("Lamp 3", "Lamp 0")
         assert config.history.latest("history_date").device_name == "Lamp 3"
         assert config.history.most_recent().device_name == "Lamp 3"
-        assert names(DeviceConfig.history.latest_of_each()) == ["Lamp 3"]
 
     def test_know_their_neighbours(self, config: DeviceConfig):
         third, second = config.history.all()[1:3]
