@@ -11,9 +11,9 @@ class DevicesConfig(AppConfig):
         from devices.metrics import ConfigCollector
         from devices.views import DOWNLOADS
         from iotsupport import limits
-        from iotsupport.monitoring.metrics import facts
+        from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.serving import downloads
 
-        facts.register(ConfigCollector())
+        database_metrics.register(ConfigCollector())
         downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)

@@ -8,7 +8,7 @@ class NotificationsConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport.monitoring import health
-        from iotsupport.monitoring.metrics import facts
+        from iotsupport.monitoring.metrics import database_metrics
         from notifications import receivers  # noqa: F401
         from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
         from notifications.health import report_old_protocol, report_owed, report_trouble
@@ -17,7 +17,7 @@ class NotificationsConfig(AppConfig):
 
         for check in [check_mqtt_url, check_mqtt_ca_file, check_mqtt_tls, check_mqtt_username]:
             checks.register(check, "notifications")
-        facts.register(AnnouncementCollector())
+        database_metrics.register(AnnouncementCollector())
         health.report_also("broker", publisher.state)
         health.report_also("broker_trouble", report_trouble, only_where_any=True)
         health.report_also("mqtt_version", report_old_protocol, only_where_any=True)

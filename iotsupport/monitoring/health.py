@@ -43,7 +43,7 @@ DATABASE = "health: the database"
 def report_also(
     name: str, report: Callable[[], Any], *, asks_database: bool = False, only_where_any: bool = False
 ) -> None:
-    """Add a fact to the answer, such as the broker's state: devices download while the broker is away."""
+    """Add something to the answer that never makes it unhealthy, such as the broker's state."""
     _reports[name] = report
     if only_where_any:
         _occasional_reports.add(name)
@@ -58,22 +58,22 @@ def health(request: HttpRequest) -> JsonResponse:
         seen = json.loads(_glance.get())
         keep_until(request, _glance.fresh_until)
     except BusyError:
-        seen = {"reason": BUSY, "facts": {}}
+        seen = {"reason": BUSY, "reports": {}}
     except TimeoutError:
-        seen = {"reason": STUCK, "facts": {}}
-    facts = {
-        name: seen["facts"].get(name) if name in _shared_reports else report() for name, report in _reports.items()
+        seen = {"reason": STUCK, "reports": {}}
+    reports = {
+        name: seen["reports"].get(name) if name in _shared_reports else report() for name, report in _reports.items()
     }
-    facts = {name: fact for name, fact in facts.items() if fact is not None or name not in _occasional_reports}
+    reports = {name: said for name, said in reports.items() if said is not None or name not in _occasional_reports}
     if seen["reason"]:
-        return JsonResponse({"status": "unhealthy", "reason": seen["reason"], **facts}, status=503)
-    return JsonResponse({"status": "healthy", **facts})
+        return JsonResponse({"status": "unhealthy", "reason": seen["reason"], **reports}, status=503)
+    return JsonResponse({"status": "healthy", **reports})
 
 
 def _look() -> bytes:
     reason = _find_trouble()
-    facts = {name: report() for name, report in _shared_reports.items()}
-    return json.dumps({"reason": reason, "facts": facts}).encode()
+    reports = {name: report() for name, report in _shared_reports.items()}
+    return json.dumps({"reason": reason, "reports": reports}).encode()
 
 
 _glance = Glance("health", _look)

@@ -19,8 +19,8 @@ from iotsupport.serving.kept_answers import keep_until
 
 logger = logging.getLogger(__name__)
 
-# Collectors of facts: asked once a second at most, by the worker that answers.
-facts = CollectorRegistry()
+# Collectors that ask the database: once a second at most, in the worker that answers.
+database_metrics = CollectorRegistry()
 
 _workers = CollectorRegistry()
 _workers.register(WorkersCollector())
@@ -30,12 +30,14 @@ DATABASE_IS_AWAY = "the database"
 
 @public_view
 def metrics(request: HttpRequest) -> HttpResponse:
-    """Prometheus text. What is not known is left out: the database's facts while it is away, whose file is damaged."""
+    """Answer in Prometheus' text format. What is not known is left out: what only a database that is away could tell,
+    and what a worker counted whose file is damaged.
+    """
     try:
         text = _shared_counts.get()
         try:
-            text += _shared_facts.get()
-            keep_until(request, min(_shared_counts.fresh_until, _shared_facts.fresh_until))
+            text += _shared_from_database.get()
+            keep_until(request, min(_shared_counts.fresh_until, _shared_from_database.fresh_until))
         except BusyError:
             raise
         except TimeoutError:  # The database does not answer.
@@ -52,10 +54,10 @@ def _counts() -> bytes:
     return generate_latest(_workers)
 
 
-def _facts() -> bytes:
-    """What the database knows, and whether it answers."""
+def _from_database() -> bytes:
+    """What only the database knows, and whether it answers."""
     try:
-        text = generate_latest(facts)
+        text = generate_latest(database_metrics)
     except DATABASE_ERRORS as error:
         if is_news(DATABASE_IS_AWAY):
             logger.warning("The metrics that the database knows are left out: %s", error, extra=AT_LENGTH)
@@ -66,7 +68,7 @@ def _facts() -> bytes:
 
 # Apart: the counts are there while the database is not.
 _shared_counts = Glance("counts", _counts)
-_shared_facts = Glance("facts", _facts)
+_shared_from_database = Glance("database", _from_database)
 
 
 def _is_up(is_up: bool) -> bytes:

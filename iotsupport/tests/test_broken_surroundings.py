@@ -347,7 +347,7 @@ def test_health_and_metrics_are_looked_up_once_a_second_however_often_they_are_a
 ) -> None:
     server = make_server(WEB_CONCURRENCY="2").start()
     probed = [server.directory(name) for name in ["configs", "assets", "blobs"]]
-    pages = [server.data_dir / "metrics" / f"{name}.page" for name in ["health", "counts", "facts"]]
+    pages = [server.data_dir / "metrics" / f"{name}.page" for name in ["health", "counts", "database"]]
     health(server)
     metrics(server)
     seen: dict[Path, set[int]] = {path: set() for path in [*probed, *pages]}

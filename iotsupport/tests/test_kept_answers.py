@@ -19,10 +19,10 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def serving(monkeypatch: pytest.MonkeyPatch, directories: Any) -> Iterator[None]:
     """Nothing was looked at before; looks last until the test says otherwise."""
-    for module, names in [(health, ["_glance"]), (metrics, ["_shared_counts", "_shared_facts"])]:
+    for module, names in [(health, ["_glance"]), (metrics, ["_shared_counts", "_shared_from_database"])]:
         for name in names:
             monkeypatch.setattr(
-                getattr(module, name), "_seen", glance.Seen(time.monotonic(), b'{"reason": "", "facts": {}}')
+                getattr(module, name), "_seen", glance.Seen(time.monotonic(), b'{"reason": "", "reports": {}}')
             )
     monkeypatch.setattr(glance, "FRESH_SECONDS", 1000.0)
     monkeypatch.setattr(glance._is_serving, "is_set", lambda: True)
@@ -54,7 +54,7 @@ def test_the_answer_is_the_view_s_while_it_is_fresh(path, monkeypatch):
 
 
 def test_trouble_is_told_again_too(monkeypatch):
-    monkeypatch.setattr(health._glance, "_seen", glance.Seen(time.monotonic(), b'{"reason": "full", "facts": {}}'))
+    monkeypatch.setattr(health._glance, "_seen", glance.Seen(time.monotonic(), b'{"reason": "full", "reports": {}}'))
 
     assert answer("/health")[0] == "503 Service Unavailable"
     assert answer("/health") == kept_answers.find(environ("/health"))
