@@ -31,9 +31,9 @@ worker_connections = 4096
 # Seconds. Connections that are kept alive hold no thread.
 keepalive = 15
 timeout = 60
-# How long the master waits for its workers, and the earlier moment when a worker gives up on slow downloads: what lies
-# between is for the announcements that the broker has not acknowledged yet.
+# When the server ends: so many seconds after being told, the master kills a worker that is still there.
 graceful_timeout = 15
+# A worker gives slow downloads up so much earlier: in the rest of the time it sends what is still to be announced.
 DRAIN_SECONDS = 5
 # Its socket has one path for each user: two servers would share it.
 control_socket_disable = True
@@ -116,7 +116,7 @@ def on_exit(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
-    worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # the worker's own copy
+    worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # for itself: the master goes by its own
     logs.bound(worker.log.error_log)  # what the master logs is no stranger's
 
 

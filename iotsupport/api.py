@@ -57,7 +57,7 @@ class ErrorSchema(Schema):
     details: dict[str, Any]
 
 
-# The statuses of refusals, each with their one shape: named in the documentation of every operation below.
+# For the documentation of every operation: the statuses with which it may refuse, all in one shape.
 REFUSALS: dict[int, Any] = dict.fromkeys([400, 401, 403, 404, 405, 409, 412, 413, 415, 503], ErrorSchema)
 
 # What a download may answer beside 200: without a JSON body, and with one.

@@ -1,4 +1,4 @@
-"""How often something may happen: so many at once, then one in a time."""
+"""How often something may happen: so many times at once, then once in so many seconds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a change of many files at once from one that a person waits for."""
+"""Marks a change of many files, such as an import: its announcements let those pass that a person waits for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _is_bulk: ContextVar[bool] = ContextVar("is_bulk", default=False)
 
 @contextmanager
 def bulk_change() -> Iterator[None]:
-    """Whatever is saved in here may be announced later than what is saved elsewhere."""
+    """What is saved in this block, by this thread, may be announced later than what is saved elsewhere."""
     token = _is_bulk.set(True)
     try:
         yield

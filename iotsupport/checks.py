@@ -1,4 +1,4 @@
-"""Values of the environment that cannot be right, each with an id and a hint."""
+"""System checks: variables, directories and files that cannot be right, each with an id and a hint."""
 
 from __future__ import annotations
 

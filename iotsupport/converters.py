@@ -1,4 +1,4 @@
-"""Path converters."""
+"""What parts of an address URL patterns take: ``<anything:…>``."""
 
 from django.urls import register_converter
 

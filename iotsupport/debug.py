@@ -14,7 +14,7 @@ SECRET_VARIABLE = re.compile("PASS|SECRET|TOKEN|DIGEST", re.IGNORECASE)
 
 
 class ReporterFilter(SafeExceptionReporterFilter):
-    """Django's knows settings that hold a secret by their names; a URL with a password it shows."""
+    """Hides URLs with a password, too: Django's filter knows settings that hold a secret by their names alone."""
 
     def is_active(self, request: HttpRequest | None) -> bool:
         return True  # Django's shows all local variables and forms where DEBUG is true

@@ -58,7 +58,7 @@ def is_origin(text: str) -> bool:
 
 
 class Environment(environ.Env):
-    """django-environ, with what was refused kept: values in ``problems``, name to sentence, and lines of ``.env``.
+    """django-environ that remembers what it refused: variables in ``problems``, lines in ``dotenv_troubles``.
 
     A value is what was given. django-environ would take one that begins with ``$`` for the name of another variable,
     and log lines of ``.env`` that it cannot read, passwords included.

@@ -159,7 +159,7 @@ def refusal_of_database(error: BaseException | None) -> ApiError | None:
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """Say an exception in the API's words."""
+    """Return the refusal that tells a program of an exception. What nobody foresaw is logged, and is 500."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ValidationError):

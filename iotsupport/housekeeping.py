@@ -1,4 +1,4 @@
-"""What is over is removed once a day, by one process of all nodes, a little at a time."""
+"""Rows that nobody needs any more are removed once a day, by one process of all nodes, a little at a time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 1.0
 
 
 def over() -> Iterator[QuerySet[Any]]:
-    """What nobody can need any more. Sessions that have ended, failed sign-ins that count no more, and the like."""
+    """Yield the rows that nobody needs any more: ended sessions, failed sign-ins that count no more, and the like."""
     now = timezone.now()
     yield Session.objects.filter(expire_date__lt=now)
     yield AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR)
@@ -77,7 +77,7 @@ def _try_again_later() -> None:
 
 
 class Housekeeper(Background):
-    """Looks from time to time."""
+    """The thread that calls :func:`tidy` every ten minutes."""
 
     def __init__(self) -> None:
         super().__init__("housekeeper")

@@ -42,7 +42,7 @@ STRANGERS = Allowance(SMALL_BODY_BYTES, SMALL_BODY_FIELDS, is_streamed=False)
 
 
 class SignedOut(BodyTooLarge):
-    """It would perhaps be read, were its sender signed in."""
+    """A body that is too large of a stranger, and perhaps not of somebody who is signed in."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What is different about the addresses that devices and programs use."""
+"""Middleware: open addresses for devices, JSON for programs, any name of the server, a database that refuses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ BROWSER_HEADERS = [
 
 
 class PublicUrlsMiddleware:
-    """Send GET and HEAD for what is open to everybody to URLs of their own, and refuse programs in JSON.
+    """Sends GET and HEAD for what is open to everybody to URLs of their own, and refuses programs in JSON.
 
     A device's download and a script's ``PUT`` share a path, and only the first is open.
     """
@@ -82,7 +82,7 @@ def _in_json(response: HttpResponseBase) -> HttpResponseBase:
 
 
 class UnfinishedUploadsMiddleware:
-    """Let upload handlers drop what has arrived of a body that cannot be parsed: Django does not tell them."""
+    """Tells upload handlers to drop what arrived of a body that cannot be parsed: Django does not."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -97,7 +97,7 @@ class UnfinishedUploadsMiddleware:
 
 
 class DatabaseMiddleware:
-    """Say why the database refused. ``editing.unsaved.server_error`` has what is refused outside of a view."""
+    """Answers why the database refused what a view asked. Outside of a view, ``editing.unsaved.server_error`` does."""
 
     def __init__(self, get_response: GetResponse) -> None:
         self.get_response = get_response
@@ -111,7 +111,7 @@ class DatabaseMiddleware:
 
 
 class HostMiddleware(CommonMiddleware):
-    """Django's, but devices and probes may use any name or address of the server."""
+    """Django's check of the Host header; devices and probes may use any name or address of the server."""
 
     def process_request(self, request: HttpRequest) -> Any:
         if getattr(request, "urlconf", None) == PUBLIC_URLS:

@@ -1,4 +1,4 @@
-"""Tokens with which scripts and CI use the API, where users sign in from, and who does what only one may do."""
+"""API tokens, the networks that users sign in from, and whose turn it is where one process works for all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
         return self.filter(revoked_at=None)
 
     def revoke(self) -> int:
-        """Have them open nothing any more; return how many of them did until now."""
+        """Make these tokens invalid; return how many of them were valid until now."""
         return self.usable().update(revoked_at=timezone.now())
 
 
@@ -141,7 +141,7 @@ class TurnManager(models.Manager["Turn"]):
 
 
 class Turn(models.Model):
-    """Something that one process at a time does, once in a time."""
+    """Something that one process of all does once in a time, such as housekeeping; and when it is due."""
 
     name = models.CharField(max_length=50, primary_key=True)
     next_at = models.DateTimeField()

@@ -11,7 +11,7 @@ from django.utils.html import conditional_escape
 
 
 class EscapedField(BoundField):
-    """Django writes a help text into the page as it is. Here it is text, unless it was made as HTML."""
+    """A field of a form whose help text is escaped, unless it was made as HTML: Django writes it as it is."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -19,7 +19,7 @@ class EscapedField(BoundField):
 
 
 class FormRenderer(DjangoTemplates):
-    """Of every form, of Django's and of others' apps, too. Leaves ``maxlength`` out of every field.
+    """Renders every form, of Django's and of others' apps, too, and leaves ``maxlength`` out of every field.
 
     A browser cuts what is pasted to it without a word, and what is left may pass: as the name of another board. What
     is too long is refused by the field, with a sentence, and shown again.

@@ -1,4 +1,4 @@
-"""What the parts tell each other without knowing each other."""
+"""Signals: what the apps tell each other without knowing each other."""
 
 from django.dispatch import Signal
 

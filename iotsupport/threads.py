@@ -1,4 +1,4 @@
-"""What goes on beside the requests of a process."""
+"""Threads that work beside the requests of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All addresses. GET and HEAD of the open ones are taken by ``iotsupport.public_urls`` before."""
+"""All addresses. For GET and HEAD, ``iotsupport.public_urls`` is asked first: it has what is open to everybody."""
 
 from functools import partial
 

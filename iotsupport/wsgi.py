@@ -19,7 +19,7 @@ from iotsupport.signals import serving  # noqa: E402
 
 
 class Application(FastDownloadsMiddleware):
-    """What the worker may ask besides: what is answered at once, who waits, what is read, and for a page."""
+    """What is served, and what our worker asks besides: quick answers, who waits, how large a body may be, pages."""
 
     admit_body = staticmethod(limits.admit_body)
     has_to_wait = staticmethod(strangers.has_to_wait)

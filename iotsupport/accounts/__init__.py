@@ -1,1 +1,1 @@
-"""Who is it: users, their sign-ins, passwords and sessions, and when their tokens were last used."""
+"""Users, their sign-ins, passwords and sessions, and when their API tokens were last used."""

@@ -1,4 +1,4 @@
-"""When tokens were last used: noted when that can be done, and never waited for."""
+"""When API tokens were last used: written down by a thread beside the requests, none of which waits for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Write = Callable[[dict[int, datetime]], None]
 
 
 class LastUses:
-    """Collects in requests, and writes in a thread of its own. A process that does not serve writes at once."""
+    """Notes uses of tokens in requests, and has a thread of its own write them. A command writes at once."""
 
     def __init__(self, write: Write) -> None:
         self._write = write

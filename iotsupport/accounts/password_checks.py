@@ -37,7 +37,7 @@ class Busy(Exception):
 
 
 class Check:
-    """One that is under way; a right password is no guess, and costs others nothing."""
+    """A check of a password that is under way: free for a right one, which is no guess and costs others nothing."""
 
     is_free = False
 
@@ -50,7 +50,10 @@ class _Account(NamedTuple):
 
 
 class PasswordChecks:
-    """The processes of one server share it by a file; where there is no place for one, each has its own."""
+    """Says when the next password may be checked.
+
+    The processes of one server share one account, in a file; where there is no place for one, each has its own.
+    """
 
     def __init__(
         self, clock: Callable[[], float] = time.monotonic, cpu_clock: Callable[[], float] = time.thread_time
@@ -95,7 +98,7 @@ class PasswordChecks:
         return file
 
     def _busy(self) -> Busy:
-        """By then, all who wait now have had their turn."""
+        """Say when to come again: by then, all who wait now have had their turn."""
         return Busy(max((1 + MOST_WAITING) * self._account.period * SHARE, 1.0))
 
     def _read(self, file: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Sessions of the admin, kept in the database: they slide, and one that began over HTTPS is worth nothing without."""
+"""Sessions of the admin, kept in the database: each use prolongs one, and what began over HTTPS counts there alone."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _not_before = 0.0
 
 
 class SessionStore(db.SessionStore):
-    """``is_https`` says how the request came; None, as for a command, is content with every session."""
+    """Django's, for a request over HTTPS or not: ``is_https``; None, as for a command, takes every session."""
 
     def __init__(self, session_key: str | None = None, is_https: bool | None = None) -> None:
         super().__init__(session_key)
@@ -73,7 +73,7 @@ class SessionStore(db.SessionStore):
         return SESSION_KEY_OF_USER in getattr(self, "_session_cache", {})
 
     def slide(self) -> bool:
-        """Have it last ``SESSION_COOKIE_AGE`` seconds from now, where that is worth a write, and can be written."""
+        """Prolong the session from now on; return whether that was worth a write, and could be written."""
         global _not_before
         age = timedelta(seconds=self.get_session_cookie_age())
         now = timezone.now()
@@ -109,7 +109,7 @@ def _slack() -> timedelta:
 
 
 class SessionMiddleware(DjangoSessionMiddleware):
-    """Django's, with sessions that know of HTTPS and slide, and with cookies that HTTPS keeps to itself."""
+    """Django's, with the sessions of this module; a session that is prolonged gets its cookie anew."""
 
     def process_request(self, request: HttpRequest) -> None:
         session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)

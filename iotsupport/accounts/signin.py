@@ -63,7 +63,7 @@ class Wait(NamedTuple):
 
 
 class SignInForm(AdminAuthenticationForm):
-    """The admin's; the check of a stranger's password ends with it, however it ends."""
+    """The admin's form. Where it has a stranger's password checked, it lets others have theirs checked in any case."""
 
     def clean(self) -> dict[str, Any]:
         request: Any = self.request
@@ -76,7 +76,7 @@ class SignInForm(AdminAuthenticationForm):
 
 
 class SignInHandler(AxesDatabaseHandler):
-    """What django-axes calls around a sign-in; the rows are its own."""
+    """Says who has to wait, and counts failures: django-axes calls it around a sign-in, and has the rows."""
 
     def is_allowed(self, request: HttpRequest, credentials: Any = None) -> bool:
         name, network = username_of(request, credentials) or "", request.axes_ip_address  # type: ignore[attr-defined]
@@ -136,7 +136,7 @@ def _count_recent(name: str, network: str | None) -> Failures:
 
 
 def _begin_check(request: HttpRequest, name: str, network: str | None, failures: int) -> Wait | None:
-    """Have a stranger's password looked at, or return what for they wait."""
+    """Begin to check a stranger's password, or return why they have to wait, and for how long."""
     if failures >= NAME_LIMIT and (seconds := of_slowed_name.take(name)):
         return Wait("slowed", seconds)
     if seconds := of_network.take(network or NOWHERE):

@@ -1,4 +1,4 @@
-"""Users and groups in the admin: Django's own pages, with a search that folds as ours do, and what a password means."""
+"""Users and groups in the admin: Django's own pages, searched in any case of letters as ours are."""
 
 from __future__ import annotations
 

@@ -41,14 +41,14 @@ KEYS = re.compile(r"(\d{1,18})(?:-(\d{1,18}))?", re.ASCII)
 
 
 class Keys:
-    """Keys as the database makes them, sorted; written in one field, however many: ``1-20000 20002``."""
+    """Primary keys, sorted, that fit into one field of a form however many they are: ``1-20000 20002``."""
 
     def __init__(self, ranges: Iterable[range] = ()) -> None:
         self._ranges = deque(ranges)
 
     @classmethod
     def join(cls, keys: Iterable[int]) -> Self:
-        """Those that follow each other go together. None lies in between: it would be deleted, too."""
+        """Make ranges of keys. A range has no key that was not given: it would be deleted, too."""
         joined: list[range] = []
         for key in keys:
             if joined and joined[-1].stop == key:
@@ -59,7 +59,7 @@ class Keys:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """What ``str()`` wrote. Whatever else there is counts for nothing."""
+        """Read what ``str()`` wrote; whatever else there is counts for nothing."""
         found = [match for match in map(KEYS.fullmatch, text.split()) if match]
         return cls(each for each in (range(int(m[1]), int(m[2] or m[1]) + 1) for m in found) if each)
 
@@ -74,7 +74,7 @@ class Keys:
         return sum(map(len, self._ranges))
 
     def take(self, count: int) -> list[int]:
-        """Return the first so many, and have them no more."""
+        """Remove the first so many, and return them."""
         taken: list[int] = []
         while self._ranges and len(taken) < count:
             first = self._ranges.popleft()

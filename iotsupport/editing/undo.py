@@ -163,6 +163,6 @@ class UndoingAdmin(SimpleHistoryAdmin):
 
 
 def deleted_rows(request: HttpRequest) -> list[Any]:
-    """Keys of what this request has deleted, and not yet told."""
+    """Primary keys of the rows that this request has deleted, and not told about yet."""
     rows: list[Any] = vars(request).setdefault("deleted_rows", [])
     return rows

@@ -1,4 +1,4 @@
-"""Taking over a directory of files, one by one."""
+"""What the commands share that take over the files of a directory, one by one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ImportingManager(Protocol):
 
 
 class ImportCommand(BaseCommand):
-    """Report for each file what became of it: ``taken``, ``replaced``, ``unchanged``, or refused and why."""
+    """Takes over a directory; says of each file whether it was taken, replaced, unchanged, or refused and why."""
 
     requires_system_checks = INSTALLATION
     manager: ImportingManager
@@ -36,7 +36,7 @@ class ImportCommand(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="only report what would happen")
 
     def name_of(self, path: Path) -> str:
-        """What becomes of a file's name: of two files with one, the first is taken."""
+        """Return the name under which a file would be kept: of two files with the same one, the first is taken."""
         raise NotImplementedError
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:

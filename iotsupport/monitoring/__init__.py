@@ -1,1 +1,1 @@
-"""What is watched: health, metrics and the log; asked for by strangers, so all of it bounded."""
+"""Health, metrics and the log: strangers ask for them and cause them, so all of it is bounded."""

@@ -1,4 +1,4 @@
-"""What strangers may ask for as often as they like, and what is looked up once a second for all of them."""
+"""Health and metrics are looked up once a second for all who ask: strangers may ask as often as they like."""
 
 from __future__ import annotations
 

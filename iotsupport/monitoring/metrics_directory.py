@@ -59,7 +59,7 @@ def forget(path: Path) -> None:
 
 
 def remove(path: Path, data_dir: Path) -> None:
-    """Remove one that :func:`choose` named, with the metrics in it. What is not ours stays, and so does its directory.
+    """Remove a directory that :func:`choose` named, with its metrics; not where something of others is in it.
 
     So does all of it while a worker counts there: of another server that serves the same data.
     """
@@ -71,7 +71,7 @@ def remove(path: Path, data_dir: Path) -> None:
 
 
 def current() -> Path | None:
-    """The one of the server that this process is a worker of."""
+    """Return the directory of the server that this process is a worker of; None for any other process."""
     path = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     return Path(path) if path else None
 

@@ -17,7 +17,7 @@ def is_news(trouble: str) -> bool:
 
 
 def is_over(trouble: str) -> None:
-    """The next time, it is news again."""
+    """Note that some trouble has ended: if it comes again, it is news."""
     _said[_place(trouble)] = False
 
 

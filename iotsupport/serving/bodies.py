@@ -174,7 +174,7 @@ class Ledger(Generic[T]):
         self._unfinished: dict[str, dict[T, None]] = {}
 
     def hold(self, client: str, request: T, count: int) -> None:
-        """Note what has come by now of a request that may still go."""
+        """Note how much has come of a request by now; it may have to go until :meth:`keep` is called."""
         grown = count - self._held.get(request, (client, 0))[1]
         self._held[request] = client, count
         self._of_clients[client] += grown
@@ -191,7 +191,7 @@ class Ledger(Generic[T]):
         return next(iter(self._unfinished.get(client, {})), newest)
 
     def keep(self, request: T) -> None:
-        """Have it stay until it is released: all of it has come."""
+        """Let a request stay until it is released: all of it has come."""
         if request in self._held:
             self._finish(self._held[request][0], request)
 
@@ -220,7 +220,7 @@ class Reservations(Generic[T]):
         self._taken: dict[T, int] = {}
 
     def take(self, request: T, count: int) -> bool:
-        """Return whether there is room; one alone may be larger than all of it."""
+        """Give a request room, if there is some, and return whether. One alone may be larger than all of it."""
         if self._taken and sum(self._taken.values()) + count > self._most_bytes:
             return False
         self._taken[request] = count

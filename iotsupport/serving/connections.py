@@ -131,7 +131,7 @@ class HeadParser(RequestParser):
     mesg: Any  # what was parsed last: a Request, until it is forgotten
 
     def parse(self, head: bytes) -> Request:
-        """Raises what gunicorn raises for a head that it cannot take."""
+        """Parse a head. Raises what gunicorn raises for one that it cannot take."""
         self.unreader.unread(head)
         return super().__next__()
 
@@ -154,7 +154,7 @@ def _do_nothing(conn: Connection) -> None:
 
 
 class Connection(TConn):
-    """A client, and what it is waited for between two calls of the application."""
+    """A client's connection: what has come of a request, and what it is waited for until when."""
 
     sock: ClientSocket
 
@@ -230,7 +230,7 @@ class Connection(TConn):
         return count > 0 and self.lingering_bytes >= 0
 
     def is_body_read(self) -> bool:
-        """Whether what comes next is another request."""
+        """Whether the body was read to its end, so that what comes next is another request."""
         body = self.parser.mesg.body
         return body.is_at_end if isinstance(body, StreamedBody) else True
 

@@ -48,7 +48,7 @@ class Downloads:
 
     @cached_property
     def usual_path(self) -> re.Pattern[str]:
-        """Of a whole path, without ``/api``; its only group is the file's name."""
+        """What a usual path looks like, whole and without ``/api``; its only group is the file's name."""
         return re.compile(f"/(?:{self.folder_pattern})/({self.usual_name}{re.escape(self.ending)})", re.ASCII)
 
     @property

@@ -1,4 +1,4 @@
-"""Requests that need no parser, such as those of usual downloads, and how they are answered."""
+"""Requests so plain that a pattern reads them instead of a parser, as those of usual downloads; and their answers."""
 
 from __future__ import annotations
 

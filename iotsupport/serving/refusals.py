@@ -1,4 +1,4 @@
-"""What the worker says by itself: in the API's shape to programs, as a sentence to people."""
+"""What the worker answers without the application, to refuse a request: JSON to programs, a sentence to people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which requests wait for one another, so that they leave threads and the interpreter to others: those of strangers.
+"""Requests of strangers wait for one another, so that they leave threads and the interpreter to others.
 
 No stranger is who comes with a session or token that was valid in this process before. That decides about nothing but
 who is served first: what somebody may do, the view and the database say as ever.

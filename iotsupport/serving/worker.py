@@ -87,7 +87,7 @@ INSIDE_OF_GUNICORN = {
 
 
 class Worker(ThreadWorker):
-    """See the module's docstring."""
+    """gunicorn's threaded worker, changed as this module's docstring says."""
 
     @classmethod
     def check_config(cls, cfg: Any, log: Any) -> None:

@@ -73,7 +73,7 @@ max_inflight_count = 100
 
 
 class StartError(Exception):
-    """It cannot be started. The message is a sentence for a person."""
+    """IoT Support cannot be started. The message is a sentence for a person."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Somebody has to be able to sign in."""
+"""``create_first_admin``: makes the administrator who signs in first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What has to be there before the server starts, in one process: starting Python and Django is what takes time."""
+"""``prepare``: what has to be done before the server starts, in one process, since starting it takes the time."""
 
 from __future__ import annotations
 
