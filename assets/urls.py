@@ -1,4 +1,4 @@
-"""What devices download."""
+"""Where devices download assets."""
 
 from assets.views import DOWNLOADS, download_asset
 

@@ -1,4 +1,4 @@
-"""What devices download."""
+"""Where devices download configurations."""
 
 from devices.views import DOWNLOADS, download_config
 

@@ -13,7 +13,7 @@ from django.contrib.admin.utils import unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
-from django.forms import ModelForm
+from django.forms import ModelChoiceField, ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -76,11 +76,12 @@ class MirroredAdmin(UndoingAdmin):
         if not all(key.isascii() and key.isdecimal() for key in ids):  # simple-history would fail with any other
             raise Http404
 
-    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
+    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
         # simple-history lets everybody revert who may look. Whatever is there is locked from here on.
         if request.method == "POST" and not self._may_revert(request, self.get_object(request, unquote(object_id))):
             raise PermissionDenied
-        return super().history_form_view(request, object_id, *args, **kwargs)
+        response: HttpResponseBase = super().history_form_view(request, object_id, *args, **kwargs)
+        return response
 
     def _may_revert(self, request: HttpRequest, current: Any) -> bool:
         """Whether somebody may save an earlier version of what is there now: where that is nothing, it is added."""
@@ -211,7 +212,9 @@ class ApiTokenAdmin(FoldedSearch):
         tokens = super().get_queryset(request)
         return tokens if request.user.is_superuser else tokens.filter(user=request.user)
 
-    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+    def formfield_for_foreignkey(
+        self, db_field: Any, request: HttpRequest, **kwargs: Any
+    ) -> ModelChoiceField[Any] | None:
         field = super().formfield_for_foreignkey(db_field, request, **kwargs)
         if field is not None:
             field.initial = request.user.pk

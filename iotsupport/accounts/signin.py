@@ -63,7 +63,7 @@ class Wait(NamedTuple):
 
 
 class SignInForm(AdminAuthenticationForm):
-    """The admin's form. Where it has a stranger's password checked, it lets others have theirs checked in any case."""
+    """The admin's form. The turn to have a stranger's password checked, if it took one, it gives back in any case."""
 
     def clean(self) -> dict[str, Any]:
         request: Any = self.request
@@ -112,7 +112,7 @@ class SignInHandler(AxesDatabaseHandler):
         KnownNetwork.objects.note(user, network)
 
     def user_logged_out(self, *args: Any, **kwargs: Any) -> None:
-        """Nothing is kept of it."""
+        """Keep nothing of it."""
 
 
 class Failures(NamedTuple):
