@@ -3,7 +3,7 @@
 It belongs to one thread, the messenger's. What other threads want of that thread they leave in its inbox, as calls
 (:meth:`Connection.post`): so does paho's thread with each callback, and nobody waits. Each connection has a client of
 its own: paho would send what the last one held once more, also what made the broker end it. What a client says after
-another took its place is not heard.
+another took its place is not heard. Why paho keeps a thread of its own is in ``docs/decisions/6-paho.md``.
 """
 
 from __future__ import annotations
