@@ -14,7 +14,6 @@ from assets.forms import AssetForm
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset
 from iotsupport.admin import MirroredAdmin
-from iotsupport.serving.clients import user_of
 
 
 @admin.register(Asset)
@@ -58,10 +57,8 @@ class AssetAdmin(MirroredAdmin):
         if not change and obj.pk:
             self._replace(request, obj)
         if upload is not None:
-            obj.set_bytes(upload.require_blob(), user_of(request))
+            obj.set_bytes(upload.require_blob())
             transaction.on_commit(lambda: SIZE.observe(obj.size))
-        else:
-            obj.uploaded_by = user_of(request)
         super().save_model(request, obj, form, change)
 
     def _replace(self, request: HttpRequest, obj: Asset) -> None:

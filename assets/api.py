@@ -65,7 +65,8 @@ def upload_asset(request: HttpRequest) -> HttpResponse:
     validate_filename(upload.full_name)
     with Asset.objects.locked(upload.full_name) as asset:
         require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
-        asset.set_bytes(blob, user_of(request))
+        asset.set_bytes(blob)
+        asset.uploaded_by = user_of(request)
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
 

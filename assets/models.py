@@ -37,7 +37,8 @@ class AssetManager(MirroredManager["Asset"]):
                 for chunk in chunks:
                     blob.write(chunk)
             with self.locked(filename) as asset:
-                asset.set_bytes(blob, user)
+                asset.set_bytes(blob)
+                asset.uploaded_by = user
         except Exception:
             blob.close()  # now: a traceback may keep it for a while
             raise
@@ -98,9 +99,9 @@ class Asset(MirroredModel):
             self.folded = fold(self.filename)
         super().save(*args, **kwargs)
 
-    def set_bytes(self, blob: blobs.StagedBlob, user: User | None) -> None:
+    def set_bytes(self, blob: blobs.StagedBlob) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
-        self.size, self.sha256, self.md5, self.uploaded_by = blob.size, blob.sha256, blob.md5, user
+        self.size, self.sha256, self.md5 = blob.size, blob.sha256, blob.md5
         blob.keep()
 
     @property

@@ -14,7 +14,6 @@ from devices.forms import DeviceConfigForm
 from devices.metrics import count, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
-from iotsupport.serving.clients import user_of
 
 # In any of its spellings.
 MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
@@ -65,10 +64,6 @@ class DeviceConfigAdmin(MirroredAdmin):
         if part:
             found |= queryset.filter(mac_address__contains=part)
         return found, may_have_duplicates
-
-    def save_model(self, request: HttpRequest, obj: DeviceConfig, form: Any, change: bool) -> None:
-        obj.updated_by = user_of(request)
-        super().save_model(request, obj, form, change)
 
     def count_save(self, refusal_code: str | None, seconds: float) -> None:
         count("save", "success" if refusal_code is None else "error", seconds)

@@ -204,7 +204,7 @@ def _find(mac_address: str, *, for_update: bool = False) -> DeviceConfig:
 
 
 def _answer(config: DeviceConfig) -> HttpResponse:
-    facts = json.dumps({name: getattr(config, name) for name in LISTED})
+    summary = json.dumps({name: getattr(config, name) for name in LISTED})
     # The content as it was typed: parsed and written again, 1e3 would be 1000.0.
-    body = f'{facts[:-1]}, "content": {config.content}}}'
+    body = f'{summary[:-1]}, "content": {config.content}}}'
     return HttpResponse(body, content_type="application/json", headers={"ETag": config.etag})

@@ -102,8 +102,8 @@ class DeviceConfig(MirroredModel):
         self.read_content()
         update_fields = kwargs.get("update_fields")
         if update_fields is not None and "content" in update_fields:
-            facts = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
-            kwargs["update_fields"] = {*update_fields, *facts}
+            read = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
+            kwargs["update_fields"] = {*update_fields, *read}
         super().save(*args, **kwargs)
 
     def read_content(self) -> None:

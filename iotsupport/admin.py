@@ -64,6 +64,10 @@ class MirroredAdmin(UndoingAdmin):
         again = MirroredAdmin._changeform_view
         return self._save(request, super().changeform_view, *args, again=again, **kwargs)
 
+    def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
+        setattr(obj, self.saved_by, request.user)
+        super().save_model(request, obj, form, change)
+
     def history_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
         self._require_numbers(object_id)
         return super().history_view(request, object_id, *args, **kwargs)
