@@ -76,7 +76,7 @@ class WrittenDict(MmapedDict):
             return []  # its process ended meanwhile
         except DAMAGES as error:
             if is_news(filename):
-                logger.warning("%s is left out of the metrics: it cannot be read (%s)", filename, error)
+                logger.warning("Left out of the metrics, since it cannot be read: %s (%s)", filename, error)
             return []
         is_over(filename)
         return entries

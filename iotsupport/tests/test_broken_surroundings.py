@@ -336,7 +336,7 @@ def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once
         looks.add((directory / "counts.page").stat().st_mtime_ns)
 
     assert metrics(server)["iot_database_up"] == 1
-    assert len([line for line in server.lines if "is left out of the metrics" in line]) == 3
+    assert len(server.wait_for_log("Left out of the metrics", count=3)) == 3
 
 
 # --- Whoever asks, how often ever --------------------------------------------------------------------------------
