@@ -19,7 +19,7 @@ from iotsupport.tests.support.waiting import LIMIT
 from notifications.messages import Message
 from notifications.publisher import publisher
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from iotsupport.tests.support.browser import chromium
 from iotsupport.tests.support.page_walk import Page
 from notifications.models import Announcement
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 CONFIGS, ASSETS, USERS = "/admin/devices/deviceconfig/", "/admin/assets/asset/", "/admin/auth/user/"
 ROWS = 150

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,13 +49,18 @@ def committing_database(blocker: Any) -> Iterator[None]:
 
 
 def empty_tables() -> None:
-    """Delete all rows but those that come with the migrations."""
-    models = apps.get_models(include_auto_created=True)
-    with transaction.atomic():  # in whatever order: references are looked at when it ends
-        for model in models:
-            if model not in MIGRATED and model._meta.managed and not model._meta.proxy:
-                rows = model._base_manager.all()
-                rows._raw_delete(rows.db)  # without the signals that change files
+    """Delete all rows but those of the migrations. One statement asks which tables have any: most have none."""
+    ask = " UNION ALL ".join(f"SELECT '{table}' WHERE EXISTS (SELECT 1 FROM {table})" for table in tables())  # noqa: S608
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(ask)
+        for (table,) in cursor.fetchall():  # in whatever order: references are looked at when the transaction ends
+            cursor.execute(f"DELETE FROM {table}")  # noqa: S608
+
+
+@cache
+def tables() -> list[str]:
+    models = [model for model in apps.get_models(include_auto_created=True) if model not in MIGRATED]
+    return sorted({model._meta.db_table for model in models if model._meta.managed})
 
 
 # Models with rows that come with the migrations.

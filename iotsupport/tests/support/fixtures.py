@@ -10,6 +10,7 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client
+from django.urls import set_urlconf
 
 from iotsupport.accounts import signin
 from iotsupport.tests.support.api_client import (
@@ -25,6 +26,12 @@ from iotsupport.tests.support.api_client import (
 def no_tries_before() -> None:
     """Sign-ins that failed in other tests do not count."""
     signin.forget()
+
+
+@pytest.fixture(autouse=True)
+def every_address() -> None:
+    """A test that did not read an answer to its end left this thread at the addresses for devices, as Django does."""
+    set_urlconf(None)
 
 
 @pytest.fixture
