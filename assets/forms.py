@@ -19,14 +19,15 @@ class AssetFileField(forms.FileField):
     def to_python(self, data: Any) -> UploadedAsset | None:
         if data in self.empty_values:
             return None
+        upload: UploadedAsset = data
         try:
-            data.require_blob()
+            upload.require_blob()
         except MirrorError as error:
             raise ValidationError(str(error), code="STORAGE_UNAVAILABLE") from error
-        return data
+        return upload
 
 
-class AssetForm(forms.ModelForm):
+class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     file = AssetFileField(label="File", required=False)
 
     class Meta:

@@ -121,7 +121,7 @@ class Asset(MirroredModel):
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:
-        return cls.history.filter(filename=filename, sha256=sha256).exists()
+        return bool(cls.history.filter(filename=filename, sha256=sha256).exists())
 
     @classmethod
     def collect_garbage(cls) -> list[str]:

@@ -13,7 +13,7 @@ from devices.models import DeviceConfig
 EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
 
 
-class DeviceConfigForm(forms.ModelForm):
+class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
     """Keeps the text as it is stored, and does not let one person overwrite another's change unseen.
 
     To save, the instance must be locked: it is what there is to be overwritten.
@@ -61,7 +61,7 @@ class DeviceConfigForm(forms.ModelForm):
     def _with_line_ends(self, typed: str) -> str:
         """Undo what browsers do to line ends: they send CRLF, whatever was there."""
         typed = typed.replace("\r\n", "\n")
-        stored = self.instance.content
+        stored: str = self.instance.content
         if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
             return stored
         if "\r\n" in stored and "\n" not in stored.replace("\r\n", ""):

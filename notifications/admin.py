@@ -132,7 +132,7 @@ def _find_pages(topic: str, filenames: Iterable[str]) -> dict[str, str]:
 
 
 @admin.register(Announcement)
-class AnnouncementAdmin(admin.ModelAdmin):
+class AnnouncementAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     """Shows the announcements. They come with files and go with them; all one can do is to ask for another one."""
 
     list_display = ["file", "kind", "owed", "failed", "error", "next_try", "announced"]

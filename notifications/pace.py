@@ -14,7 +14,8 @@ LONGEST_PAUSE = timedelta(minutes=5)
 
 def pause(tries: int) -> timedelta:
     """How long to wait after so many failures in a row, at least one."""
-    return min(LONGEST_PAUSE, SHORTEST_PAUSE * 2 ** min(tries - 1, 16))
+    times: int = 2 ** min(tries - 1, 16)
+    return min(LONGEST_PAUSE, SHORTEST_PAUSE * times)
 
 
 class Pace:
