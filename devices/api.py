@@ -19,7 +19,7 @@ from devices.fields import normalise_mac_address
 from devices.limits import WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
-from devices.parsing import decode_config, member_sources
+from devices.parsing import Member, decode_config, parse_members
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
 from iotsupport.errors import ApiError
@@ -137,7 +137,7 @@ def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     mac_address = normalise_mac_address(mac_address)
     body = read_json(request, settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES)
     content, allow_overwrite = _unwrap(decode_config(body))
-    return _put(request, mac_address, content, allow_overwrite=allow_overwrite)
+    return _put(request, mac_address, content.source, content.value, allow_overwrite=allow_overwrite)
 
 
 @router.delete(
@@ -157,19 +157,21 @@ def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse
     return no_content()
 
 
-def _unwrap(text: str) -> tuple[str, bool]:
-    """Return the verbatim text of ``content``, and ``allow_overwrite``."""
-    members = member_sources(text)
+def _unwrap(text: str) -> tuple[Member, bool]:
+    """Return ``content``, and ``allow_overwrite``."""
+    members = parse_members(text)
     if "content" not in members or members.keys() - {"content", "allow_overwrite"}:
         message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite".'
         raise ApiError(400, "INVALID_BODY", message)
-    allow_overwrite = members.get("allow_overwrite", "true")
-    if allow_overwrite not in {"true", "false"}:
+    allow_overwrite = members["allow_overwrite"].value if "allow_overwrite" in members else True
+    if not isinstance(allow_overwrite, bool):
         raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
-    return members["content"], allow_overwrite == "true"
+    return members["content"], allow_overwrite
 
 
-def _put(request: HttpRequest, mac_address: str, content: str, *, allow_overwrite: bool = True) -> HttpResponse:
+def _put(
+    request: HttpRequest, mac_address: str, content: str, parsed: Any = None, *, allow_overwrite: bool = True
+) -> HttpResponse:
     with DeviceConfig.objects.locked(mac_address) as config:
         is_new = config.pk is None
         require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
@@ -178,6 +180,8 @@ def _put(request: HttpRequest, mac_address: str, content: str, *, allow_overwrit
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
         config.content, config.updated_by = content, user_of(request)
+        if isinstance(parsed, dict):
+            config.read_content(parsed)
     return _answer(config)
 
 

@@ -10,7 +10,7 @@ import codecs
 import json
 import math
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
@@ -94,24 +94,31 @@ def parse_config(text: str) -> dict[str, Any]:
     Raises :class:`InvalidConfig` for anything but one JSON object that every device can read (RFC 8259, I-JSON's
     unique names and whole characters, at most ``MAX_LEVELS`` levels, ``CONFIG_MAX_BYTES`` bytes).
     """
-    _check_size(text)
+    check_size(text)
     return _parse(text, MAX_LEVELS)
 
 
-def member_sources(text: str) -> dict[str, str]:
-    """Return the members of one JSON object, each as the text that stands there.
+class Member(NamedTuple):
+    """Of a JSON object: the text that stands there, and what it says, as :func:`parse_config` has it."""
+
+    source: str
+    value: Any
+
+
+def parse_members(text: str) -> dict[str, Member]:
+    """Return the members of one JSON object.
 
     The object may be one level deeper than a configuration, which it may hold. The caller bounds the size.
     Raises :class:`InvalidConfig` as :func:`parse_config` does.
     """
     _parse(text, MAX_LEVELS + 1)
     decoder = json.JSONDecoder(parse_int=float)
-    sources = {}
+    members = {}
     position = text.index("{") + 1
     while member := MEMBER.match(text, position):
-        _, position = decoder.raw_decode(text, member.end())
-        sources[json.loads(member["name"])] = text[member.end() : position]
-    return sources
+        value, position = decoder.raw_decode(text, member.end())
+        members[json.loads(member["name"])] = Member(text[member.end() : position], value)
+    return members
 
 
 def _parse(text: str, levels: int) -> dict[str, Any]:
@@ -128,7 +135,8 @@ def _parse(text: str, levels: int) -> dict[str, Any]:
     return parsed
 
 
-def _check_size(text: str) -> None:
+def check_size(text: str) -> None:
+    """Raise :class:`InvalidConfig` for more than ``CONFIG_MAX_BYTES``."""
     size = len(text.encode(errors="surrogatepass"))
     if size > settings.CONFIG_MAX_BYTES:
         message = (

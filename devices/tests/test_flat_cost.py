@@ -84,6 +84,17 @@ def test_a_save_writes_a_row_and_its_version_and_reads_nothing(directories: Path
     assert writes == ["UPDATE", "INSERT"]
 
 
+def test_a_save_in_the_admin_reads_its_row_once(directories: Path, signed_in: Client) -> None:
+    fill(0, FEW)
+    config = DeviceConfig.objects.get(mac_address=mac_address(1))
+    form = {"content": content(1, 1), "based_on": config.etag}
+
+    queries = queries_of(lambda: signed_in.post(f"{LIST}{config.pk}/change/", form))
+
+    assert len([sql for sql in queries if sql.startswith("SELECT") and '"content"' in sql]) == 1
+    assert len([sql for sql in queries if sql.startswith("UPDATE")]) == 1
+
+
 @pytest.mark.parametrize("path", [LIST, f"{LIST}?q=Device", f"{LIST}?q=02-00", f"{LIST}?enable_ota__exact=1"])
 def test_the_list_in_the_admin_asks_as_often_for_many(directories: Path, signed_in: Client, path: str) -> None:
     fill(0, FEW)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from devices.parsing import InvalidConfig, decode_config, member_sources, parse_config
+from devices.parsing import InvalidConfig, Member, decode_config, parse_config, parse_members
 from iotsupport.tests.support.properties import PATIENT
 
 
@@ -215,25 +215,29 @@ class TestBytes:
         assert str(error) == ("Line 1, column 1: the text begins with a byte order mark. Save it as UTF-8 without one.")
 
 
-class TestMemberSources:
+class TestMembers:
     def test_are_what_stands_in_the_text(self):
         content = '{ "z": 1.0,\r\n\t"a": [1e3, "\\u0061"] ,"n":12345678901234567890}'
 
-        sources = member_sources(f' {{"content" :\n{content}\n, "allow_overwrite":true, "\\u0063":  null }} ')
+        members = parse_members(f' {{"content" :\n{content}\n, "allow_overwrite":true, "\\u0063":  null }} ')
 
-        assert sources == {"content": content, "allow_overwrite": "true", "c": "null"}
+        assert members == {
+            "content": Member(content, parse_config(content)),
+            "allow_overwrite": Member("true", True),
+            "c": Member("null", None),
+        }
 
     def test_of_an_empty_object(self):
-        assert member_sources(" { } ") == {}
+        assert parse_members(" { } ") == {}
 
     def test_may_be_one_hundred_levels_each(self):
-        sources = member_sources(f'{{"content": {nested(100)}}}')
+        members = parse_members(f'{{"content": {nested(100)}}}')
 
-        assert parse_config(sources["content"])
+        assert parse_config(members["content"].source)
 
     def test_are_refused_with_one_hundred_and_one_levels(self):
         with pytest.raises(InvalidConfig) as caught:
-            member_sources(f'{{"content": {nested(101)}}}')
+            parse_members(f'{{"content": {nested(101)}}}')
 
         assert caught.value.code == "TOO_DEEP"
 
@@ -250,7 +254,7 @@ class TestMemberSources:
     )
     def test_are_refused_in_what_is_no_configuration_either(self, text: str, code: str):
         with pytest.raises(InvalidConfig) as caught:
-            member_sources(text)
+            parse_members(text)
 
         assert caught.value.code == code
 
@@ -298,9 +302,12 @@ def test_any_object_that_json_writes_is_read_back(config: dict[str, Any], layout
 def test_any_member_comes_out_as_it_went_in(content: dict[str, Any], other: dict[str, Any], layout: dict[str, Any]):
     source = json.dumps(content, **layout)
 
-    sources = member_sources(f'{{"other": {json.dumps(other)} ,"content":{source}}}')
+    members = parse_members(f'{{"other": {json.dumps(other)} ,"content":{source}}}')
 
-    assert sources == {"other": json.dumps(other), "content": source}
+    assert members == {
+        "other": Member(json.dumps(other), as_floats(other)),
+        "content": Member(source, parse_config(source)),
+    }
 
 
 @PATIENT
@@ -330,11 +337,12 @@ def test_any_bytes_are_text_or_refused(data: bytes):
 
 @PATIENT
 @given(garbage)
-def test_any_text_has_member_sources_or_is_refused(text: str):
+def test_any_text_has_members_or_is_refused(text: str):
     try:
-        sources = member_sources(text)
+        members = parse_members(text)
     except InvalidConfig:
         return
-    assert {name: json.loads(source, parse_int=float) for name, source in sources.items()} == json.loads(
+    assert {name: member.value for name, member in members.items()} == json.loads(text, parse_int=float)
+    assert {name: json.loads(member.source, parse_int=float) for name, member in members.items()} == json.loads(
         text, parse_int=float
     )
