@@ -54,14 +54,14 @@ class StagedBlob(StagedFile):
         takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
         """
         sha256 = self.sha256
-        if self.state is State.STAGED:
-            with self._blobs.explained():
+        with self._blobs.explained():
+            if self.state is State.STAGED:
                 self.sync()
                 with self._blobs.lock():
                     target = Path(self._blobs.path(sha256))
                     self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
                 sync_directory(self._blobs.directory)
-        SharedChunk.objects.keep(sha256, self.path)
+            SharedChunk.objects.keep(sha256, self.path)
         transaction.on_commit(self._commit)
 
     def _commit(self) -> None:
