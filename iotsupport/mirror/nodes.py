@@ -180,7 +180,7 @@ class Follower(Background):
     def _look_at_own(self) -> None:
         """See to files whose process died, or failed, after the commit.
 
-        Its debt may be paid already: by a node that followed. One that is found behind may have been saved again in
+        It may be announced already: by a node that followed. One that is found behind may have been saved again in
         this moment, so it is looked at once more, unless that save is heard first.
         """
         now = time.monotonic()
