@@ -65,9 +65,9 @@ ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
 quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
-# Many tests wait more than they work: three for each database keep two cores busy.
+# Many tests wait more than they work: four for each database keep two cores busy.
 test: check-system .venv/.installed-dev
-	$(ON_BOTH) --beside "make --no-print-directory lint" $(BIN)/pytest -n 3 $(SPREAD)
+	$(ON_BOTH) --beside "make --no-print-directory lint" $(BIN)/pytest -n 4 $(SPREAD)
 
 quick: .venv/.installed-dev
 	$(BIN)/pytest -n 2 $(SPREAD) -m "not processes"
