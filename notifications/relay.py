@@ -130,7 +130,8 @@ class Relay:
             self._say_trouble(error)
             return
         if left:
-            logger.warning("%d files are still to be announced: a server does it when it and the broker run", left)
+            files = "1 file is" if left == 1 else f"{left} files are"
+            logger.warning("%s still to be announced: a server does it when it and the broker run", files)
 
     def _say_trouble(self, error: Exception) -> None:
         if not self._is_in_trouble:

@@ -248,7 +248,7 @@ def test_a_command_saves_and_ends_although_the_broker_does_not_answer(trouble, u
     result = shell(NOTED + SAVE, MQTT_URL=url_of(trouble))
 
     assert result.stdout.endswith("1 saved, 1 owed\n")
-    assert "1 files are still to be announced" in result.stderr
+    assert "1 file is still to be announced" in result.stderr
     assert owed() == {"aa-bb-cc-dd-ee-ff.json"}
 
 
@@ -268,7 +268,7 @@ settings.MQTT_URL = "mqtt://broker"
 publisher.start()
 """
     # It fails unless it ends with success, within the limit.
-    assert "1 files are still to be announced" in shell(NOTED + code + SAVE).stderr
+    assert "1 file is still to be announced" in shell(NOTED + code + SAVE).stderr
 
 
 def test_a_command_trusts_only_the_given_authority(make_broker, certificates, shell):

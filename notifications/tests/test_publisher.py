@@ -313,7 +313,7 @@ def test_leaves_owed_what_is_not_acknowledged_at_the_end(make_broker, start, att
     assert announcement_of(config).owed_since is not None
     assert announcement_of(config).claimed_by == ""
     assert attempts() == (0, 1, 1)
-    assert log.warnings == ["WARNING 1 files are still to be announced: a server does it when it and the broker run"]
+    assert log.warnings == ["WARNING 1 file is still to be announced: a server does it when it and the broker run"]
 
 
 @pytest.mark.parametrize(

@@ -398,18 +398,20 @@ def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_br
     assert scripted_broker.heard == [name(1), name(2)]
 
 
-def test_releases_its_claims_when_it_stops(broker, monkeypatch):
+@pytest.mark.parametrize(("count", "said"), [(1, "1 file is still"), (5, "5 files are still")])
+def test_releases_its_claims_when_it_stops_and_says_what_is_left(broker, log, monkeypatch, count, said):
     monkeypatch.setattr(publisher_module, "STOP_SECONDS", 0.1)
     monkeypatch.setattr(publisher_module, "NOTE_SECONDS", LIMIT)
     broker.hold()
     with bulk_change():
-        for number in range(5):
+        for number in range(count):
             save_config(number)
     broker.wait_for(lambda: broker.heard)
     publisher.stop()
 
     assert not Announcement.objects.exclude(claimed_by="").exists()
-    assert Announcement.objects.owed().count() == 5
+    assert Announcement.objects.owed().count() == count
+    assert f"WARNING {said} to be announced: a server does it when it and the broker run" in log.messages
 
 
 def test_asks_little_while_nothing_is_owed(broker):
