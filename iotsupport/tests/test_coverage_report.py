@@ -8,7 +8,7 @@ from typing import Any
 
 from coverage import Coverage, CoverageData
 
-from iotsupport.tests.support.coverage_report import report
+from iotsupport.tests.support.coverage_report import PAGE, report
 
 
 def file(functions: dict[str, Any]) -> dict[str, Any]:
@@ -126,3 +126,7 @@ def test_reads_what_coverage_writes(tmp_path: Path) -> None:
 
     assert rows(page)[0] == "| all | 71.4 % | 4 of 5 | 1 of 2 |"
     assert [line.partition(", ")[2] for line in gaps(page)] == ["`switch`: 4"]
+
+
+def test_it_lies_beside_the_other_pages():
+    assert (PAGE.parent / "how-it-works.md").exists()

@@ -14,7 +14,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-PAGE = Path(__file__).parents[2] / "docs" / "coverage.md"
+from iotsupport.settings import BASE_DIR
+
+PAGE = BASE_DIR / "docs" / "coverage.md"
 
 HEAD = """# Coverage
 
