@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import errno
 import http.client
 import importlib.util
@@ -18,13 +17,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from iotsupport import access, settings
+from iotsupport.trial.children import die_with
 
 Child = subprocess.Popen[bytes]
 
@@ -38,7 +38,6 @@ BROKER_START_SECONDS = 10.0
 PATIENCE_SECONDS = 20.0
 
 ENDING_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 MOSQUITTO_CONF = """\
 listener {port} 127.0.0.1
@@ -220,7 +219,7 @@ class Run:
             env=environ or self.environ,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid(), signal.SIGTERM),
             **options,
         )
         try:
@@ -270,19 +269,6 @@ def wait_until_it_listens(process: Child, port: int) -> bool:
             return True
         time.sleep(0.02)
     return False
-
-
-def die_with(parent: int) -> Callable[[], None]:
-    """Return what a child does first, so that not even SIGKILL of its parent leaves it behind (on Linux)."""
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-    def bind() -> None:
-        if prctl is not None:
-            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-            if os.getppid() != parent:  # it died meanwhile
-                os._exit(1)
-
-    return bind
 
 
 def stop(process: Child) -> None:

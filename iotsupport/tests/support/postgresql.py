@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import pwd
 import secrets
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +20,7 @@ from psycopg import sql
 from iotsupport.tests.support.mosquitto import LoggedProcess
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
+from iotsupport.trial.children import die_with
 
 # Owns its databases and nothing else: what needs more rights than an installation has, fails.
 ROLE = "iotsupport"
@@ -45,8 +44,6 @@ OPTIONS = {
     "unix_socket_directories": "",
     "log_line_prefix": "%p %d ",
 }
-
-PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 class PostgreSQL(LoggedProcess):
@@ -73,7 +70,7 @@ class PostgreSQL(LoggedProcess):
         first_line = len(self.lines)
         self._process = self._start(
             *[program("postgres"), "-D", str(self._cluster), "-p", str(self.port), *self._settings],
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=die_with(os.getpid(), signal.SIGINT),
             **self._options,
         )
         # FATAL is also what it says to clients that come too early; when it ends itself, there is nothing to wait for.
@@ -241,16 +238,3 @@ def _whom_root_becomes() -> pwd.struct_passwd:
         except KeyError:
             continue
     raise AssertionError(f"PostgreSQL refuses root, and there is none of these users: {', '.join(USERS)}.")
-
-
-def _die_with(parent: int) -> Any:
-    """Return what the server does first, so that not even a killed test run leaves it behind (on Linux)."""
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
-
-    def bind() -> None:
-        if prctl is not None:
-            prctl(PR_SET_PDEATHSIG, signal.SIGINT)
-            if os.getppid() != parent:  # it died meanwhile
-                os._exit(1)
-
-    return bind
