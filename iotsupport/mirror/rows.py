@@ -61,6 +61,8 @@ class MirroredModel(models.Model):
     @classmethod
     def lock_name(cls, name: str, using: str) -> bool:
         """Keep others from creating a row of this name, as :func:`iotsupport.database.names.lock_name` does."""
+        field: Any = cls._meta.get_field(cls.name_field)
+        name = field.get_prep_value(name)  # one spelling, one lock
         return lock_name(connections[using], f"{cls.storage_alias} {name}")
 
     @classmethod

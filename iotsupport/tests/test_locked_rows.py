@@ -51,8 +51,9 @@ def test_what_the_block_raises_refuses_the_change(directories: Path) -> None:
     [
         lambda: replace('{"version": 1}'),
         lambda: DeviceConfig(mac_address=MAC, content='{"version": 1}').save(),
+        lambda: DeviceConfig(mac_address=MAC.upper().replace("-", ":"), content='{"version": 1}').save(),
     ],
-    ids=["locked", "saved"],
+    ids=["locked", "saved", "saved in another spelling"],
 )
 def test_of_two_who_create_it_at_once_the_second_finds_what_the_first_saved(create: Callable[[], Any]) -> None:
     with ThreadPoolExecutor(1) as threads:
