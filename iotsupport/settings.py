@@ -234,6 +234,10 @@ ASSET_MAX_BYTES = env.number("ASSET_MAX_BYTES", default=67108864, least=1)
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [NINJA_DIR / "static"]
+STATICFILES_FINDERS = [
+    "django.contrib.staticfiles.finders.FileSystemFinder",
+    "iotsupport.static_files.AppFinder",
+]
 STATIC_ROOT = env.make_folder("DATA_DIR", DATA_DIR / "static")
 # Before the first collectstatic, the files are found where they are installed.
 WHITENOISE_USE_FINDERS = not os.path.isdir(STATIC_ROOT / "admin")

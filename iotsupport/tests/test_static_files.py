@@ -1,0 +1,50 @@
+"""The static files that are served: what the pages need is among them, and little else."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.core.management import call_command
+
+from devices.forms import DeviceConfigForm
+
+
+@pytest.fixture
+def served() -> set[str]:
+    return {path for finder in finders.get_finders() for path, _ in finder.list(None)}
+
+
+def test_they_are_few(served: set[str]) -> None:
+    """Each worker looks at all of them when it starts."""
+    assert len(served) < 250
+
+
+def test_what_the_editor_loads_is_among_them(served: set[str]) -> None:
+    media = DeviceConfigForm().media
+    named = {*media._js, *(path for paths in media._css.values() for path in paths)}  # type: ignore[attr-defined]
+    # Loaded by the editor itself: what checks while one types, and the box in which one searches.
+    loaded = {"worker-json.js", "ext-searchbox.js"}
+    assert {path for path in named if "//" not in path} | {f"django_ace/ace/{name}" for name in loaded} <= served
+
+
+@pytest.mark.parametrize(
+    "path", ["admin/css/base.css", "admin/js/core.js", "iotsupport/admin.css", "ninja/favicon.png"]
+)
+def test_what_others_need_is_among_them(path: str, served: set[str]) -> None:
+    assert path in served
+
+
+@pytest.mark.parametrize("name", ["mode-php.js", "theme-monokai.js", "worker-php.js", "css/theme/monokai.css"])
+def test_the_editor_for_other_languages_is_left_out(name: str, served: set[str]) -> None:
+    path = f"django_ace/ace/{name}"
+    assert path not in served
+    assert finders.find(path), "it is there no more: the finder leaves out what does not exist"
+
+
+def test_collecting_asks_the_same_finders() -> None:
+    output = io.StringIO()
+    call_command("collectstatic", dry_run=True, interactive=False, stdout=output)
+    assert re.search(r"^[12]\d\d static files copied", output.getvalue(), re.MULTILINE)
