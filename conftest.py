@@ -14,6 +14,7 @@ import tempfile
 import django
 from django.conf import settings
 
+from iotsupport.tests.support import memory
 from iotsupport.tests.support.databases import DATABASE, SERVER_VARIABLE
 from iotsupport.tests.support.postgresql import PostgreSQL
 
@@ -22,6 +23,9 @@ atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 # Empty, so that .env does not set them either.
 os.environ |= dict.fromkeys(["ASSETS_DIR", "DATABASE_URL", "ESP32_CONFIGS_DIR", "MQTT_URL"], "")
 os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
+# Each save waits for the disk, twice. What is about disks makes some of its own.
+if memory.directory():
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", memory.SHARED_MEMORY)
 
 if DATABASE == "postgresql":
     # pytest-xdist's workers share the server of the process that started them.

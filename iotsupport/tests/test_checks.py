@@ -90,6 +90,12 @@ HTTPS = [
 ]
 
 
+@pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    """Metrics lie in memory, where that is another disk than the data's."""
+    return on_disk
+
+
 @pytest.mark.parametrize(("origins", "hosts", "host", "always", "deployed"), HTTPS)
 def test_says_what_contradicts_https(
     tmp_path: Path, origins: str, hosts: str, host: str, always: str, deployed: str

@@ -193,8 +193,8 @@ def test_servers_with_different_data_directories_share_nothing(server, make_serv
     assert count_downloads(other) == 0
 
 
-def test_the_memory_of_the_metrics_is_given_back_when_the_server_ends(make_server, memory):
-    server = make_server(METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
+def test_the_memory_of_the_metrics_is_given_back_when_the_server_ends(make_server, memory, on_disk):
+    server = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
     (directory,) = memory.iterdir()
     assert list(directory.glob("*.db"))
 

@@ -21,6 +21,12 @@ from iotsupport.settings import BASE_DIR
 
 
 @pytest.fixture
+def tmp_path(on_disk: Path) -> Path:
+    """Metrics lie in memory, where that is another disk than the data's."""
+    return on_disk
+
+
+@pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Shared memory that is the test's own; every test's data is on another disk."""
     path = Path(tempfile.mkdtemp(prefix="iotsupport-tests-", dir="/dev/shm"))  # noqa: S108

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,13 @@ from iotsupport.tests.support.server import Installation
 def new_database() -> Callable[[Path], Database]:
     """Make an empty database for an installation, from the path of its data directory."""
     return make_database
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A directory that does not lie in memory, as those of ``tmp_path`` may."""
+    with tempfile.TemporaryDirectory(prefix="iotsupport-tests-") as path:
+        yield Path(path)
 
 
 @pytest.fixture(scope="session")

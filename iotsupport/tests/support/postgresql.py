@@ -17,6 +17,7 @@ from typing import Any, Self
 import psycopg
 from psycopg import sql
 
+from iotsupport.tests.support import memory
 from iotsupport.tests.support.mosquitto import LoggedProcess
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
@@ -55,7 +56,7 @@ class PostgreSQL(LoggedProcess):
         self.port = free_port()
         self._password, self._superuser_password = secrets.token_hex(8), secrets.token_hex(8)
         self.url = f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self.port}"
-        self.directory = directory or Path(tempfile.mkdtemp(prefix="iotsupport-postgresql-"))
+        self.directory = directory or Path(tempfile.mkdtemp(prefix="iotsupport-postgresql-", dir=memory.directory()))
         self._process: subprocess.Popen[str] | None = None
         self._settings = [f"--{name}={value}" for name, value in {**OPTIONS, **options}.items()]
         self._options: dict[str, Any] = {"cwd": self.directory, "env": {"LC_ALL": "C.UTF-8", "PATH": os.defpath}}
