@@ -1,7 +1,7 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick marathon coverage bench install lock lint check-system trial-broker
+.PHONY: help run demo test quick marathon coverage bench install lock lint to-test check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -39,10 +39,11 @@ install: .venv/.installed-run
 	@$(PIP) --require-hashes -r requirements.txt
 	@touch $@
 
-# Those of the run are among them: one installation for both.
+# Those of the run are among them: one installation for both. The first test that loads a module compiles it: the most
+# part is loaded by none.
 .venv/.installed-dev: requirements-dev.txt requirements.txt | .venv/.made
 	@echo "Installing the development dependencies…"
-	@$(PIP) --require-hashes -r requirements-dev.txt
+	@$(PIP) --no-compile --require-hashes -r requirements-dev.txt
 	@touch .venv/.installed-run
 	@$(PIP) --require-hashes -r requirements-trial.txt || echo "Its tests are skipped: iotcore is not made for this machine."
 	@touch $@
@@ -65,18 +66,24 @@ ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
 quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
-# Many tests wait more than they work: four for each database keep two cores busy.
-test: check-system .venv/.installed-dev
-	$(ON_BOTH) --beside "make --no-print-directory lint" $(BIN)/pytest -n 4 $(SPREAD)
+# Many tests wait more than they work: four for each database keep two cores busy. Reading all tests once first, beside
+# lint, compiles them for the eight.
+test: to-test
+	$(ON_BOTH) --beside "make --no-print-directory lint" --first "$(BIN)/pytest --collect-only --quiet" \
+	  $(BIN)/pytest -n 4 $(SPREAD)
+
+# Side by side: one waits for the processor, the other for the disk and the network.
+to-test: .venv/.made
+	@$(MAKE) --no-print-directory --jobs 2 check-system .venv/.installed-dev
 
 quick: .venv/.installed-dev
 	$(BIN)/pytest -n 2 $(SPREAD) -m "not processes"
 
-marathon: check-system .venv/.installed-dev
+marathon: to-test
 	WHOLE_MARATHONS=1 $(ON_BOTH) $(BIN)/pytest -n 2 $(SPREAD) -m marathon
 
 # Writes docs/coverage.md, also where a test failed.
-coverage: check-system .venv/.installed-dev
+coverage: to-test
 	@set -e; data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; export COVERAGE_FILE="$$data/run"; failed=0; \
 	$(ON_BOTH) $(BIN)/coverage run -m pytest -n 3 $(SPREAD) || failed=$$?; \
 	$(BIN)/coverage combine --quiet; \
@@ -85,7 +92,7 @@ coverage: check-system .venv/.installed-dev
 	$(BIN)/python -m iotsupport.tests.support.coverage_report "$$data/report.json"; \
 	exit $$failed
 
-lint: check-system .venv/.installed-dev
+lint: to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find . -path ./.venv -prune -o -path '*/templates/*.html' -print | xargs $(BIN)/djade --check --target-version 5.2

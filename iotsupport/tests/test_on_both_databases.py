@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from iotsupport.tests.support.on_both_databases import main
@@ -38,3 +40,18 @@ def test_what_runs_beside_them_fails(capfd: pytest.CaptureFixture[str]) -> None:
     assert (code, err) == (2, "Failed: sh -c 'echo a mistake; exit 2'.\n")
     assert "a mistake" in out.splitlines()
     assert {"tested sqlite", "tested postgresql"} <= set(out.splitlines())
+
+
+def test_what_both_need_is_made_first(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capfd, f"cat {tmp_path}/made", "--first", f"sh -c 'echo made once >> {tmp_path}/made'")
+
+    assert (code, err) == (0, "")
+    assert out.splitlines().count("made once") == 2
+
+
+def test_without_what_both_need_neither_runs(capfd: pytest.CaptureFixture[str]) -> None:
+    code, out, err = run(capfd, SAY, "--first", "sh -c 'echo a mistake; exit 3'")
+
+    assert (code, err) == (3, "Failed: sh -c 'echo a mistake; exit 3'.\n")
+    assert "a mistake" in out.splitlines()
+    assert "tested" not in out

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.support.selection import TOGETHER, belongs_to, rank, scope_of
+from iotsupport.tests.support.selection import TOGETHER, belongs_to, names_a_mark, rank, scope_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,22 @@ from iotsupport.tests.support.selection import TOGETHER, belongs_to, rank, scope
 def test_each_test_runs_on_at_least_one_database(marks: str, on_sqlite: bool, on_postgresql: bool) -> None:
     assert belongs_to("sqlite", set(marks.split())) is on_sqlite
     assert belongs_to("postgresql", set(marks.split())) is on_postgresql
+
+
+@pytest.mark.parametrize(
+    ("line", "is_read"),
+    [
+        ("pytestmark = pytest.mark.both_databases", True),
+        ("@pytest.mark.postgresql", True),
+        ("@marathon", True),
+        ("@pytest.mark.processes", False),
+    ],
+)
+def test_on_postgresql_only_modules_are_read_that_say_so(tmp_path: Path, line: str, is_read: bool) -> None:
+    module = tmp_path / "test_module.py"
+    module.write_text(f"import pytest\n\n{line}\n")
+
+    assert names_a_mark(module) is is_read
 
 
 def test_what_takes_long_begins_first() -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import sys
 from collections.abc import Iterator, Set
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +61,9 @@ TOGETHER = [
     ]
 ]
 
+# What a module says in which some test runs on PostgreSQL.
+OPTING_IN = re.compile(r"\bmark\.(?:both_databases|postgresql)\b|\bmarathon\b")
+
 # What takes long begins first: what is left at the end is so short that no core waits for the other.
 LONGEST_FIRST = ["marathon", "processes"]
 
@@ -66,6 +71,18 @@ LONGEST_FIRST = ["marathon", "processes"]
 def pytest_configure(config: pytest.Config) -> None:
     if DATABASE not in DATABASES:
         raise pytest.UsageError(f"TEST_DATABASE is {DATABASE!r}, but it must be {' or '.join(DATABASES)}.")
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """On PostgreSQL, do not even read the modules of which no test runs there: each of the run's processes would."""
+    if DATABASE == "postgresql" and collection_path.match("test_*.py") and not names_a_mark(collection_path):
+        return True
+    return None  # others are asked
+
+
+def names_a_mark(module: Path) -> bool:
+    """Whether some test in it can belong to PostgreSQL; those of ``marathons.py`` always do."""
+    return bool(OPTING_IN.search(module.read_text()))
 
 
 # First: -m judges by the marks that are set here, and pytest-xdist by the order.
@@ -77,6 +94,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             raise pytest.UsageError(f"{module_of(item.nodeid)} makes something once for its tests: add it to TOGETHER.")
         if PROCESS_FIXTURES & set(getattr(item, "fixturenames", [])):
             item.add_marker("processes")
+    for path in {item.path for item in items if belongs_to("postgresql", marks_of(item))}:
+        if not names_a_mark(path):
+            raise pytest.UsageError(f"{path} does not name the mark of its tests itself: PostgreSQL would not read it.")
     here = [item for item in items if belongs_to(DATABASE, marks_of(item))]
     kept = set(here)
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
