@@ -177,8 +177,6 @@ def save(name):
 
 save("00")
 connection.close()
-if connection.vendor == "postgresql":
-    connection.close_pool()  # its threads stay with the parent
 child = os.fork()
 save("01" if child else "02")
 if child:

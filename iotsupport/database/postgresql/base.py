@@ -8,6 +8,7 @@ time tries again: the others are refused at once. Commands wait as long as their
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -200,3 +201,18 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._configure_connection(connection)  # type: ignore[attr-defined]
         if _is_serving.is_set():
             connection.execute(f"SET statement_timeout = {int(STATEMENT_SECONDS * 1000)}")
+
+
+# Of the parent: its threads are not here, so that nobody gets a connection of them; and whoever closes one ends the
+# parent's. They are never collected.
+_pools_of_parent: list[dict[str, Pool]] = []
+
+
+def _leave_pools() -> None:
+    global _trying, _taking_out
+    _trying, _taking_out = threading.Lock(), threading.Lock()  # a thread that is not here may have had them
+    _pools_of_parent.append(dict(DatabaseWrapper._connection_pools))
+    DatabaseWrapper._connection_pools.clear()
+
+
+os.register_at_fork(after_in_child=_leave_pools)
