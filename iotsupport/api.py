@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
 from django.http import HttpRequest, HttpResponse
+from django.urls import get_script_prefix
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError
 from ninja.openapi.docs import ABS_TPL_PATH, Swagger
@@ -78,8 +79,8 @@ class Api(NinjaAPI):
     def get_openapi_schema(self, **options: Any) -> OpenAPISchema:
         schema = super().get_openapi_schema(**options)
         for downloads in registered:
-            operations = schema["paths"].setdefault(downloads.documented_path, {})
-            schema["paths"][downloads.documented_path] = {"get": _describe(downloads), **operations}
+            path = get_script_prefix().removesuffix("/") + downloads.documented_path
+            schema["paths"][path] = {"get": _describe(downloads), **schema["paths"].get(path, {})}
         return schema
 
 

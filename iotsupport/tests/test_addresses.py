@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.urls import Resolver404, resolve
+from django.urls import Resolver404, resolve, set_script_prefix
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -142,12 +142,14 @@ def test_neither_sends_another_configuration_than_the_view(name):
     assert ahead_of_django(path) == sent
 
 
-def test_the_documentation_tells_the_first_address():
+@pytest.mark.parametrize("prefix", ["", "/iot"])
+def test_the_documentation_tells_the_first_address(prefix):
+    set_script_prefix(f"{prefix}/")
     documented = {
         path for path, methods in api.get_openapi_schema()["paths"].items() if "security" not in methods["get"]
     }
 
-    assert documented == {"/configs/{mac_address}.json", "/assets/{filename}"}
+    assert documented == {f"{prefix}/configs/{{mac_address}}.json", f"{prefix}/assets/{{filename}}"}
 
 
 class TestHTTPSInNginx:

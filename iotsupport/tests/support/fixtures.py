@@ -10,7 +10,7 @@ import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
 from django.test import Client
-from django.urls import set_urlconf
+from django.urls import set_script_prefix, set_urlconf
 
 from iotsupport.accounts import signin
 from iotsupport.tests.support.api_client import (
@@ -30,8 +30,9 @@ def no_tries_before() -> None:
 
 @pytest.fixture(autouse=True)
 def every_address() -> None:
-    """A test that did not read an answer to its end left this thread at the addresses for devices, as Django does."""
+    """A test may have left this thread at the addresses for devices, or below a prefix, as Django does."""
     set_urlconf(None)
+    set_script_prefix("/")
 
 
 @pytest.fixture
