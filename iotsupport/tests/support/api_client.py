@@ -67,6 +67,7 @@ def tables() -> list[str]:
 MIGRATED = [ContentType, Permission]
 
 
+@cache
 def history_models() -> list[type[Model]]:
     return [model for model in apps.get_models() if issubclass(getattr(model, "instance_type", object), MirroredModel)]
 
@@ -148,8 +149,14 @@ def everything() -> dict[str, Any]:
 
 
 def _rows() -> dict[str, list[Any]]:
-    models: list[type[Model]] = [*mirrored_models(), *history_models()]
-    return {model.__name__: list(model._base_manager.order_by("pk").values()) for model in models}
+    """As the database has them: what Django makes of them would take several times as long."""
+    rows = {}
+    with connection.cursor() as cursor:
+        for model in [*mirrored_models(), *history_models()]:
+            table, key = model._meta.db_table, model._meta.pk.column
+            cursor.execute(f"SELECT * FROM {table} ORDER BY {key}")  # noqa: S608
+            rows[table] = cursor.fetchall()
+    return rows
 
 
 def _files(alias: str) -> dict[str, tuple[int, str]]:
@@ -161,7 +168,7 @@ def _files(alias: str) -> dict[str, tuple[int, str]]:
 
 
 def metric(name: str, **labels: str) -> float:
-    return REGISTRY.get_sample_value(name, labels) or 0.0
+    return _samples(name).get(_key(labels), 0.0)
 
 
 @contextmanager
@@ -171,16 +178,17 @@ def counted(name: str, times: int = 1, **labels: str) -> Iterator[None]:
     yield
     after = _samples(name)
     more = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
-    assert more == {tuple(sorted(labels.items())): times}
+    assert more == {_key(labels): times}
 
 
 def _samples(name: str) -> dict[tuple[tuple[str, str], ...], float]:
-    return {
-        tuple(sorted(sample.labels.items())): sample.value
-        for family in REGISTRY.collect()
-        for sample in family.samples
-        if sample.name == name
-    }
+    # All that Django and this process count besides would take longer than most of what is counted.
+    families = REGISTRY.restricted_registry([name]).collect()
+    return {_key(sample.labels): sample.value for family in families for sample in family.samples}
+
+
+def _key(labels: dict[str, str]) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(labels.items()))
 
 
 def refusal(response: Any) -> tuple[int, str]:
