@@ -26,7 +26,7 @@ from iotsupport.tests.support.api_client import (
     token_client,
 )
 from iotsupport.tests.support.multipart import upload
-from iotsupport.tests.support.properties import PATIENT, PATIENT_WITH_FIXTURES
+from iotsupport.tests.support.properties import PATIENT, PATIENT_WITH_FIXTURES, examples
 
 NAMES = st.one_of(
     st.text(min_size=1, max_size=30),
@@ -184,7 +184,7 @@ def script(transactional_db) -> Client:
 
 
 @pytest.mark.both_databases
-@settings(PATIENT_WITH_FIXTURES, max_examples=60)
+@settings(PATIENT_WITH_FIXTURES, max_examples=examples(60))
 @given(NAMES)
 def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
     """In the command's way in, as a URL, in the list, on the disk; so it can be downloaded and deleted, too."""
@@ -209,7 +209,7 @@ def test_a_name_works_everywhere_or_is_refused_everywhere(script, filename):
 
 
 @pytest.mark.both_databases
-@settings(PATIENT_WITH_FIXTURES, max_examples=60)
+@settings(PATIENT_WITH_FIXTURES, max_examples=examples(60))
 @given(NAMES)
 def test_an_uploaded_name_comes_back_as_it_is_answered_or_is_refused(script, filename):
     """The parser of multipart bodies reduces a name first; what is left is answered, and works."""

@@ -28,6 +28,9 @@ CONTENTS = [
     '\n\n{"b": [1, 2], "a": {"deviceName": 1}}  \n\n',
 ]
 
+# Each layout in each spelling, in small letters and in capitals.
+FILES = 2 * len(SPELLINGS) * len(CONTENTS)
+
 REFUSED = {
     "aa-bb-cc-dd-ee-00.json": (b"[1]", "Line 1, column 1: write one JSON object"),
     "aa-bb-cc-dd-ee-01.json": (b'{"a": }', "Line 1, column 7: a value is missing here."),
@@ -54,10 +57,10 @@ def configs(directories: Path) -> Path:
 
 @pytest.fixture
 def existing(tmp_path: Path) -> Path:
-    """200 files, in all spellings and layouts that exist."""
+    """Files in all spellings and layouts that exist."""
     directory = tmp_path / "existing"
     directory.mkdir()
-    for number in range(200):
+    for number in range(FILES):
         (directory / spelled(number)).write_bytes(content(number))
     return directory
 
@@ -77,7 +80,7 @@ def content(number: int) -> bytes:
 
 
 def expected_files() -> dict[str, bytes]:
-    return {f"{'-'.join(pairs(number))}.json": content(number) for number in range(200)}
+    return {f"{'-'.join(pairs(number))}.json": content(number) for number in range(FILES)}
 
 
 def import_configs(directory: Path, *options: str) -> list[str]:
@@ -95,11 +98,11 @@ def refuse_configs(directory: Path, *options: str) -> list[str]:
     return output.getvalue().splitlines()
 
 
-def test_takes_over_200_files_byte_for_byte(existing: Path, configs: Path) -> None:
+def test_takes_over_files_byte_for_byte(existing: Path, configs: Path) -> None:
     *lines, summary = import_configs(existing)
 
     assert lines == [f"{name}: taken" for name in sorted(files(existing))]
-    assert summary == "200 taken, 0 replaced, 0 unchanged, 0 refused"
+    assert summary == f"{FILES} taken, 0 replaced, 0 unchanged, 0 refused"
     assert files(configs) == expected_files()
     assert {config.filename: config.content_bytes for config in DeviceConfig.objects.all()} == expected_files()
 
@@ -109,7 +112,7 @@ def test_reads_what_can_be_searched(existing: Path) -> None:
 
     config = DeviceConfig.objects.get(mac_address="-".join(pairs(1)))
     assert (config.device_name, config.device_entity_id, config.enable_ota) == ("Lamp", "lamp", True)
-    assert DeviceConfig.objects.filter(device_name="Küche 🍳").count() == 40
+    assert DeviceConfig.objects.filter(device_name="Küche 🍳").count() == FILES // len(CONTENTS)
 
 
 def test_leaves_the_existing_files_alone(existing: Path) -> None:
@@ -126,8 +129,8 @@ def test_run_again_it_changes_nothing(existing: Path) -> None:
     *lines, summary = import_configs(existing)
 
     assert {line.split(": ")[1] for line in lines} == {"unchanged"}
-    assert summary == "0 taken, 0 replaced, 200 unchanged, 0 refused"
-    assert DeviceConfig.history.count() == 200
+    assert summary == f"0 taken, 0 replaced, {FILES} unchanged, 0 refused"
+    assert DeviceConfig.history.count() == FILES
 
 
 def test_run_again_it_replaces_what_has_changed_since(existing: Path, configs: Path) -> None:
@@ -137,7 +140,7 @@ def test_run_again_it_replaces_what_has_changed_since(existing: Path, configs: P
     *lines, summary = import_configs(existing)
 
     assert f"{spelled(7)}: replaced" in lines
-    assert summary == "0 taken, 1 replaced, 199 unchanged, 0 refused"
+    assert summary == f"0 taken, 1 replaced, {FILES - 1} unchanged, 0 refused"
     assert files(configs)[f"{'-'.join(pairs(7))}.json"] == b'{"new": true}'
 
 
@@ -145,7 +148,7 @@ def test_a_dry_run_reports_and_changes_nothing(existing: Path, configs: Path) ->
     *lines, summary = import_configs(existing, "--dry-run")
 
     assert lines == [f"{name}: taken" for name in sorted(files(existing))]
-    assert summary == "200 taken, 0 replaced, 0 unchanged, 0 refused; nothing was changed (--dry-run)"
+    assert summary == f"{FILES} taken, 0 replaced, 0 unchanged, 0 refused; nothing was changed (--dry-run)"
     assert not DeviceConfig.objects.exists()
     assert files(configs) == {}
 
@@ -236,4 +239,4 @@ def test_goes_on_after_a_file_that_cannot_be_stored(existing: Path, configs: Pat
     [refused] = [line for line in lines if "refused:" in line]
     assert f"The change is saved, but the file of {first} is not up to date" in refused
     assert (configs / second).read_bytes() == expected_files()[second]
-    assert lines[-1] == "199 taken, 0 replaced, 0 unchanged, 1 refused"
+    assert lines[-1] == f"{FILES - 1} taken, 0 replaced, 0 unchanged, 1 refused"

@@ -7,16 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Group, User
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import DataError, IntegrityError, OperationalError, connection
 from django.test import Client
 
-from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.accounts import signin
-from iotsupport.tests.support.api_client import make_user
+from iotsupport.tests.support.api_client import empty_tables, make_user
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
 
@@ -53,14 +51,8 @@ def failing_statement(number: int, error: Exception) -> Iterator[list[str]]:
 def begin() -> tuple[User, DeviceConfig]:
     """The world before each request."""
     signin.forget()
-    for model in [DeviceConfig, Asset, Group, LogEntry]:
-        model._base_manager.all().delete()
-    maria = User.objects.filter(username="maria").first()
-    if maria is None:
-        maria = make_user(username="maria", password=PASSWORD, is_staff=True, is_superuser=True)
-    maria.set_password(PASSWORD)
-    maria.save()
-    User.objects.exclude(pk=maria.pk).delete()
+    empty_tables()
+    maria = make_user(username="maria", password=PASSWORD, is_staff=True, is_superuser=True)
     return maria, DeviceConfig.objects.put(MAC, '{"deviceName": "Before"}')
 
 

@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 import pytest
-from django.contrib.auth.hashers import make_password
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.views.debug import technical_500_response
@@ -129,7 +129,7 @@ class TestAChangeOfPassword:
 
     def test_nothing_else_does(self, maria, secret, settings):
         settings.PASSWORD_HASHERS = [*settings.PASSWORD_HASHERS, "django.contrib.auth.hashers.PBKDF2PasswordHasher"]
-        maria.password = make_password(OLD, hasher="pbkdf2_sha256")
+        maria.password = PBKDF2PasswordHasher().encode(OLD, "salt", iterations=1000)
         maria.save()  # by hand: as loaddata, or a move from elsewhere, has it
 
         assert Client().post("/admin/login/", {"username": "maria", "password": OLD}).status_code == 302
