@@ -121,7 +121,6 @@ UNSEEN = [
 ]
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize(("character", "called"), UNSEEN)
 def test_what_nobody_sees_comes_in_by_no_way(script, tmp_path, character, called):
     signed_in = session_client(User.objects.get())

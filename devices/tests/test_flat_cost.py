@@ -14,7 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import make_equal
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 # Of the list, more than two pages.
 FEW, MANY = 3, 210
@@ -62,6 +62,7 @@ def plans_of(act: Callable[[], object]) -> list[str]:
     return [plan(sql) for sql in statements]
 
 
+@pytest.mark.both_databases
 def test_a_save_asks_as_often_among_many(directories: Path) -> None:
     fill(0, FEW)
     save(1)
@@ -73,6 +74,7 @@ def test_a_save_asks_as_often_among_many(directories: Path) -> None:
     assert len(among_many) == len(among_few)
 
 
+@pytest.mark.both_databases
 def test_a_save_writes_a_row_and_its_version_and_reads_nothing(directories: Path) -> None:
     fill(0, FEW)
     config = DeviceConfig.objects.get(mac_address=mac_address(1))
@@ -85,6 +87,7 @@ def test_a_save_writes_a_row_and_its_version_and_reads_nothing(directories: Path
     assert writes == ["UPDATE", "INSERT"]
 
 
+@pytest.mark.both_databases
 def test_a_save_in_the_admin_reads_its_row_once(directories: Path, signed_in: Client) -> None:
     fill(0, FEW)
     config = DeviceConfig.objects.get(mac_address=mac_address(1))
@@ -127,6 +130,7 @@ def test_the_list_in_the_admin_reads_one_page(directories: Path, signed_in: Clie
     assert " LIMIT 100" in rows
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("suffix", [".json", ""], ids=["file", "object"])
 def test_one_configuration_asks_as_often_among_many(directories: Path, script: Client, suffix: str) -> None:
     fill(0, FEW)

@@ -18,7 +18,7 @@ from iotsupport.limits import admit_body
 from iotsupport.serving.bodies import SMALL_BODY_BYTES
 from iotsupport.tests.support.api_client import make_user
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 PASSWORD = "swallows-return"
 ADDED = "/admin/devices/deviceconfig/add/"
@@ -118,6 +118,7 @@ class TestSliding:
 
         return move
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize(("hours", "used_every"), [(336, {"days": 13}), (1, {"minutes": 50})])
     def test_a_session_that_is_used_does_not_end(self, now, settings, hours, used_every):
         settings.SESSION_COOKIE_AGE = hours * 3600
@@ -127,6 +128,7 @@ class TestSliding:
             now(**used_every)
             assert client.get("/admin/").status_code == 200
 
+    @pytest.mark.both_databases
     def test_one_that_is_not_used_ends(self, now):
         client = sign_in(secure=False)
 
@@ -153,6 +155,7 @@ class TestSliding:
         assert cookie["max-age"] == round((hours + slack) * 3600)
         assert least.get("/admin/").status_code == 302
 
+    @pytest.mark.both_databases
     def test_one_that_cannot_be_written_for_a_moment_ends_no_earlier(self, now, monkeypatch):
         client = sign_in(secure=False)
         now(minutes=55)
@@ -168,6 +171,7 @@ class TestSliding:
 
         assert client.get("/admin/").status_code == 200
 
+    @pytest.mark.both_databases
     def test_an_hour_s_uses_are_one_write(self, now):
         client = sign_in(secure=False)
         now(minutes=49)
@@ -194,6 +198,7 @@ class TestSliding:
 
         assert answer.cookies["sessionid"]["secure"]
 
+    @pytest.mark.both_databases
     def test_a_disk_that_is_full_keeps_nobody_out(self, now):
         client = sign_in(secure=False)
         now(hours=2)
@@ -212,6 +217,7 @@ class TestSliding:
         assert "sessionid" not in answers[0].cookies
         assert len(tried) == 1
 
+    @pytest.mark.both_databases
     def test_strangers_and_scripts_write_nothing(self, now):
         now(hours=2)
         with CaptureQueriesContext(connection) as captured:

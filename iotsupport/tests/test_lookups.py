@@ -20,7 +20,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_token, make_user, session_client
 from iotsupport.tests.support.page_walk import Page
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 # Of any field: filters compare with a value each, and a search has one field for all.
 NEVER_OFFERED = ["", "__regex"]
@@ -66,6 +66,7 @@ def test_refuses_every_lookup_of_a_text(lookup: str):
     assert viewer.get(list_url(DeviceConfig), {f"content__{lookup}": "1"}).status_code == 400
 
 
+@pytest.mark.both_databases
 @every_list
 def test_takes_all_that_its_filters_offer(model: type[Model], administrator: User):
     DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", '{"enableOTA": true}', user=administrator)
@@ -82,6 +83,7 @@ def test_takes_all_that_its_filters_offer(model: type[Model], administrator: Use
     assert bool(filters) == any(isinstance(item, str) for item in admin.site.get_model_admin(model).list_filter)
 
 
+@pytest.mark.both_databases
 @every_list
 def test_says_that_a_search_has_too_many_words(model: type[Model]):
     viewer, url = viewer_of(model), list_url(model)
@@ -100,6 +102,7 @@ def test_says_what_to_do_instead():
     assert "Go back, and use the links, filters and buttons of the page." in page.content.decode()
 
 
+@pytest.mark.both_databases
 def test_a_pop_up_lists_what_its_field_is_limited_to(administrator: User, monkeypatch: pytest.MonkeyPatch):
     make_user(username="maria")
     limits = {"username__startswith": "m", "is_active": True}
@@ -116,6 +119,7 @@ def test_a_pop_up_lists_what_its_field_is_limited_to(administrator: User, monkey
     assert client.get(f"{USERS}?_popup=1&username__startswith=a").status_code == 400
 
 
+@pytest.mark.both_databases
 def test_a_pop_up_without_limits_lists_all(administrator: User):
     assert listed(session_client(administrator).get(f"{USERS}?_to_field=id&_popup=1&q=adm")) == ["admin"]
 
@@ -130,6 +134,7 @@ class TestListsOfOtherApps:
         request.user = administrator
         return site.get_model_admin(AccessAttempt).get_changelist_instance(request)
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize(
         "query",
         [

@@ -29,7 +29,7 @@ from iotsupport.errors import as_api_error, is_outage
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import failing_statements, refusal, token_client
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 LONG = "n" * 300
 HUGE = "9" * 30
@@ -40,6 +40,7 @@ def sign_in(username: str = "nobody", **options: Any) -> Any:
     return Client(raise_request_exception=False).post("/admin/login/", data, **options)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("username", [LONG, "é" * 300, "n" * 60_000, "a\0b", "\u202e" * 256])
 def test_a_name_that_nobody_can_have_is_refused_as_any_other(username):
     answer = sign_in(username)
@@ -48,17 +49,20 @@ def test_a_name_that_nobody_can_have_is_refused_as_any_other(username):
     assert "Please enter the correct" in answer.text or "Null characters are not allowed" in answer.text
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("address", ["", "fe80::1%eth0", "fe80::1%" + "e" * 300, "/run/iotsupport.sock"])
 def test_whoever_is_connected_is_refused_as_any_other(address):
     assert sign_in(REMOTE_ADDR=address).status_code == 200
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("header", ["User-Agent", "Accept", "Referer"])
 @pytest.mark.parametrize("value", ["x" * 3000, "é" * 3000])
 def test_whatever_a_browser_says_of_itself_is_no_outage(header, value):
     assert sign_in(headers={header: value}).status_code == 200
 
 
+@pytest.mark.both_databases
 def test_a_session_s_cookie_that_no_database_holds_names_nobody():
     # Python's parser of cookies makes a null character of it, which PostgreSQL cannot compare.
     for path, status in [("/admin/", 302), ("/configs", 401)]:
@@ -67,6 +71,7 @@ def test_a_session_s_cookie_that_no_database_holds_names_nobody():
         assert visitor.get(path).status_code == status, path
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     "path",
     [
@@ -173,6 +178,7 @@ def test_the_admin_tells_them_apart_too(error, status, code, administrator):
     assert (said in answer.text, answer["Content-Type"]) == (True, "text/html; charset=utf-8")
 
 
+@pytest.mark.both_databases
 def test_what_the_database_really_says_is_known(administrator):
     """Each of these from the real database: too long, too large, twice, and no such table."""
     with pytest.raises((DataError, OverflowError)) as too_large, transaction.atomic():

@@ -22,7 +22,7 @@ from iotsupport.buckets import Buckets
 from iotsupport.models import KNOWN_FOR, KNOWN_NETWORKS, KnownNetwork, Turn
 from iotsupport.tests.support.api_client import failing_statements, make_user
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 PASSWORD, GUESS = "swallows-return", "guessed"
 HOME, OFFICE = "192.0.2.1", "192.0.2.2"
@@ -99,6 +99,7 @@ def guess_from_everywhere(clock: Clock) -> None:
         assert sign_in(address=f"198.51.{number // 250}.{number % 250 + 1}").status_code == 200
 
 
+@pytest.mark.both_databases
 class TestALockedName:
     def test_gets_no_row_whatever_the_browser_is_called(self, maria, settings):
         for number in range(settings.AXES_FAILURE_LIMIT):
@@ -149,6 +150,7 @@ class TestALockedName:
 
 
 class TestANameThatIsTriedFromEverywhere:
+    @pytest.mark.both_databases
     def test_is_slow_for_strangers_and_as_ever_for_who_was_there_before(self, maria, clock):
         assert sign_in(PASSWORD).status_code == 302
         guess_from_everywhere(clock)
@@ -186,6 +188,7 @@ class TestANameThatIsTriedFromEverywhere:
 
 
 class TestAllStrangersTogether:
+    @pytest.mark.both_databases
     def test_make_a_row_a_second_at_most(self, clock):
         for number in range(15):
             assert sign_in(username=f"name {number}", address=f"198.51.100.{number}").status_code == 200
@@ -240,6 +243,7 @@ class TestAllStrangersTogether:
             assert sign_in(PASSWORD, f"198.51.100.{number}").status_code == 302
 
 
+@pytest.mark.both_databases
 class TestKnownNetworks:
     def test_are_the_user_s_own(self, maria, clock):
         make_user(username="otto", password=PASSWORD, is_staff=True)
@@ -278,6 +282,7 @@ def test_there_is_no_log_of_sign_ins_in_the_database(maria, client):
     assert rows() == 0
 
 
+@pytest.mark.both_databases
 def test_nothing_of_what_was_sent_is_kept_but_name_and_network(maria):
     Client().post("/admin/login/?a=1", {"username": "maria", "password": "guessed", "b": "2"}, REMOTE_ADDR=HOME)
 
@@ -286,6 +291,7 @@ def test_nothing_of_what_was_sent_is_kept_but_name_and_network(maria):
     assert {row[name] for name in ["get_data", "post_data", "http_accept", "path_info", "user_agent"]} == {""}
 
 
+@pytest.mark.both_databases
 def test_a_failure_that_cannot_be_written_is_refused_as_any_other(maria, caplog):
     away = OperationalError("database or disk is full")
 
@@ -302,6 +308,7 @@ def test_a_failure_that_cannot_be_written_is_refused_as_any_other(maria, caplog)
     assert "A failed sign-in could not be counted" in caplog.text
 
 
+@pytest.mark.both_databases
 def test_while_the_database_is_away_that_is_said(maria):
     with failing_statements(OperationalError("away")):
         answer = sign_in()
@@ -332,6 +339,7 @@ class TestTheLog:
 
         assert [line.getMessage().rpartition(": ")[2] for line in lines[-2:]] == ["locked", "locked"]
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize("username", ["x" * 5000, "a\nb\x1b[2J", "\u202e" * 300, "é" * 3000])
     def test_is_one_short_line_whatever_the_name(self, maria, lines, username):
         sign_in(username=username, address="2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")
@@ -371,6 +379,7 @@ class TestBuckets:
         assert len(buckets._levels) == 100
 
 
+@pytest.mark.both_databases
 class TestTurns:
     def test_there_is_one_in_a_time(self, clock):
         take: Callable[[], bool] = lambda: Turn.objects.take("this", timedelta(minutes=1))  # noqa: E731

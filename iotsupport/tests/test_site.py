@@ -14,7 +14,7 @@ from django.views.debug import technical_500_response
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_token, make_user, session_client
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 OLD, NEW = "swallows-return", "pigeons-and-mirrors"
 
@@ -81,6 +81,7 @@ class TestWhereOneGoesOn:
             assert "Logged out" in answer.text
 
 
+@pytest.mark.both_databases
 class TestAChangeOfPassword:
     @pytest.fixture
     def secret(self, maria) -> str:
@@ -160,6 +161,7 @@ class TestAChangeOfPassword:
         assert is_usable(later)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("permissions", [["add"], ["view"], ["add", "view"]])
 def test_tokens_of_one_s_own_are_revoked_without_the_right_to_delete(permissions):
     user = make_user(*[f"iotsupport.{name}_apitoken" for name in permissions], username="ci", is_staff=True)

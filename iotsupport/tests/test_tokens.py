@@ -20,7 +20,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_administrator, make_token, refusal
 from iotsupport.tests.support.server import manage
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
@@ -62,6 +62,7 @@ class TestTheCommand:
         assert done.stdout.startswith("iot_")
         assert done.stdout.count("\n") == 1
 
+    @pytest.mark.both_databases
     def test_stores_only_a_digest(self, user):
         token = make("admin", "--description", "nightly build").strip()
 
@@ -88,18 +89,21 @@ class TestTheCommand:
 
 
 class TestAToken:
+    @pytest.mark.both_databases
     def test_lets_in(self, user):
         assert call(f"Bearer {make_token(user)}").status_code == 200
 
     def test_lets_in_whatever_the_case_of_the_scheme(self, user):
         assert call(f"bearer {make_token(user)}").status_code == 200
 
+    @pytest.mark.both_databases
     def test_that_is_revoked_does_not(self, user):
         token = make_token(user)
         ApiToken.objects.get().revoke()
 
         assert refusal(call(f"Bearer {token}")) == (401, "NOT_AUTHENTICATED")
 
+    @pytest.mark.both_databases
     def test_keeps_the_moment_when_it_was_revoked_first(self, user):
         make_token(user)
         token = ApiToken.objects.get()
@@ -116,12 +120,14 @@ class TestAToken:
 
         assert refusal(call(f"Bearer {token}")) == (401, "NOT_AUTHENTICATED")
 
+    @pytest.mark.both_databases
     def test_that_is_deleted_does_not(self, user):
         token = make_token(user)
         ApiToken.objects.all().delete()
 
         assert refusal(call(f"Bearer {token}")) == (401, "NOT_AUTHENTICATED")
 
+    @pytest.mark.both_databases
     def test_is_gone_with_its_user(self, user):
         token = make_token(user)
         user.delete()
@@ -168,6 +174,7 @@ class TestAToken:
         assert response["WWW-Authenticate"] == "Bearer"
         assert "create_api_token" in response.json()["error"]
 
+    @pytest.mark.both_databases
     def test_needs_no_csrf_token(self, user):
         client = Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {make_token(user)}"})
 
@@ -183,6 +190,7 @@ class TestAToken:
         assert len(queries) == 0
 
 
+@pytest.mark.both_databases
 class TestTheLastUse:
     def test_is_noted(self, user, at):
         token = make_token(user)

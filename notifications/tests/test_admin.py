@@ -28,7 +28,7 @@ from notifications.templatetags import notifications as trouble
 from notifications.tests.conftest import stop_publisher
 from notifications.trouble import NOTHING_LISTENS
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 LIST = "/admin/notifications/announcement/"
 CONFIGS = "/admin/devices/deviceconfig/"
@@ -117,6 +117,7 @@ def owed() -> list[str]:
 # --- The list ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_shows_what_is_owed_the_oldest_first(signed_in: Client):
     announcement("aa-00-00-00-00-01.json", minutes=2)
     announcement("firmware.bin", minutes=90)
@@ -126,6 +127,7 @@ def test_shows_what_is_owed_the_oldest_first(signed_in: Client):
     assert listed(signed_in) == ["firmware.bin", "aa-00-00-00-00-02.json", "aa-00-00-00-00-01.json"]
 
 
+@pytest.mark.both_databases
 def test_shows_what_is_announced_the_last_one_first(signed_in: Client):
     now = timezone.now()
     announcement("a.bin", minutes=None, announced_at=now - timedelta(hours=2))
@@ -136,6 +138,7 @@ def test_shows_what_is_announced_the_last_one_first(signed_in: Client):
     assert listed(signed_in, state="all") == ["c.bin", "b.bin", "a.bin"]
 
 
+@pytest.mark.both_databases
 def test_tells_all_that_is_known_of_an_announcement(signed_in: Client, connected: None):
     announced_at = timezone.now() - timedelta(days=1)
     retry_at = timezone.now() + timedelta(minutes=4)
@@ -214,6 +217,7 @@ def test_shows_a_hostile_name_and_reason_as_text(signed_in: Client, away: None):
     assert "&lt;i&gt;no&lt;/i&gt;" in line(signed_in)
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("term", ["AA:BB:CC:DD:EE:FF", "aabbccddeeff", "b:cc", "hall lamp", f"{LAMP}.json"])
 def test_finds_a_configuration_by(signed_in: Client, term: str):
     DeviceConfig.objects.put(LAMP, '{"deviceName": "Hall lamp"}')
@@ -224,6 +228,7 @@ def test_finds_a_configuration_by(signed_in: Client, term: str):
     assert listed(signed_in, q=term) == [f"{LAMP}.json"]
 
 
+@pytest.mark.both_databases
 def test_finds_an_asset_by_a_part_of_its_name(signed_in: Client):
     announcement("firmware.bin")
     announcement("font.bin")
@@ -240,6 +245,7 @@ def test_finds_no_device_by_a_name_that_one_may_not_see():
     assert listed(visitor, q=LAMP) == [f"{LAMP}.json"]
 
 
+@pytest.mark.both_databases
 def test_the_list_costs_the_same_for_few_and_many_announcements(signed_in: Client):
     def queries(state: str) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
@@ -311,6 +317,7 @@ def test_says_nothing_of_the_kind_while_they_are_on(signed_in: Client, away: Non
 # --- Announcing again --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected: None):
     rows = [announcement("firmware.bin", minutes=None), announcement(minutes=None)]
     announcement("logo.png", minutes=None)
@@ -321,6 +328,7 @@ def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected
     assert owed() == [f"{LAMP}.json", "firmware.bin"]
 
 
+@pytest.mark.both_databases
 def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected: None):
     row = announcement(minutes=None)
 
@@ -330,6 +338,7 @@ def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected:
     assert owed() == []
 
 
+@pytest.mark.both_databases
 def test_tries_again_at_once_what_had_to_wait(signed_in: Client, away: None):
     row = announcement(tries=7, last_error="Quota exceeded", retry_at=timezone.now() + timedelta(minutes=5))
 
@@ -339,6 +348,7 @@ def test_tries_again_at_once_what_had_to_wait(signed_in: Client, away: None):
     assert list(Announcement.objects.get_queryset().due()) == [row]
 
 
+@pytest.mark.both_databases
 def test_announces_chosen_configurations_again(signed_in: Client, connected: None):
     rows = [DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", "{}") for number in range(3)]
     Announcement.objects.update(owed_since=None)
@@ -350,6 +360,7 @@ def test_announces_chosen_configurations_again(signed_in: Client, connected: Non
     assert [row.history.count() for row in rows] == [1, 1, 1]
 
 
+@pytest.mark.both_databases
 def test_announces_chosen_assets_again(signed_in: Client, connected: None):
     asset = Asset.objects.upload("firmware.bin", [b"x"])
     Announcement.objects.all().delete()  # as after an update from a version that kept no outbox
@@ -360,6 +371,7 @@ def test_announces_chosen_assets_again(signed_in: Client, connected: None):
     assert Announcement.objects.get().message.file == (ASSETS_TOPIC, "firmware.bin")
 
 
+@pytest.mark.both_databases
 def test_announces_as_soon_as_it_is_committed(
     signed_in: Client, connected: None, django_capture_on_commit_callbacks: Any
 ):
@@ -418,6 +430,7 @@ def test_who_may_change_them_announces_them_again(away: None, permission: str, u
     assert "Announce again" in page(session_client(make_user(permission, is_staff=True)), url)
 
 
+@pytest.mark.both_databases
 def test_announces_what_was_deleted_and_brought_back(signed_in: Client, away: None):
     config = DeviceConfig.objects.put(LAMP, "{}")
     asset = Asset.objects.upload("firmware.bin", [b"one"])
@@ -431,6 +444,7 @@ def test_announces_what_was_deleted_and_brought_back(signed_in: Client, away: No
     assert owed() == [f"{LAMP}.json", "firmware.bin"]
 
 
+@pytest.mark.both_databases
 def test_announces_all_again_without_reading_the_rows(signed_in: Client, away: None):
     names = mac_addresses(range(MANY))
     DeviceConfig.objects.bulk_create([DeviceConfig(mac_address=name, content='{"a": 1}') for name in names])
@@ -456,6 +470,7 @@ def test_says_on_every_page_that_the_broker_is_away(signed_in: Client, away: Non
         assert "still to be announced" not in line(signed_in, url)
 
 
+@pytest.mark.both_databases
 def test_says_how_many_are_owed_since_when_and_why(signed_in: Client, away: None):
     oldest = announcement(minutes=125, last_error="Not authorized")
     announcement("firmware.bin", minutes=3)
@@ -549,6 +564,7 @@ def test_is_read_out_and_needs_no_style_of_its_own(signed_in: Client, away: None
     assert "style=" not in said
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(("minutes", "queries"), [(None, 1), (0.5, 1), (5, 2)], ids=["calm", "on its way", "late"])
 def test_costs_one_query_and_another_in_trouble(
     signed_in: Client, administrator: User, connected: None, minutes: float | None, queries: int
@@ -561,6 +577,7 @@ def test_costs_one_query_and_another_in_trouble(
     assert sum("notifications_debt" in query["sql"] for query in captured) == queries
 
 
+@pytest.mark.both_databases
 def test_pages_do_without_the_table(signed_in: Client, away: None):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE notifications_debt RENAME TO gone")  # rolled back with the test
