@@ -11,8 +11,9 @@ from playwright.sync_api import Browser, expect
 
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.support.browser import Visitor, chromium
+from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import Installation, Server
 from iotsupport.tests.support.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
@@ -26,12 +27,30 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.fixture
-def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
+@pytest.fixture(scope="module")
+def running_server(
+    template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     # One worker, so that every page comes from the one that knows what has just happened.
-    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
-    server.wait_until_connected(broker)
-    return server
+    server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="1")
+    server.start_connected(broker)
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def server(running_server: Server, broker: Mosquitto) -> Server:
+    """Connected to its broker, without what another test saved, and with nothing on its way."""
+    if not broker.is_running:
+        broker.start()
+    running_server.wait_until_connected(broker)
+    poll(lambda: owed(running_server), lambda count: count == 0)
+    with running_server.client() as client:
+        for filename in running_server.configs():
+            assert client.delete(f"/configs/{filename.removesuffix('.json')}").status_code == 204
+        for filename in running_server.assets():
+            assert client.delete(f"/assets/{filename}").status_code == 204
+    return running_server
 
 
 @pytest.fixture
@@ -160,7 +179,6 @@ def test_chosen_configurations_and_assets_are_announced_again(
         assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
 
 
-@pytest.mark.both_databases
 def test_chosen_announcements_are_made_again(visitor: Visitor, server: Server, broker: Mosquitto) -> None:
     with server.client() as script, Subscriber(broker.port) as subscriber:
         script.upload("firmware.bin", b"x")

@@ -7,8 +7,6 @@ everything works again without a restart.
 from __future__ import annotations
 
 import operator
-import os
-import signal
 import sqlite3
 import tempfile
 import threading
@@ -23,10 +21,12 @@ from pathlib import Path
 import pytest
 import requests
 
+from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.databases import is_on_postgresql
 from iotsupport.tests.support.disk import Disk, Image, may_mount
+from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 MAC, BY_HAND = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-02"
@@ -35,45 +35,70 @@ OLD_ASSET, NEW_ASSET = b"old" * 5_000, b"new" * 5_000
 NO_ROOM, READ_ONLY, MISSING = "No room is left on the disk of", "cannot be written", "is missing|cannot be opened"
 
 DOWNLOADS = 'iot_config_operations_total{operation="get_raw",status="success"}'
+REFUSED = DOWNLOADS.replace("success", "error")
 
 needs_mounts = pytest.mark.skipif(not may_mount(), reason="Only root may mount a disk, where mounting is allowed.")
 pytestmark = pytest.mark.processes
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Image]:
+def small_disk(tmp_path: Path) -> Iterator[Image]:
     with Image(tmp_path / "disk") as disk:
         yield disk
 
 
-@pytest.fixture
-def server(make_server: Callable[..., Server], broker: Mosquitto, disk: Image) -> Iterator[Server]:
-    """A server with all that it keeps on the disk, but its metrics, as systemd's services have it that set nothing."""
-    with tempfile.TemporaryDirectory(prefix="iotsupport-tests-", dir="/dev/shm") as memory:  # noqa: S108
+@pytest.fixture(scope="module")
+def installed(
+    template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Server, Image]]:
+    """A server with all that it keeps on the disk, but its metrics, as systemd's services have it that set nothing.
+
+    All tests have it, since nothing of their trouble stays.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="iotsupport-tests-", dir="/dev/shm") as memory,  # noqa: S108
+        Image(tmp_path_factory.mktemp("installed") / "disk") as disk,
+    ):
         variables = {"MQTT_URL": broker.url, "METRICS_DIR": "", "RUNTIME_DIRECTORY": memory, "WEB_CONCURRENCY": "2"}
-        server = make_server(data_dir=disk.path / "data", **variables)
-        with use(server, broker):
-            yield server
+        server = Server(template, disk.path / "data", **variables)
+        server.start_connected(broker)
+        yield server, disk
         server.kill()
         assert list(Path(memory).glob("iotsupport-*/counter_*.db"))
+        server.remove()
 
 
-class use:  # noqa: N801 - reads as a function
-    """Start a server, with one configuration and one asset; at the end, no worker has died."""
+@pytest.fixture
+def disk(installed: tuple[Server, Image]) -> Iterator[Image]:
+    server, disk = installed
+    yield disk
+    disk.make_writable()  # where the test failed
+    disk.free()
+    if not server.data_dir.exists():
+        (disk.path / "elsewhere").rename(server.data_dir)
 
-    def __init__(self, server: Server, broker: Mosquitto) -> None:
-        self._server, self._broker = server, broker
 
-    def __enter__(self) -> None:
-        server = self._server
-        self._workers = server.start_connected(self._broker)
-        with server.client() as client:
-            assert client.save_config(MAC, OLD_CONFIG).status_code == 200
-            assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
-        poll(lambda: health(server).json()["owed"], lambda owed: owed["announcements"] == 0)
+@pytest.fixture
+def server(installed: tuple[Server, Image], disk: Image) -> Iterator[Server]:
+    """It has one configuration, and one asset, and owes nothing; at the end, no worker has died."""
+    server, _ = installed
+    workers = server.workers()
+    with server.client() as client:
+        client.delete(f"/configs/{BY_HAND}")
+        assert client.save_config(MAC, OLD_CONFIG).status_code == 200
+        assert client.upload("firmware.bin", OLD_ASSET).status_code == 200
+    wait_until_announced(server)
+    # What was seen a moment before is told again.
+    poll(lambda: metrics(server), lambda samples: samples.get("iot_config_files_count") == 1)
+    yield server
+    assert server.workers() == workers, server.log
 
-    def __exit__(self, *exception: object) -> None:
-        assert self._server.workers() == self._workers, self._server.log
+
+@pytest.fixture(scope="module")
+def pair_of_workers(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(template, tmp_path_factory.mktemp("pair"), WEB_CONCURRENCY="2").start()
+    yield server
+    server.remove()
 
 
 def health(server: Server) -> requests.Response:
@@ -183,11 +208,13 @@ def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
 
 @needs_mounts
 @pytest.mark.sqlite("the files that it puts beside its own")
-def test_a_full_disk_while_nobody_is_connected_to_the_database(make_server: Callable[..., Server], disk: Image) -> None:
-    server = make_server(data_dir=disk.path / "data").start()
+def test_a_full_disk_while_nobody_is_connected_to_the_database(
+    make_server: Callable[..., Server], small_disk: Image
+) -> None:
+    server = make_server(data_dir=small_disk.path / "data").start()
     with server.client() as client:
         assert client.get("/configs").status_code == 200
-        disk.fill()
+        small_disk.fill()
 
         assert client.get("/configs").status_code == 200
     server.kill()
@@ -279,7 +306,9 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
-def test_files_of_metrics_that_are_harmed_are_made_anew(make_server: Callable[..., Server]) -> None:
+def test_files_of_metrics_that_are_harmed_and_a_directory_that_is_gone_are_made_anew(
+    make_server: Callable[..., Server],
+) -> None:
     server = make_server().start()
     workers = server.workers()
     with server.client() as client:
@@ -294,36 +323,17 @@ def test_files_of_metrics_that_are_harmed_are_made_anew(make_server: Callable[..
             harm(file)
 
         poll(lambda: metrics(server).get(DOWNLOADS), partial(operator.eq, 5 * times))
+
+    (server.data_dir / "metrics").rename(server.data_dir / "elsewhere")
+    requests.get(f"{server.url}/configs/{BY_HAND}.json", timeout=LIMIT)
+
+    poll(lambda: metrics(server), lambda samples: samples.get(REFUSED) == 1)
+    assert metrics(server)[DOWNLOADS] == 5 * times
     assert server.workers() == workers
 
 
-def test_a_directory_of_metrics_that_is_gone_is_made_anew(make_server: Callable[..., Server]) -> None:
-    server = make_server().start()
-    requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
-    directory = server.data_dir / "metrics"
-    directory.rename(server.data_dir / "elsewhere")
-
-    refused = DOWNLOADS.replace("success", "error")
-    poll(lambda: metrics(server), lambda samples: samples.get(refused) == 1)
-
-
-def test_a_dead_worker_s_metrics_take_no_more_memory_than_they_need(make_server: Callable[..., Server]) -> None:
-    server = make_server().start()
-    requests.get(f"{server.url}/configs/{MAC}.json", timeout=LIMIT)
-    [counted] = (server.data_dir / "metrics").glob("counter_*.db")
-    allocated = counted.stat()
-    assert allocated.st_blocks * 512 >= allocated.st_size >= 64 * 1024
-
-    os.kill(server.workers()[0], signal.SIGKILL)
-
-    poll(lambda: counted.stat().st_size, lambda size: size < allocated.st_size)
-    assert metrics(server)[DOWNLOADS.replace("success", "error")] == 1
-
-
-def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once(
-    make_server: Callable[..., Server],
-) -> None:
-    server = make_server(WEB_CONCURRENCY="2").start()
+def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once(pair_of_workers: Server) -> None:
+    server = pair_of_workers
     directory = server.data_dir / "metrics"
     (directory / "counter_999999.db").write_bytes(b"")
     (directory / "histogram_999999.db").write_bytes(b"\0\1\0\0" + b"x" * 200)
@@ -343,9 +353,9 @@ def test_a_file_of_metrics_that_cannot_be_read_is_left_out_and_that_is_said_once
 
 
 def test_health_and_metrics_are_looked_up_once_a_second_however_often_they_are_asked_for(
-    make_server: Callable[..., Server],
+    pair_of_workers: Server,
 ) -> None:
-    server = make_server(WEB_CONCURRENCY="2").start()
+    server = pair_of_workers
     probed = [server.directory(name) for name in ["configs", "assets", "blobs"]]
     pages = [server.data_dir / "metrics" / f"{name}.page" for name in ["health", "counts", "database"]]
     health(server)

@@ -1,4 +1,4 @@
-"""Many clients change one file at once, through two workers, while devices read it."""
+"""Many clients change one file at once, through four workers, while devices read it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from iotsupport.tests.support.marathons import SAVES_OF_EACH, UPLOADS_OF_EACH, marathon
-from iotsupport.tests.support.server import Server, sha256
+from iotsupport.tests.support.server import Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT
 
 CLIENTS = 8
@@ -21,9 +21,19 @@ READERS = 2
 MAC = "aa-bb-cc-dd-ee-ff"
 
 
+@pytest.fixture(scope="module")
+def running_server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="4").start()
+    yield server
+    server.remove()
+
+
 @pytest.fixture
-def server(make_server: Callable[..., Server]) -> Server:
-    return make_server(WEB_CONCURRENCY="2").start()
+def server(running_server: Server) -> Server:
+    """Without what another test saved."""
+    with running_server.client() as client:
+        client.delete(f"/configs/{MAC}")
+    return running_server
 
 
 @contextmanager
@@ -117,9 +127,7 @@ def test_8_clients_upload_one_asset_of_3_mb_several_times_each(server: Server) -
 
 
 @pytest.mark.both_databases
-def test_4_workers_never_find_the_database_locked(make_server: Callable[..., Server]) -> None:
-    server = make_server(WEB_CONCURRENCY="4").start()
-
+def test_4_workers_never_find_the_database_locked(server: Server) -> None:
     def save_and_delete(client_number: int) -> set[int]:
         mac_address = f"00-00-00-00-00-{client_number:02x}"
         statuses = set()

@@ -18,6 +18,8 @@ import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.owed.fleet import wait_until_announced
+from iotsupport.tests.support.mosquitto import Subscriber
 from iotsupport.tests.support.server import Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
 
@@ -100,20 +102,6 @@ def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
     assert not (tmp_path / "metrics").exists()
 
 
-def test_a_start_forgets_the_metrics_of_the_server_before_and_nothing_else(make_server):
-    server = make_server()
-    directory = server.data_dir / "metrics"
-    directory.mkdir()
-    (directory / "counter_1.db").write_bytes(b"not even a file of metrics")
-    (directory / "notes.txt").write_text("mine")
-
-    server.start()
-
-    assert "counter_1.db" not in metrics_files(server)
-    assert (directory / "notes.txt").exists()
-    assert count_downloads(server) == 0
-
-
 def test_a_server_that_finds_its_port_taken_leaves_the_metrics_of_the_one_that_runs(server):
     before = count_downloads(server)
     download(server, 3)
@@ -130,14 +118,18 @@ def test_a_server_that_finds_its_port_taken_leaves_the_metrics_of_the_one_that_r
     assert count_downloads(server) == before + 3
 
 
-def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts(server):
+def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts_in_no_more_memory_than_they_need(server):
     before = count_downloads(server)
     download(server, 20)
+    # The fixture waits until both count.
+    allocated = {pid: (server.data_dir / "metrics" / f"counter_{pid}.db").stat() for pid in server.workers()}
+    assert all(found.st_blocks * 512 >= found.st_size >= 64 * 1024 for found in allocated.values())
 
     pid = kill_a_worker(server)
 
     assert metrics_files(server, f"gauge_live*_{pid}.db") == []
-    assert metrics_files(server, f"counter_{pid}.db")
+    [counted] = (server.data_dir / "metrics").glob(f"counter_{pid}.db")
+    poll(lambda: counted.stat().st_size, lambda size: size < allocated[pid].st_size)
     assert count_downloads(server) == before + 20
 
 
@@ -160,9 +152,19 @@ def test_counts_survive_reload_and_more_and_fewer_workers(server):
     assert count_downloads(server) == first + 15
 
 
-def test_a_server_that_takes_over_from_a_running_one_keeps_its_counts(make_server):
+def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes_over_from_one_that_runs(make_server):
     """The old one's workers go on serving until it is told to end."""
-    server = make_server().start()
+    server = make_server()
+    directory = server.data_dir / "metrics"
+    directory.mkdir()
+    (directory / "counter_1.db").write_bytes(b"not even a file of metrics")
+    (directory / "notes.txt").write_text("mine")
+
+    server.start()
+
+    assert "counter_1.db" not in metrics_files(server)
+    assert (directory / "notes.txt").exists()
+    assert count_downloads(server) == 0
     download(server, 5)
     first_line = len(server.lines)
 
@@ -183,8 +185,10 @@ def test_recycled_workers_keep_the_counts(make_server):
     assert count_downloads(server) == 40
 
 
-def test_servers_with_different_data_directories_share_nothing(server, make_server):
-    other = make_server().start()
+def test_servers_share_no_metrics_and_one_that_ends_gives_back_their_memory(server, make_server, memory, on_disk):
+    other = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
+    (directory,) = memory.iterdir()
+    assert list(directory.glob("*.db"))
     before = count_downloads(server)
 
     download(server, 4)
@@ -192,13 +196,7 @@ def test_servers_with_different_data_directories_share_nothing(server, make_serv
     assert count_downloads(server) == before + 4
     assert count_downloads(other) == 0
 
-
-def test_the_memory_of_the_metrics_is_given_back_when_the_server_ends(make_server, memory, on_disk):
-    server = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
-    (directory,) = memory.iterdir()
-    assert list(directory.glob("*.db"))
-
-    server.stop()
+    other.stop()
 
     assert list(memory.iterdir()) == []
 
@@ -210,18 +208,26 @@ def memory() -> Iterator[Path]:
         yield Path(path)
 
 
-@pytest.mark.both_databases
-def test_files_equal_the_database_before_the_first_request_is_answered(make_server):
-    server = make_server().start()
+def test_files_equal_the_database_before_the_first_request_is_answered_and_devices_with_old_bytes_are_called_back(
+    make_server, broker
+):
+    """What a power cut may leave: the file's new name was not on the disk yet."""
+    server = make_server(MQTT_URL=broker.url).start()
+    path = server.directory("configs") / "02-00-00-00-00-01.json"
     with server.client() as client:
-        client.save_config("02-00-00-00-00-01", b'{"deviceName": "lamp"}')
+        client.save_config(path.stem, b'{"version": 1}')
+        old = path.read_bytes()
+        client.save_config(path.stem, b'{"version": 2}')
+    wait_until_announced(server)
     server.stop()
-    (server.directory("configs") / "02-00-00-00-00-01.json").write_bytes(b"{}")
+    path.write_bytes(old)
 
-    server.start()
+    with Subscriber(broker.port) as subscriber:
+        server.start()
 
-    answer = requests.get(f"{server.url}/configs/02-00-00-00-00-01.json", timeout=LIMIT)
-    assert answer.content == b'{"deviceName": "lamp"}'
+        answer = requests.get(f"{server.url}/configs/{path.name}", timeout=LIMIT)
+        assert answer.content == path.read_bytes() == b'{"version": 2}'
+        assert subscriber.next().payload == b'{"filename": "02-00-00-00-00-01.json"}'
 
 
 def test_workers_say_goodbye_to_the_broker_though_a_download_does_not_end(make_server, broker):

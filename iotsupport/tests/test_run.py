@@ -165,7 +165,6 @@ def started_before(prepared: Installation, tmp_path: Path) -> Installation:
     return copy
 
 
-@pytest.mark.both_databases
 def test_serves_a_new_data_directory_to_a_first_administrator(start):
     runner = start()
     runner.wait_until_ready()
@@ -182,7 +181,7 @@ def test_serves_a_new_data_directory_to_a_first_administrator(start):
     assert (runner.data_dir / "static" / "admin").is_dir()
 
 
-def test_a_second_start_reuses_what_is_there(start):
+def test_a_second_start_reuses_what_is_there_and_ends_with_the_exit_code_of_the_server(start):
     first = start(DJANGO_SUPERUSER_USERNAME="ada", DJANGO_SUPERUSER_PASSWORD="not-in-the-output")
     first.wait_until_ready()
     first.process.terminate()
@@ -196,13 +195,19 @@ def test_a_second_start_reuses_what_is_there(start):
     assert "administrator" not in second.log
     assert "Files and database are equal." in second.log
 
+    os.kill(second.children("gunicorn")[0], signal.SIGKILL)
+
+    assert second.wait() == 128 + signal.SIGKILL
+    second.wait_until_all_ended()
+
 
 @pytest.mark.usefixtures("started_before")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(start, number):
-    runner = start(WEB_CONCURRENCY="2")
+@pytest.mark.parametrize(("number", "count"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
+def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(start, number, count):
+    runner = start(WEB_CONCURRENCY=str(count))
     runner.wait_until_ready()
     workers = runner.children("gunicorn")[1:]
+    assert len(workers) == count
     for pid in workers:
         wait_until_connected(runner, pid)
 
@@ -217,29 +222,7 @@ def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(sta
 
 
 @pytest.mark.usefixtures("started_before")
-def test_nothing_is_left_when_it_is_killed(start):
-    runner = start()
-    runner.wait_until_ready()
-
-    runner.process.kill()
-
-    runner.wait()
-    runner.wait_until_all_ended()
-
-
-@pytest.mark.usefixtures("started_before")
-def test_everything_ends_with_the_exit_code_of_the_server(start):
-    runner = start()
-    runner.wait_until_ready()
-
-    os.kill(runner.children("gunicorn")[0], signal.SIGKILL)
-
-    assert runner.wait() == 128 + signal.SIGKILL
-    runner.wait_until_all_ended()
-
-
-@pytest.mark.usefixtures("started_before")
-def test_a_save_is_heard_by_a_subscriber_of_the_private_broker(start):
+def test_a_save_is_heard_by_a_subscriber_of_the_private_broker_and_nothing_is_left_when_it_is_killed(start):
     runner = start()
     runner.wait_until_ready()
 
@@ -248,6 +231,11 @@ def test_a_save_is_heard_by_a_subscriber_of_the_private_broker(start):
         manage(environ, "create_demo_assets")
 
         assert subscriber.next().payload == b'{"filename": "demo-firmware.bin"}'
+
+    runner.process.kill()
+
+    runner.wait()
+    runner.wait_until_all_ended()
 
 
 def test_a_port_in_use_is_said_before_anything_starts(start):
@@ -281,7 +269,6 @@ def test_a_broken_broker_url_is_said_and_the_server_starts(start):
     assert requests.get(f"http://127.0.0.1:{runner.port}/health", timeout=LIMIT).status_code == 200
 
 
-@pytest.mark.both_databases
 def test_a_database_that_cannot_be_used_is_named(start):
     runner = start(DATABASE_URL="mongodb://example.com/devices")
 

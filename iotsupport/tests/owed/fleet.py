@@ -15,10 +15,10 @@ FILENAMES = {f"{mac_address}.json" for mac_address in DEVICES}
 OWED = "SELECT filename, last_error FROM notifications_debt WHERE owed_since IS NOT NULL"
 
 
-def save_all(server: Server, times: int = 1) -> None:
-    """Save the configuration of every device."""
+def save_all(server: Server, times: int = 1, first: int = 0) -> None:
+    """Save the configuration of every device, each time with another number."""
     with server.client() as client:
-        for number in range(times):
+        for number in range(first, first + times):
             for mac_address in DEVICES:
                 assert client.save_config(mac_address, b'{"number": %d}' % number).status_code == 200
 

@@ -62,6 +62,7 @@ class Image(Disk):
         super().__init__(path, size_kib)
         self._file = path.with_suffix(".img")
         self._copies = 0
+        self._is_read_only = False
 
     def _mount(self) -> None:
         if not self._file.exists():
@@ -81,9 +82,13 @@ class Image(Disk):
         """Also while files are open for writing, which go on: as where an error makes the kernel do it."""
         _run("mount", "--bind", str(self.path), str(self.path))
         _run("mount", "-o", "remount,bind,ro", str(self.path))
+        self._is_read_only = True
 
     def make_writable(self) -> None:
-        _run("umount", "--lazy", str(self.path))
+        """Idempotent."""
+        if self._is_read_only:
+            _run("umount", "--lazy", str(self.path))
+            self._is_read_only = False
 
     def sync(self) -> None:
         """Bring all that was written so far to the disk."""

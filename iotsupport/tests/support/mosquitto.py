@@ -147,6 +147,11 @@ class Mosquitto(LoggedProcess):
         self.stop()
         self.start()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended since."""
+        return self._process is not None
+
     def freeze(self) -> None:
         """Let it neither answer nor end: connections are still accepted by the kernel."""
         self._signal(signal.SIGSTOP)

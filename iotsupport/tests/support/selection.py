@@ -51,6 +51,8 @@ TOGETHER = [
         "iotsupport/tests/test_hostile_clients",
         "iotsupport/tests/test_postgresql",
         "iotsupport/tests/test_slow_clients",
+        "iotsupport/tests/test_concurrency",
+        "iotsupport/tests/test_broken_surroundings",
         "iotsupport/tests/test_metrics_server",
         "iotsupport/tests/test_announcing_server",
         "iotsupport/tests/test_announcements_browser",
