@@ -11,7 +11,7 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
-from iotsupport.tests.support.server import Client, Installation, Server
+from iotsupport.tests.support.server import PASSWORD, Client, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT
 
 ASSET_MAX_BYTES = 100_000
@@ -590,9 +590,9 @@ def test_a_token_is_shown_once_and_works_until_it_is_revoked(visitor: Visitor, s
 
 
 def test_shows_nothing_to_staff_without_permissions(stranger: Visitor, server: Server):
-    make_staff(server, "trainee")
+    server.add_staff("trainee")
 
-    stranger.sign_in("trainee", "swallows-return")
+    stranger.sign_in("trainee", PASSWORD)
 
     content = stranger.page.locator("#content-main").inner_text()
     assert content == "You don’t have permission to view or edit anything."
@@ -600,8 +600,8 @@ def test_shows_nothing_to_staff_without_permissions(stranger: Visitor, server: S
 
 def test_shows_a_configuration_to_those_who_may_only_look(stranger: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-60", b'{\n  "deviceName": "Looked at"\n}')
-    make_staff(server, "guest", "view_deviceconfig")
-    stranger.sign_in("guest", "swallows-return")
+    server.add_staff("guest", "view_deviceconfig")
+    stranger.sign_in("guest", PASSWORD)
 
     open_config(stranger, "02-aa-00-00-00-60")
 
@@ -629,13 +629,3 @@ def test_no_page_needs_what_the_content_security_policy_forbids(visitor: Visitor
 
         assert page.title().endswith(" | IoT Support")
         assert visitor.troubles == [], path
-
-
-def make_staff(server: Server, username: str, *permissions: str) -> None:
-    server.manage(
-        "shell",
-        "--command",
-        "from django.contrib.auth.models import Permission, User\n"
-        f"user = User.objects.create_user({username!r}, password='swallows-return', is_staff=True)\n"
-        f"user.user_permissions.set(Permission.objects.filter(codename__in={permissions!r}))",
-    )

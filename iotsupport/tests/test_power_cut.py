@@ -23,7 +23,7 @@ from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.support.databases import is_on_postgresql
 from iotsupport.tests.support.disk import Image, may_mount
 from iotsupport.tests.support.marathons import POWER_CUTS, marathon
-from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto
 from iotsupport.tests.support.postgresql import PostgreSQL
 from iotsupport.tests.support.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
@@ -165,7 +165,7 @@ class Machine:
     def run(self) -> Iterator[Server]:
         with self.image:
             try:
-                self.server = server = Server(self._install(), self.image.path / "server", WEB_CONCURRENCY="2")
+                self.server = server = Server(self._install(), self.image.path / "server")
                 self.image.sync()  # it was installed long ago
                 yield server
             finally:
@@ -225,26 +225,6 @@ def test_the_secret_key_and_its_directory_survive_a_power_cut(disk: Image) -> No
     assert (data_dir / "secret_key").read_text() == key
 
 
-def test_devices_that_may_have_got_old_bytes_after_it_are_called_back(
-    make_server: Callable[..., Server], broker: Mosquitto
-) -> None:
-    server = make_server(MQTT_URL=broker.url).start()
-    path = server.directory("configs") / "00-00-00-00-00-01.json"
-    with server.client() as client:
-        client.save_config(path.stem, b'{"version": 1}')
-        old = path.read_bytes()
-        client.save_config(path.stem, b'{"version": 2}')
-    poll(lambda: server.query(OWED), lambda owed: not owed)
-    server.stop()
-    path.write_bytes(old)  # its new name was not on the disk yet
-
-    with Subscriber(broker.port) as subscriber:
-        server.start()
-
-        assert subscriber.next().payload == b'{"filename": "00-00-00-00-00-01.json"}'
-        assert path.read_bytes() == b'{"version": 2}'
-
-
 @pytest.fixture
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     # PostgreSQL's user must get there.
@@ -262,8 +242,7 @@ def test_what_was_answered_survives_power_cuts(
     moments = random.Random(10)  # noqa: S311 - to be repeatable
     with machine.run() as server, Wiretap(broker.port, lambda filename: digest_of(server, filename)) as tap:
         server.environ["MQTT_URL"] = tap.url
-        name = ["--username", administrator.username, "--email", "chief@example.com"]
-        server.manage("createsuperuser", "--noinput", *name, DJANGO_SUPERUSER_PASSWORD=PASSWORD)
+        server.add_staff(administrator.username, is_superuser=True)
         server.start()
         imports: list[Import] = []
         for number in range(POWER_CUTS):

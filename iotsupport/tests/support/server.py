@@ -52,6 +52,17 @@ NEUTRAL = dict.fromkeys(
     "",
 ) | {"WEB_CONCURRENCY": "1"}  # each takes a second of the processor to start: more where a test is about several
 
+ADD_STAFF = """
+INSERT INTO auth_user (password, is_superuser, username, first_name, last_name, email, is_staff, is_active, date_joined)
+SELECT password, {is_superuser}, '{username}', '', '', '', is_staff, is_active, date_joined
+FROM auth_user WHERE username = 'admin'
+"""
+ADD_PERMISSION = """
+INSERT INTO auth_user_user_permissions (user_id, permission_id)
+SELECT auth_user.id, auth_permission.id
+FROM auth_user, auth_permission WHERE username = '{username}' AND codename = '{codename}'
+"""
+
 
 class Installation(NamedTuple):
     """A data directory and a migrated database, both to be copied; of their administrator, a token and a session."""
@@ -279,6 +290,12 @@ class Server(LoggedProcess):
             answer = sign_in(browser, self.url, "admin", PASSWORD)
             assert answer.history, answer.text
             assert "sessionid" in answer.history[0].cookies
+
+    def add_staff(self, username: str, *permissions: str, is_superuser: bool = False) -> None:
+        """Let somebody into the admin, with the administrator's password; a command for that would take a second."""
+        self.database.change(ADD_STAFF.format(username=username, is_superuser=str(is_superuser).upper()))
+        for codename in permissions:
+            self.database.change(ADD_PERMISSION.format(username=username, codename=codename))
 
     def directory(self, name: str) -> Path:
         """``configs``, ``assets`` or ``blobs``."""
