@@ -143,7 +143,6 @@ def cannot_be_written(label: str) -> str:
     return f"The {label} directory cannot be written. Make it writable for the server's user, then try again."
 
 
-@pytest.mark.both_databases
 def test_a_full_disk(server: Server, disks: Disks, subscriber: Subscriber, new_asset: bytes) -> None:
     before = facts(server)
     disks.mirrors.fill()
@@ -161,7 +160,6 @@ def test_a_full_disk(server: Server, disks: Disks, subscriber: Subscriber, new_a
     assert_changes_work(server, subscriber, new_asset)
 
 
-@pytest.mark.both_databases
 def test_what_does_not_fit_leaves_the_disk_as_it_was(server: Server, subscriber: Subscriber, new_asset: bytes) -> None:
     before = facts(server)
 
@@ -172,7 +170,6 @@ def test_what_does_not_fit_leaves_the_disk_as_it_was(server: Server, subscriber:
     assert_changes_work(server, subscriber, new_asset)
 
 
-@pytest.mark.both_databases
 def test_a_disk_that_becomes_read_only(server: Server, disks: Disks, subscriber: Subscriber, new_asset: bytes) -> None:
     before = facts(server)
     disks.mirrors.make_read_only()
@@ -233,7 +230,6 @@ def test_bytes_of_versions_that_cannot_be_written(
     assert_changes_work(server, subscriber, new_asset)
 
 
-@pytest.mark.both_databases
 def test_a_disk_that_is_read_only_when_the_server_starts(
     server: Server, disks: Disks, subscriber: Subscriber, new_asset: bytes
 ) -> None:

@@ -149,6 +149,7 @@ ENDED = (
 )
 
 
+@pytest.mark.sqlite("the thread of a server, whatever its database")
 @pytest.mark.processes
 def test_a_server_removes_them_by_itself(make_server: Callable[..., Server]) -> None:
     server = make_server()

@@ -34,7 +34,6 @@ def held(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@pytest.mark.both_databases
 @pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="Only root may become another user.")
 def test_another_user_can_lock_nothing_that_a_change_waits_for(make_server: Callable[..., Server]) -> None:

@@ -56,6 +56,7 @@ class TestTheCommand:
         assert not set(token) & set(" \n\t")
         assert call(f"Bearer {token}").status_code == 200
 
+    @pytest.mark.sqlite("what a process prints, whatever its database")
     def test_prints_it_alone_on_standard_output(self, template, tmp_path):
         done = manage(template.copy(tmp_path / "data").environ, "create_api_token", "admin")
 

@@ -40,7 +40,6 @@ def nothing_stored(server: Server, client: Client) -> Iterator[None]:
     poll(everything, lambda now: now == before)
 
 
-@pytest.mark.both_databases
 def test_a_sender_that_goes_away_leaves_nothing(server: Server) -> None:
     head = (
         f"POST /assets HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"
@@ -56,7 +55,6 @@ def test_a_sender_that_goes_away_leaves_nothing(server: Server) -> None:
     assert not answer or answer.startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.both_databases
 def test_a_sender_that_goes_away_saves_no_half_configuration(server: Server, client: Client) -> None:
     head = (
         f"PUT /configs/aa-bb-cc-dd-ee-ff.json HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {server.token}\r\n"

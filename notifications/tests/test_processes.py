@@ -127,7 +127,6 @@ def client_ids_after_goodbyes(broker, count):
     return client_ids
 
 
-@pytest.mark.both_databases
 def test_commands_deliver_before_they_end_each_as_a_client_of_its_own(make_broker, shell):
     broker = make_broker()
     with Subscriber(broker.port) as subscriber:
@@ -140,7 +139,6 @@ def test_commands_deliver_before_they_end_each_as_a_client_of_its_own(make_broke
     assert len(set(client_ids)) == len(client_ids)
 
 
-@pytest.mark.both_databases
 def test_an_import_delivers_before_it_ends(scripted_broker, shell, owed, fleet):
     code = NO_HURRY + IMPORT.format(directory=fleet(100))
     shell(code, MQTT_URL=scripted_broker.url, MQTT_PUBLISH_RATE="10000")
