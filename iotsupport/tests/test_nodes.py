@@ -20,6 +20,7 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.support.databases import PostgreSQLDatabase
 from iotsupport.tests.support.disk import Disk, may_mount
+from iotsupport.tests.support.marathons import SAVES_ON_NODES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.support.postgresql import PostgreSQL
 from iotsupport.tests.support.server import Installation, Server, clean_environ, sha256
@@ -323,12 +324,13 @@ def name_of(message: Any) -> str:
     return str(message.payload.decode().rpartition(": ")[2].strip('"}'))
 
 
+@marathon
 def test_many_save_the_same_few_on_both(nodes: Nodes) -> None:
     mac_addresses = [f"00-00-00-00-02-{number:02x}" for number in range(4)]
 
     def save(person: int) -> None:
         with nodes.both[person % 2].client() as client:
-            for number in range(50):
+            for number in range(SAVES_ON_NODES):
                 content = b'{"person": %d, "number": %d}' % (person, number)
                 assert client.save_config(mac_addresses[(person + number) % 4], content).status_code == 200
 
@@ -342,22 +344,6 @@ def test_many_save_the_same_few_on_both(nodes: Nodes) -> None:
 
 
 # --- Trouble --------------------------------------------------------------------------------------------------------
-
-
-def test_what_was_saved_while_one_was_down_is_there_when_it_starts(nodes: Nodes) -> None:
-    nodes.upload("gone.bin", b"gone")
-    nodes.wait_for("/assets/gone.bin", b"gone")
-    nodes.b.stop()
-    nodes.save(b'{"while": "down"}')
-    nodes.upload("later.bin", b"later")
-    with nodes.a.client() as client:
-        assert client.delete("/assets/gone.bin").status_code == 204
-
-    nodes.b.start()
-
-    assert nodes.get(nodes.b, PATH).content == b'{"while": "down"}'
-    assert nodes.get(nodes.b, "/assets/later.bin").content == b"later"
-    assert nodes.get(nodes.b, "/assets/gone.bin").status_code == 404
 
 
 def test_one_that_is_cut_off_catches_up_and_announces(nodes: Nodes) -> None:
@@ -526,7 +512,9 @@ def test_one_that_is_started_again_after_its_disk_was_repaired_announces_what_it
         assert seen[-1][1] in {None, b'{"version": "new"}'}
 
 
-def test_alone_each_save_is_one_message(nodes: Nodes) -> None:
+def test_alone_each_save_is_one_message_and_all_is_there_when_the_other_starts(nodes: Nodes) -> None:
+    nodes.upload("gone.bin", b"gone")
+    nodes.wait_for("/assets/gone.bin", b"gone")
     nodes.b.stop()
     with Subscriber(nodes.broker.port) as devices:
         for number in range(20):
@@ -535,3 +523,12 @@ def test_alone_each_save_is_one_message(nodes: Nodes) -> None:
         devices.publish("iotsupport/end", END)
         # One or the other may come twice where a process comes to a halt on the way; but not each.
         assert 20 <= len(devices.before(END)) < 30
+    nodes.upload("later.bin", b"later")
+    with nodes.a.client() as client:
+        assert client.delete("/assets/gone.bin").status_code == 204
+
+    nodes.b.start()
+
+    assert nodes.get(nodes.b, PATH).content == b'{"alone": 19}'
+    assert nodes.get(nodes.b, "/assets/later.bin").content == b"later"
+    assert nodes.get(nodes.b, "/assets/gone.bin").status_code == 404

@@ -18,7 +18,7 @@ BOUND_SECONDS = 5
 TRIES = 3
 
 # More than the messages that a file may have, so that it shows if each worker sends one of its own.
-WORKERS = 4
+WORKERS = 3
 
 
 class Outage(NamedTuple):

@@ -19,7 +19,7 @@ OUTAGE_SECONDS = length(5, whole=90)
 
 # Of the server, its workers, or some of them, while four people save without a pause.
 ENDS = length(2, whole=10)
-RELOADS = length(2, whole=10)
+RELOADS = length(1, whole=10)
 RECYCLED_WORKERS = length(3, whole=20)
 
 # Of each of eight clients who change one configuration, or one asset.
@@ -30,10 +30,19 @@ UPLOADS_OF_EACH = length(2, whole=5)
 KILL_ROUNDS = length(5, whole=30)
 
 # While the broker is away: announced at a pace, in small memory.
-IMPORTED_FILES = length(300, whole=3000)
+IMPORTED_FILES = length(200, whole=3000)
+
+# In directories of configurations and of assets that a running server takes over.
+TAKEN_OVER = length(50, whole=200)
+
+# Of four clients, each after the announcement of the one before.
+AWAITED_SAVES = length(40, whole=100)
+
+# On two nodes, of each of eight people.
+SAVES_ON_NODES = length(20, whole=50)
 
 # Of the whole server, while people save, upload and delete.
-CRASHES = length(3, whole=20)
+CRASHES = length(2, whole=20)
 
 # Of the disk under server and database, while people change things.
 POWER_CUTS = length(2, whole=30)
