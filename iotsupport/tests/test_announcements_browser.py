@@ -13,7 +13,7 @@ from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.support.browser import Visitor, chromium
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
@@ -33,7 +33,7 @@ def running_server(
 ) -> Iterator[Server]:
     # One worker, so that every page comes from the one that knows what has just happened.
     server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="1")
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     yield server
     server.remove()
 
@@ -196,7 +196,7 @@ def test_a_refusal_by_the_broker_is_shown_with_its_reason(
     browser: Browser, make_server: Callable[..., Server], tmp_path: Any
 ) -> None:
     broker = Mosquitto(tmp_path, acl="topic write iotsupport/updates/configs\ntopic read #\n").start()
-    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start()
+    server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="1").start(*NEW)
     server.wait_until_connected(broker)
     with server.client() as script, Visitor(browser, server) as visitor:
         visitor.enter()

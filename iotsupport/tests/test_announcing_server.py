@@ -20,7 +20,7 @@ from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.marathons import AWAITED_SAVES, TAKEN_OVER, marathon
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Installation, Server, files
+from iotsupport.tests.support.server import NEW, Installation, Server, files
 from iotsupport.tests.support.waiting import LIMIT
 
 # Of each test: what comes late is no other test's.
@@ -78,7 +78,7 @@ def running_server(
     template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="2")
-    yield server.start()
+    yield server.start(*NEW)
     server.remove()
 
 
@@ -161,7 +161,7 @@ def test_the_broker_hears_goodbye_from_every_worker_when_the_server_is_ended(
     make_server: Callable[..., Server], broker: Mosquitto
 ) -> None:
     server = make_server(MQTT_URL=broker.url, WEB_CONCURRENCY="2")
-    workers = server.start_connected(broker)
+    workers = server.start_connected(broker, *NEW)
     assert len(workers) == 2
 
     server.signal(signal.SIGTERM)

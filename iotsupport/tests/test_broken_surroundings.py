@@ -26,7 +26,7 @@ from iotsupport.tests.support.databases import is_on_postgresql
 from iotsupport.tests.support.disk import Disk, Image, may_mount
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 MAC, BY_HAND = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-02"
@@ -61,7 +61,7 @@ def installed(
     ):
         variables = {"MQTT_URL": broker.url, "METRICS_DIR": "", "RUNTIME_DIRECTORY": memory, "WEB_CONCURRENCY": "2"}
         server = Server(template, disk.path / "data", **variables)
-        server.start_connected(broker)
+        server.start_connected(broker, *NEW)
         yield server, disk
         server.kill()
         assert list(Path(memory).glob("iotsupport-*/counter_*.db"))
@@ -96,7 +96,7 @@ def server(installed: tuple[Server, Image], disk: Image) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def pair_of_workers(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("pair"), WEB_CONCURRENCY="2").start()
+    server = Server(template, tmp_path_factory.mktemp("pair"), WEB_CONCURRENCY="2").start(*NEW)
     yield server
     server.remove()
 
@@ -211,7 +211,7 @@ def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
 def test_a_full_disk_while_nobody_is_connected_to_the_database(
     make_server: Callable[..., Server], small_disk: Image
 ) -> None:
-    server = make_server(data_dir=small_disk.path / "data").start()
+    server = make_server(data_dir=small_disk.path / "data").start(*NEW)
     with server.client() as client:
         assert client.get("/configs").status_code == 200
         small_disk.fill()
@@ -309,7 +309,7 @@ def remove(file: Path) -> None:
 def test_files_of_metrics_that_are_harmed_and_a_directory_that_is_gone_are_made_anew(
     make_server: Callable[..., Server],
 ) -> None:
-    server = make_server().start()
+    server = make_server().start(*NEW)
     workers = server.workers()
     with server.client() as client:
         client.save_config(MAC, OLD_CONFIG)
@@ -394,7 +394,7 @@ def test_health_and_metrics_are_looked_up_once_a_second_however_often_they_are_a
 
 @pytest.mark.sqlite("locks all of it")
 def test_a_database_that_somebody_else_keeps_locked(make_server: Callable[..., Server]) -> None:
-    server = make_server().start()
+    server = make_server().start(*NEW)
     with server.client() as client, closing(sqlite3.connect(server.data_dir / "db.sqlite3")) as other:
         other.execute("BEGIN IMMEDIATE")
 

@@ -11,7 +11,7 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
-from iotsupport.tests.support.server import PASSWORD, Client, Installation, Server
+from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT
 
 ASSET_MAX_BYTES = 100_000
@@ -26,7 +26,7 @@ SHOWS_ALL = "elements => elements.length > 0 && elements.every(element => elemen
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     data_dir = tmp_path_factory.mktemp("browser")
-    server = Server(template, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start()
+    server = Server(template, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start(*NEW)
     yield server
     server.remove()
 

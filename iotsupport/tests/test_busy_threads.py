@@ -16,8 +16,7 @@ from gunicorn.glogging import Logger
 
 from iotsupport.serving import worker
 from iotsupport.serving.worker import Worker
-from iotsupport.settings import BASE_DIR
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW_CONF, Server
 from iotsupport.tests.support.waiting import LIMIT, eventually
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -33,7 +32,7 @@ def test_a_download_waits_not_for_each_thread_in_turn(make_server: Callable[...,
     conf = tmp_path / "conf.py"
     conf.write_text(
         "import pathlib, runpy, threading\n"
-        f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
+        f"globals().update(runpy.run_path({str(NEW_CONF)!r}))\n"
         "def compute():\n"
         f"    open({str(busy)!r}).close()  # waits until somebody opens it to write\n"
         f"    open({str(count)!r}, 'a').write('x')\n"

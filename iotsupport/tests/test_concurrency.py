@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from iotsupport.tests.support.marathons import SAVES_OF_EACH, UPLOADS_OF_EACH, marathon
-from iotsupport.tests.support.server import Installation, Server, sha256
+from iotsupport.tests.support.server import NEW, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT
 
 CLIENTS = 8
@@ -23,7 +23,7 @@ MAC = "aa-bb-cc-dd-ee-ff"
 
 @pytest.fixture(scope="module")
 def running_server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="4").start()
+    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="4").start(*NEW)
     yield server
     server.remove()
 

@@ -11,7 +11,7 @@ from typing import Any
 import requests
 
 from iotsupport.tests.support.marathons import CRASHES, marathon
-from iotsupport.tests.support.server import Client, Server, sha256
+from iotsupport.tests.support.server import NEW, Client, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT
 
 CLIENTS = 4
@@ -69,7 +69,7 @@ class Person:
 
 @marathon
 def test_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
-    server = make_server(WEB_CONCURRENCY="2").start()
+    server = make_server(WEB_CONCURRENCY="2").start(*NEW)
     people = [Person(number) for number in range(CLIENTS)]
     moments = random.Random(20)  # noqa: S311
 

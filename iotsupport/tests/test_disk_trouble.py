@@ -13,7 +13,7 @@ import requests
 from iotsupport.tests.support.disk import Disk, may_mount
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Installation, Server, sha256
+from iotsupport.tests.support.server import NEW, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -47,7 +47,7 @@ def installed(
             ASSETS_DIR=str(mirrors.path / "assets"),
             MQTT_URL=broker.url,
         )
-        yield server.start(), Disks(mirrors, blobs)
+        yield server.start(*NEW), Disks(mirrors, blobs)
         server.remove()
 
 

@@ -16,7 +16,7 @@ from django.test import Client
 
 from iotsupport.mirror import files as mirror
 from iotsupport.tests.support.mosquitto import Mosquitto
-from iotsupport.tests.support.server import Server, files
+from iotsupport.tests.support.server import NEW, Server, files
 from iotsupport.tests.support.waiting import poll
 
 DATABASE = "The database does not answer, or is not migrated. Check DATABASE_URL, then run 'manage.py migrate'."
@@ -95,7 +95,7 @@ def test_answers_any_host_and_sets_no_cookie(client: Client, directories: Path, 
 def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_on_downloading(
     make_server: Callable[..., Server],
 ) -> None:
-    server = make_server().start()
+    server = make_server().start(*NEW)
     database = server.data_dir / "db.sqlite3"
     with server.client() as client:
         client.save_config("aa-bb-cc-dd-ee-ff", b"{}")
@@ -129,7 +129,7 @@ def test_a_broker_that_never_was_or_goes_away_is_reported_and_is_not_unhealthy(
     make_server: Callable[..., Server], broker: Mosquitto
 ) -> None:
     broker.stop()
-    server = make_server(MQTT_URL=broker.url).start()
+    server = make_server(MQTT_URL=broker.url).start(*NEW)
 
     status, answer = poll(lambda: get(server), lambda answer: "broker_trouble" in answer[1])
     found = answer.pop("broker_trouble")

@@ -17,8 +17,7 @@ from urllib.parse import urlencode
 import pytest
 
 from iotsupport.monitoring.logs import LINE_CHARS
-from iotsupport.settings import BASE_DIR
-from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.server import NEW, NEW_CONF, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT
 
 LOGIN = "/admin/login/"
@@ -35,7 +34,7 @@ MOST_GROWTH = 60 * MEGABYTE
 
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start()
+    server = Server(template, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start(*NEW)
     yield server
     server.remove()
 
@@ -50,7 +49,7 @@ def narrow_server(template: Installation, tmp_path_factory: pytest.TempPathFacto
         "worker.BODY_SECONDS = 3.0\n"
         "collector.IN_LINE_SECONDS = 5.0\n"
         "bodies.HELD_BYTES, bodies.HELD_BYTES_OF_ONE, bodies.RESERVED_BYTES = 150_000, 100_000, 150_000\n"
-        f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
+        f"globals().update(runpy.run_path({str(NEW_CONF)!r}))\n"
     )
     server = Server(template, tmp_path_factory.mktemp("narrow"))
     server.start("--config", str(conf), "--workers", "1", "--threads", "2", "--worker-connections", "50")

@@ -19,7 +19,7 @@ from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
 from iotsupport.mirror.files import MirrorError, MirrorStorage
 from iotsupport.tests.support.api_client import refusal
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
@@ -37,7 +37,7 @@ def held(path: Path) -> Iterator[None]:
 @pytest.mark.processes
 @pytest.mark.skipif(os.geteuid() != 0, reason="Only root may become another user.")
 def test_another_user_can_lock_nothing_that_a_change_waits_for(make_server: Callable[..., Server]) -> None:
-    server = make_server().start()
+    server = make_server().start(*NEW)
     with server.client() as client:
         assert client.save_config(MAC, b"{}").status_code == 200
         assert client.upload("firmware.bin", b"bytes").status_code == 200

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
-from iotsupport.tests.support.server import Installation, Server
+from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 SAVED = 'iot_config_operations_total{operation="save",status="success"}'
@@ -34,7 +34,7 @@ def running_server(
     broker: Mosquitto, template: Installation, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="4")
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     yield server
     server.remove()
 

@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.mosquitto import Certificates
 from iotsupport.tests.support.nginx import Nginx
-from iotsupport.tests.support.server import Client, Installation, Server, sha256, sign_in
+from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 # A Monday long ago.
@@ -93,7 +93,7 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def server(template: Installation, directory: Path) -> Iterator[Server]:
-    server = Server(template, directory / "data", ASSET_MAX_BYTES="9000000").start()
+    server = Server(template, directory / "data", ASSET_MAX_BYTES="9000000").start(*NEW)
     with server.client() as client:
         assert client.save_config(MAC, CONFIG).ok
         for name, content in ASSETS.items():
@@ -776,7 +776,7 @@ def check_that_devices_go_on(either: Nginx) -> None:
 def test_slow_devices_hold_no_thread_of_the_application(template: Installation, directory: Path):
     """Two threads, and four devices that read nothing of what the application sends."""
     content = os.urandom(8_000_000)
-    server = Server(template, directory / "small").start("--workers=1", "--threads=2")
+    server = Server(template, directory / "small").start(*NEW, "--workers=1", "--threads=2")
     nginx = Nginx(directory / "nginx-small", server, is_asking=True).start()
     try:
         with ExitStack() as devices, server.client() as client:

@@ -23,7 +23,7 @@ from iotsupport.tests.support.disk import Disk, may_mount
 from iotsupport.tests.support.marathons import SAVES_ON_NODES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
 from iotsupport.tests.support.postgresql import PostgreSQL
-from iotsupport.tests.support.server import Installation, Server, clean_environ, sha256
+from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
@@ -173,7 +173,7 @@ def pair(template: Installation, tmp_path_factory: pytest.TempPathFactory, disk:
     nodes = Nodes(a, b, postgresql, broker)
     try:
         with ThreadPoolExecutor(2) as starting:
-            list(starting.map(Server.start, [a, b]))
+            list(starting.map(lambda node: node.start(*NEW), [a, b]))
         yield nodes
     finally:
         a.end()

@@ -25,7 +25,7 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.databases import SERVER_VARIABLE
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.postgresql import PostgreSQL, query
-from iotsupport.tests.support.server import Installation, Server, clean_environ, manage
+from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ, manage
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
@@ -50,7 +50,7 @@ def installed(template: Installation, postgresql: PostgreSQL, tmp_path_factory: 
 def running_server(
     installed: Installation, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    server = Server(installed, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start()
+    server = Server(installed, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start(*NEW)
     yield server
     server.end()
 
@@ -71,7 +71,7 @@ def server(running_server: Server, postgresql: PostgreSQL) -> Iterator[Server]:
 @pytest.fixture
 def new_server(installed: Installation, postgresql: PostgreSQL, tmp_path: Path) -> Iterator[Server]:
     """One that has not said anything yet, with one configuration."""
-    server = Server(installed, tmp_path / "server", WEB_CONCURRENCY="2").start()
+    server = Server(installed, tmp_path / "server", WEB_CONCURRENCY="2").start(*NEW)
     with server.client() as client:
         assert client.save_config(MAC, b"{}").status_code == 200
     yield server

@@ -16,8 +16,7 @@ from contextlib import ExitStack
 import pytest
 import requests
 
-from iotsupport.settings import BASE_DIR
-from iotsupport.tests.support.server import Installation, Server, sha256
+from iotsupport.tests.support.server import NEW, NEW_CONF, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT
 
 # More than gunicorn's own threads, and more than the kernel takes of each.
@@ -32,7 +31,7 @@ MAC = "aa-bb-cc-dd-ee-ff"
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One worker with two threads."""
-    server = Server(template, tmp_path_factory.mktemp("server")).start("--workers", "1", "--threads", "2")
+    server = Server(template, tmp_path_factory.mktemp("server")).start(*NEW, "--workers", "1", "--threads", "2")
     fill(server)
     yield server
     server.remove()
@@ -40,7 +39,7 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def server_to_stop(make_server: Callable[..., Server]) -> Server:
-    server = make_server().start("--workers", "1", "--threads", "2")
+    server = make_server().start(*NEW, "--workers", "1", "--threads", "2")
     fill(server)
     return server
 
@@ -54,7 +53,7 @@ def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFact
         "from iotsupport.serving import worker\n"
         "worker.HEAD_SECONDS = worker.BODY_SECONDS = 2.0\n"
         f"worker.STALLED_SECONDS = {STALLED_SECONDS}\n"
-        f"globals().update(runpy.run_path({str(BASE_DIR / 'gunicorn.conf.py')!r}))\n"
+        f"globals().update(runpy.run_path({str(NEW_CONF)!r}))\n"
     )
     server = Server(template, tmp_path_factory.mktemp("hurried"))
     server.start("--config", str(conf), "--workers", "1", "--threads", "2")

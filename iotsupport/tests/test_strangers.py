@@ -15,9 +15,8 @@ from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving import strangers
 from iotsupport.serving.collector import STRANGERS_AT_ONCE
 from iotsupport.serving.strangers import has_to_wait
-from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.api_client import make_token, make_user
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW_CONF, Server
 from iotsupport.tests.support.waiting import LIMIT, eventually
 
 PASSWORD = "swallows-return"
@@ -107,7 +106,7 @@ IN_LINE = 5
 SLOW_CONF = f"""
 import pathlib, runpy, time
 from iotsupport.serving import collector
-globals().update(runpy.run_path({str(BASE_DIR / "gunicorn.conf.py")!r}))
+globals().update(runpy.run_path({str(NEW_CONF)!r}))
 
 class Slow:
     def __init__(self, application):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from iotsupport.tests.support.server import Client, Installation, Server
+from iotsupport.tests.support.server import NEW, Client, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 MOST_BYTES = 300_000
@@ -16,7 +16,7 @@ MOST_BYTES = 300_000
 
 @pytest.fixture(scope="module")
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server"), ASSET_MAX_BYTES=str(MOST_BYTES)).start()
+    server = Server(template, tmp_path_factory.mktemp("server"), ASSET_MAX_BYTES=str(MOST_BYTES)).start(*NEW)
     yield server
     server.remove()
 

@@ -17,7 +17,7 @@ from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
-from iotsupport.tests.support.server import Client, Installation, Server, clean_environ
+from iotsupport.tests.support.server import NEW, Client, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
 from notifications.management.commands.simulate_devices import choose_mac_addresses
 from notifications.messages import CONFIGS_TOPIC
@@ -62,7 +62,7 @@ class Simulation(LoggedProcess):
 @pytest.fixture(scope="module")
 def server(broker: Mosquitto, template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(template, tmp_path_factory.mktemp("simulated"), MQTT_URL=broker.url)
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     with server.client() as client:
         client.save_config(LAMP, b'{"enableOTA": false}')
         client.save_config(CLOCK, b'{"enableOTA": true}')

@@ -19,7 +19,7 @@ from iotsupport.tests.owed.fleet import (
     wait_until_announced,
 )
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 from iotsupport.tests.support.wiretap import Wiretap
 
@@ -32,7 +32,7 @@ def server(make_server: Callable[..., Server], broker: Mosquitto) -> Server:
 
 def save_all_while_frozen(server: Server, broker: Mosquitto) -> None:
     """Save when the broker has let in its workers, but answers no more."""
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     broker.freeze()
     save_all(server)
 
@@ -103,7 +103,7 @@ def test_what_the_broker_refuses_stays_owed_with_its_reason_and_holds_nothing_up
     broker = Mosquitto(tmp_path, acl=acl).start()
     try:
         server = make_server(MQTT_URL=broker.url)
-        server.start_connected(broker)
+        server.start_connected(broker, *NEW)
 
         with Subscriber(broker.port) as subscriber, server.client() as client:
             for number, mac_address in enumerate(DEVICES):

@@ -10,7 +10,7 @@ from pathlib import Path
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.marathons import IMPORTED_FILES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import LIMIT
 from iotsupport.tests.support.wiretap import Announced, Wiretap
 from notifications.pace import BURST_SECONDS
@@ -49,7 +49,7 @@ def test_imported_files_are_announced_at_the_set_pace_in_small_memory_and_behind
     server: Server, broker: Mosquitto, tap: Wiretap, tmp_path: Path
 ) -> None:
     server.environ["MQTT_PUBLISH_RATE"] = str(RATE)
-    workers = server.start_connected(broker)
+    workers = server.start_connected(broker, *NEW)
     before = {pid: memory(pid, "VmRSS") for pid in workers}
     broker.stop()
     # Each file waits for the disk, which others may keep busy.

@@ -63,6 +63,10 @@ SELECT auth_user.id, auth_permission.id
 FROM auth_user, auth_permission WHERE username = '{username}' AND codename = '{codename}'
 """
 
+# Of gunicorn, for the first start of a server in a test that is about something else.
+NEW_CONF = Path(__file__).with_name("new_installation.py")
+NEW = ["--config", str(NEW_CONF)]
+
 
 class Installation(NamedTuple):
     """A data directory and a migrated database, both to be copied; of their administrator, a token and a session."""
