@@ -60,7 +60,8 @@ _allow_open_files()
 
 # After SIGUSR2, a server that was begun with `python -m gunicorn` looks for modules in gunicorn's own directory first,
 # and takes its `http` for Python's.
-sys.path[:] = [path for path in sys.path if path != os.path.dirname(gunicorn.__file__)]
+OF_GUNICORN = os.path.dirname(os.path.realpath(gunicorn.__file__))
+sys.path[:] = [path for path in sys.path if os.path.realpath(path) != OF_GUNICORN]
 
 # Where there is no place for metrics, it is where nothing can be put: counts of one worker at a time would be wrong.
 METRICS_DIR = settings.METRICS_DIR or Path(os.devnull)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import gunicorn
 import pytest
 import requests
 
@@ -243,3 +245,15 @@ def test_workers_say_goodbye_to_the_broker_though_a_download_does_not_end(make_s
         server.stop()
 
     broker.wait_for_log(f"Received DISCONNECT from {client_id}")
+
+
+def test_no_module_is_looked_for_in_gunicorns_own_directory(tmp_path, monkeypatch):
+    """Python puts it first after SIGUSR2, as it was named: through a link, where the environment is reached by one."""
+    (tmp_path / "link").symlink_to(os.path.dirname(gunicorn.__file__))
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "link"), *sys.path])
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which the file sets
+
+    runpy.run_path(str(BASE_DIR / "gunicorn.conf.py"))
+
+    assert str(tmp_path / "link") not in sys.path
+    assert os.path.dirname(gunicorn.__path__[0]) in sys.path
