@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
@@ -17,6 +18,14 @@ from iotsupport.admin import MirroredAdmin
 
 # In any of its spellings.
 MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
+
+
+class ConfigList(ChangeList):
+    """Leaves the texts where they are: a page shows none of them, and they may be 64 KB each."""
+
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list = self.result_list.defer("content", "folded")
 
 
 @admin.register(DeviceConfig)
@@ -45,6 +54,9 @@ class DeviceConfigAdmin(MirroredAdmin):
         if obj is not None:
             kwargs["help_texts"] = {"mac_address": "Fixed: for another device, add another configuration."}
         return super().get_form(request, obj, change=change, **kwargs)
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return ConfigList
 
     @admin.display(description="OTA", boolean=True, ordering="enable_ota")
     def ota(self, obj: DeviceConfig) -> bool | None:
