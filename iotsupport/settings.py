@@ -244,7 +244,7 @@ WHITENOISE_USE_FINDERS = not os.path.isdir(STATIC_ROOT / "admin")
 
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
-    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
+    "staticfiles": {"BACKEND": "iotsupport.static_files.StaticFiles"},
     "configs": {
         "BACKEND": "iotsupport.mirror.files.MirrorStorage",
         "OPTIONS": {"location": ESP32_CONFIGS_DIR, "label": "configurations"},

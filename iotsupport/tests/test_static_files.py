@@ -1,4 +1,4 @@
-"""The static files that are served: what the pages need is among them, and little else."""
+"""The static files that are served: what the pages need is among them, and little else; where Django has them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 
 import pytest
 from django.contrib.staticfiles import finders
+from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
 from django.core.management import call_command
 
 from devices.forms import DeviceConfigForm
@@ -48,3 +49,12 @@ def test_collecting_asks_the_same_finders() -> None:
     output = io.StringIO()
     call_command("collectstatic", dry_run=True, interactive=False, stdout=output)
     assert re.search(r"^[12]\d\d static files copied", output.getvalue(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", ["admin/img/icon-yes.svg", "a b&c/\N{SNOWMAN}.css", "a.js?b#c"])
+def test_a_static_file_is_where_django_has_it(name: str) -> None:
+    url = staticfiles_storage.url(name)
+
+    assert url == StaticFilesStorage().url(name)
+    # Made once.
+    assert staticfiles_storage.url(name) is url
