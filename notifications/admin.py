@@ -127,8 +127,8 @@ def _find_pages(topic: str, filenames: Iterable[str]) -> dict[str, str]:
     model, (field, suffix) = MODELS[topic], FILE_NAMES[topic]
     names = [filename.removesuffix(suffix) for filename in filenames]
     rows = model._base_manager.filter(**{f"{field}__in": names}).values_list(field, "pk")
-    view = f"admin:{model._meta.app_label}_{model._meta.model_name}_change"
-    return {name + suffix: reverse(view, args=[pk]) for name, pk in rows}
+    list_url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+    return {name + suffix: f"{list_url}{pk}/change/" for name, pk in rows}
 
 
 @admin.register(Announcement)

@@ -139,6 +139,18 @@ def test_the_list_in_the_admin_reads_no_configuration(directories: Path, signed_
     assert [sql for sql in queries if '"content"' in sql] == []
 
 
+def test_a_row_of_the_list_in_the_admin_takes_no_template_of_its_own(directories: Path, signed_in: Client) -> None:
+    fill(0, FEW)
+    signed_in.get(LIST)
+    for_few = signed_in.get(LIST)
+    fill(FEW, 100)
+
+    for_a_page = signed_in.get(LIST)
+
+    assert f"{mac_address(99)} (Device 99)" in for_a_page.content.decode()
+    assert len(for_a_page.templates) == len(for_few.templates)
+
+
 @pytest.mark.both_databases
 @pytest.mark.parametrize("suffix", [".json", ""], ids=["file", "object"])
 def test_one_configuration_asks_as_often_among_many(directories: Path, script: Client, suffix: str) -> None:

@@ -10,6 +10,8 @@ from django.contrib.admin.views.main import SEARCH_VAR, ChangeList, ChangeListSe
 from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.http import HttpRequest
 
+from iotsupport.editing.lists import QuickList, QuickRows
+
 # Each is a condition of its own: SQLite takes no more than a thousand, one within the other.
 MOST_WORDS = 100
 
@@ -21,7 +23,7 @@ class SearchForm(ChangeListSearchForm):
             self.add_error(SEARCH_VAR, f"Search for at most {MOST_WORDS} words. All rows are shown.")
 
 
-class OfferedLookups(ChangeList):
+class OfferedLookups(QuickList):
     """A list that takes from its address what its filters and its search offer, and refuses every other lookup.
 
     Django takes whatever names a field of the model itself. A regular expression runs in Python on SQLite, and holds
@@ -51,7 +53,7 @@ class OfferedLookups(ChangeList):
         return all((lookup, value) in offered for value in values)
 
 
-class OfferingAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OfferingAdmin(QuickRows):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         base = super().get_changelist(request, **kwargs)
         return type(base.__name__, (OfferedLookups, base), {"__module__": base.__module__})
