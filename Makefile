@@ -16,7 +16,7 @@ help:
 	@echo "make marathon the long tests at full length, on both databases"
 	@echo "make lint     lint and types"
 	@echo "make coverage which lines and branches no test runs"
-	@echo "make bench    measure it here, in some twelve minutes"
+	@echo "make bench    measure it here, in some fifteen minutes"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
 

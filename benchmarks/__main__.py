@@ -24,11 +24,13 @@ from benchmarks.harness import ROOT
 
 RESULTS = ROOT / "benchmarks" / "results.md"
 
-# Together some twelve minutes.
+# Together some fifteen minutes.
 BENCHMARKS = {
     "download": ["--rounds=4", "--seconds=1"],
     "slow_clients": [],
     "saves": [],
+    "crowds": [],
+    "bystanders": [],
     "save_cost": ["--rounds=8", "--times=20"],
     "messages": [],
     "herd": [],

@@ -19,7 +19,7 @@ from pathlib import Path
 from benchmarks import nginx
 from benchmarks.fleet import filename, fleet, mac_address
 from benchmarks.harness import gunicorn, print_claim, print_table, spread
-from benchmarks.savers import PUBLISH_RATE, ApiSaver, live_broker
+from benchmarks.savers import PUBLISH_RATE, ApiSaver, Turns, live_broker
 from iotsupport.tests.support.mosquitto import Subscriber
 from notifications.messages import CONFIGS_TOPIC
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if nginx.DEPLOYED.exists():
                 deployed = stack.enter_context(nginx.deployed(devices.data_dir, ours))
                 ports["nginx with deploy/nginx.conf"] = deployed.port
-        administrator = ApiSaver(devices, ours.port)
+        administrator = ApiSaver(ours.port, devices.token, Turns(devices.size))
         subscriber = stack.enter_context(Subscriber(broker.port, topic=CONFIGS_TOPIC))
         seconds: dict[tuple[str, bool], list[float]] = {(name, kept): [] for kept in [True, False] for name in ports}
         errors: list[str] = []

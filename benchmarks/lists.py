@@ -1,6 +1,7 @@
-"""How long the lists take, of few configurations and of many.
+"""How long the lists and a form take, of few configurations and of many.
 
-``python -m benchmarks.lists``. The API's list, and the admin's: its first page, and what a search finds.
+``python -m benchmarks.lists``. The API's list, and the admin's: its first page, what a search finds, the announcements,
+and the form of one configuration.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ def _pages(size: int) -> list[Page]:
         Page("admin: search a part of a MAC address", f"{ADMIN_LIST}?q={part.replace('-', '%3A')}"),
         Page("admin: search what all have", f"{ADMIN_LIST}?q=device"),
         Page("admin: filter by OTA", f"{ADMIN_LIST}?enable_ota__exact=1"),
+        Page("admin: announcements", "/admin/notifications/announcement/?state=all"),
+        Page("admin: form", f"{ADMIN_LIST}{size // 2 + 1}/change/"),
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
+from urllib.parse import urlencode
 
 from benchmarks.fleet import Fleet, content, filename, mac_address
 from benchmarks.harness import ROOT, environ, gunicorn
@@ -21,6 +24,8 @@ from iotsupport.tests.support.mosquitto import Mosquitto
 
 # So high that what is measured is not the pace at which announcements go out.
 PUBLISH_RATE = "100000"
+
+HIDDEN_FIELD = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)"')
 
 
 class Save(NamedTuple):
@@ -44,9 +49,9 @@ class Saver(Protocol):
 class Turns:
     """Numbers from all over a fleet: neighbours in time are no neighbours in the database."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, start: int = 0) -> None:
         self._size = size
-        self._count = 0
+        self._count = start
 
     def next(self) -> tuple[int, int]:
         """Which configuration to save, and a version that it did not have before."""
@@ -100,21 +105,32 @@ class ApiSaver:
 
     name = "`PUT` through gunicorn"
 
-    def __init__(self, fleet: Fleet, port: int) -> None:
+    def __init__(self, port: int, token: str, turns: Turns) -> None:
         self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
-        self._headers = {"Authorization": f"Bearer {fleet.token}", "Content-Type": "application/json"}
-        self._turns = Turns(fleet.size)
+        self._headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+        self._turns = turns
 
     @classmethod
     @contextmanager
     def run(cls, fleet: Fleet, mqtt_url: str) -> Iterator[Self]:
         with gunicorn(fleet.data_dir, MQTT_URL=mqtt_url, MQTT_PUBLISH_RATE=PUBLISH_RATE) as server:
-            yield cls(fleet, server.port)
+            yield cls(server.port, fleet.token, Turns(fleet.size))
 
     def save(self, times: int) -> list[Save]:
+        self._connect()
+        return [self._save() for _ in range(times)]
+
+    def save_until(self, end: float) -> list[Save]:
+        """Save until that time of the monotonic clock: at least once."""
+        self._connect()
+        saves = [self._save()]
+        while saves[-1].ended < end:
+            saves.append(self._save())
+        return saves
+
+    def _connect(self) -> None:
         self._connection.close()  # by now the server may have: the next request opens another
         self._connection.connect()
-        return [self._save() for _ in range(times)]
 
     def _save(self) -> Save:
         number, version = self._turns.next()
@@ -127,6 +143,54 @@ class ApiSaver:
         if response.status != 200:
             raise RuntimeError(answer.decode())
         return Save(filename(number), began, ended)
+
+
+class FormSaver:
+    """An administrator who opens the form of one configuration, and saves it, again and again."""
+
+    name = "the admin's form"
+
+    def __init__(self, port: int, session: str, number: int) -> None:
+        self._connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        self._cookies = {"sessionid": session}
+        self._number = number
+        self._path = f"/admin/devices/deviceconfig/{number + 1}/change/"
+
+    def save_until(self, end: float) -> list[Save]:
+        """As :meth:`ApiSaver.save_until`. Only the saving is measured."""
+        self._connection.close()
+        saves = [self._save()]
+        while saves[-1].ended < end:
+            saves.append(self._save())
+        return saves
+
+    def _save(self) -> Save:
+        _, page = self._ask("GET")
+        fields = dict(HIDDEN_FIELD.findall(page))
+        form = {
+            "csrfmiddlewaretoken": fields["csrfmiddlewaretoken"],
+            "based_on": html.unescape(fields["based_on"]),
+            "content": content(self._number, time.monotonic_ns()),
+        }
+        began = time.monotonic()
+        status, page = self._ask("POST", urlencode(form))
+        ended = time.monotonic()
+        if status != 302:
+            raise RuntimeError(page)
+        return Save(filename(self._number), began, ended)
+
+    def _ask(self, method: str, body: str | None = None) -> tuple[int, str]:
+        headers = {
+            "Cookie": "; ".join(f"{name}={value}" for name, value in self._cookies.items()),
+            "Content-Type": "application/x-www-form-urlencoded",
+        }
+        self._connection.request(method, self._path, body, headers)
+        response = self._connection.getresponse()
+        page = response.read().decode()
+        for cookie in response.headers.get_all("Set-Cookie") or []:
+            name, _, value = cookie.partition(";")[0].partition("=")
+            self._cookies[name] = value
+        return response.status, page
 
 
 class RawSaver:
