@@ -26,7 +26,6 @@ from iotsupport.api import (
     require_no_coding,
 )
 from iotsupport.errors import ApiError
-from iotsupport.serving.clients import user_of
 
 router = Router(tags=["assets"])
 
@@ -64,9 +63,8 @@ def upload_asset(request: HttpRequest) -> HttpResponse:
     blob = upload.require_blob()
     validate_filename(upload.full_name)
     with Asset.objects.locked(upload.full_name) as asset:
-        require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
+        asset.uploaded_by = require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
         asset.set_bytes(blob)
-        asset.uploaded_by = user_of(request)
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
 

@@ -23,7 +23,6 @@ from devices.parsing import Member, decode_config, parse_members
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
 from iotsupport.errors import ApiError
-from iotsupport.serving.clients import user_of
 from iotsupport.serving.responses import matches_any
 
 router = Router(tags=["configurations"])
@@ -174,12 +173,12 @@ def _put(
 ) -> HttpResponse:
     with DeviceConfig.objects.locked(mac_address) as config:
         is_new = config.pk is None
-        require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
+        user = require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
         check_if_match(request, None if is_new else config.etag)
         if not is_new and not allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
-        config.content, config.updated_by = content, user_of(request)
+        config.content, config.updated_by = content, user
         if isinstance(parsed, dict):
             config.read_content(parsed)
     return _answer(config)

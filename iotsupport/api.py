@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from http.client import responses
-from typing import Any
+from typing import Any, cast
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser, User
@@ -129,11 +129,12 @@ def refuse(request: HttpRequest, error: Exception) -> HttpResponse:
     return as_api_error(error).response()
 
 
-def require(request: HttpRequest, permission: str) -> None:
-    """Raise 403 unless the user has the permission, such as ``devices.change_deviceconfig``."""
+def require(request: HttpRequest, permission: str) -> User:
+    """Return the user, who has this permission, such as ``devices.change_deviceconfig``. Raises 403 for any other."""
     if not request.user.has_perm(permission):
         message = f"The user {request.user} lacks the permission {permission}. Ask an administrator for it."
         raise ApiError(403, "FORBIDDEN", message, permission=permission)
+    return cast(User, request.user)  # nobody else has any
 
 
 def no_content() -> HttpResponse:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The worker uses this module before there is any Django.
-    from django.contrib.auth.models import User
     from django.http import HttpRequest
 
 
@@ -25,11 +24,6 @@ def client_network(request: HttpRequest) -> str | None:
     """Return what failed sign-ins are counted for: the address, or the first one of its /64."""
     address = client_address(request)
     return None if address is None else network_of(address).partition("/")[0]
-
-
-def user_of(request: HttpRequest) -> User:
-    """Return the user who is signed in, or whose token it is. Only for requests of such."""
-    return cast("User", request.user)
 
 
 def username_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str | None:
