@@ -57,7 +57,7 @@ class AssetAdmin(MirroredAdmin):
         if not change and obj.pk:
             self._replace(request, obj)
         if upload is not None:
-            obj.set_bytes(upload.require_blob())
+            obj.set_bytes(upload.blob)
             transaction.on_commit(lambda: SIZE.observe(obj.size))
         super().save_model(request, obj, form, change)
 

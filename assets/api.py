@@ -13,7 +13,7 @@ from pydantic import WithJsonSchema
 
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
-from assets.names import find_filename, validate_filename
+from assets.names import find_filename, name_of_upload
 from assets.uploads import UploadedAsset
 from assets.views import FILENAME_SCHEMA
 from iotsupport import converters  # noqa: F401 - registers {anything:…}
@@ -61,8 +61,7 @@ def list_assets(request: HttpRequest) -> HttpResponse:
 def upload_asset(request: HttpRequest) -> HttpResponse:
     upload = _read_upload(request)
     blob = upload.require_blob()
-    validate_filename(upload.full_name)
-    with Asset.objects.locked(upload.full_name) as asset:
+    with Asset.objects.locked(name_of_upload(upload.full_name)) as asset:
         asset.uploaded_by = require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
         asset.set_bytes(blob)
     SIZE.observe(asset.size)

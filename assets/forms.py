@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 
 from assets.models import Asset
-from assets.names import validate_filename
+from assets.names import name_of_upload
 from assets.uploads import UploadedAsset
 from iotsupport.mirror.files import MirrorError
 
@@ -53,12 +53,12 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _take_name(self, upload: UploadedAsset) -> None:
         try:
-            validate_filename(upload.full_name)
+            filename = name_of_upload(upload.full_name)
         except ValidationError as error:
             self.add_error("file", error)
         else:
-            self.instance = Asset.objects.filter(filename=upload.full_name).first() or self.instance
-            self.instance.filename = upload.full_name
+            self.instance = Asset.objects.filter(filename=filename).first() or self.instance
+            self.instance.filename = filename
 
     def _is_revert(self) -> bool:
         """Whether the form holds a version of the history that is not the current one, and can be restored."""

@@ -12,11 +12,12 @@ from django.contrib.auth.models import User
 from django.db import models
 
 from assets import blobs
-from assets.names import normalise_filename, validate_filename
+from assets.names import name_of_upload, normalise_filename, validate_filename
 from assets.shared import SharedChunk
+from assets.uploads import StagedBlob, check_size
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import CHUNK_BYTES, StagedFile
+from iotsupport.mirror.files import CHUNK_BYTES, StagedFile, mirror_storage
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 __all__ = ["Asset", "AssetManager", "SharedChunk"]
@@ -29,13 +30,11 @@ class AssetManager(MirroredManager["Asset"]):
         Raises ``ValidationError`` for an unusable name or too many bytes, and ``MirrorError`` where they cannot be
         stored.
         """
-        filename = normalise_filename(filename)
-        validate_filename(filename)
-        blob = blobs.StagedBlob()
+        filename = name_of_upload(filename)
+        blob = StagedBlob()
         try:
-            with blobs.storage().explained():
-                for chunk in chunks:
-                    blob.write(chunk)
+            for chunk in chunks:
+                blob.write(chunk)
             with self.locked(filename) as asset:
                 asset.set_bytes(blob)
                 asset.uploaded_by = user
@@ -46,14 +45,13 @@ class AssetManager(MirroredManager["Asset"]):
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
         """Take over one file; return ``taken``, ``replaced`` or ``unchanged``. Raises as :meth:`upload`."""
-        filename = normalise_filename(path.name)
-        validate_filename(filename)
-        blobs.check_size(path.stat().st_size)
+        filename = name_of_upload(path.name)
+        check_size(path.stat().st_size)
         current = self.filter(filename=filename).first()
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             # Where the kept bytes are lost, this is how they come back.
-            if current is not None and current.sha256 == sha256 and blobs.storage().exists(sha256):
+            if current is not None and current.sha256 == sha256 and mirror_storage(blobs.BLOBS).exists(sha256):
                 return "unchanged"
             file.seek(0)
             if not dry_run:
@@ -99,10 +97,9 @@ class Asset(MirroredModel):
             self.folded = fold(self.filename)
         super().save(*args, **kwargs)
 
-    def set_bytes(self, blob: blobs.StagedBlob) -> None:
+    def set_bytes(self, blob: StagedBlob) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
-        self.size, self.sha256, self.md5 = blob.size, blob.sha256, blob.md5
-        blob.keep()
+        self.md5, self.sha256, self.size = blob.keep()
 
     @property
     def content_sha256(self) -> str:

@@ -22,6 +22,13 @@ def normalise_filename(filename: str) -> str:
     return unicodedata.normalize("NFC", filename)
 
 
+def name_of_upload(filename: str) -> str:
+    """Return what a file that arrives under this name is called here. Raises ``ValidationError``."""
+    name = normalise_filename(filename)
+    validate_filename(name)
+    return name
+
+
 def find_filename(filename: str, is_there: Callable[[str], bool]) -> str:
     """Return the name that is meant by one that somebody asks for, whatever its form.
 

@@ -6,22 +6,16 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from django.db import connections, models, transaction
+from django.db import models, transaction
 
-from iotsupport.database import is_shared
 from iotsupport.mirror.files import CHUNK_BYTES
 
 
 class SharedChunkManager(models.Manager["SharedChunk"]):
-    @property
-    def is_used(self) -> bool:
-        """Whether there may be other nodes."""
-        return is_shared(connections[self.db])
+    """Asked only where there may be other nodes."""
 
     def keep(self, sha256: str, path: Path) -> None:
         """Share the bytes of a file, unless they are. Call in the transaction that saves the row which names them."""
-        if not self.is_used:
-            return
         while not self._lock(sha256):
             with path.open("rb") as file:
                 self._add(sha256, 0, file.read(CHUNK_BYTES))  # also of an empty file
@@ -41,18 +35,15 @@ class SharedChunkManager(models.Manager["SharedChunk"]):
 
     def read(self, sha256: str) -> Iterator[bytes]:
         """Yield shared bytes; nothing where they are not shared."""
-        if self.is_used:
-            # One at a time: an asset may be larger than the memory that there is.
-            for number in itertools.count():
-                chunk = self.filter(sha256=sha256, number=number).first()
-                if chunk is None:
-                    return
-                yield bytes(chunk.content)
+        # One at a time: an asset may be larger than the memory that there is.
+        for number in itertools.count():
+            chunk = self.filter(sha256=sha256, number=number).first()
+            if chunk is None:
+                return
+            yield bytes(chunk.content)
 
     def collect_garbage(self, is_referenced: Callable[[str], bool]) -> None:
         """Remove what no version names any more."""
-        if not self.is_used:
-            return
         for sha256 in list(self.filter(number=0).values_list("sha256", flat=True)):
             if not is_referenced(sha256):
                 self._remove_unless(is_referenced, sha256)

@@ -1,22 +1,96 @@
-"""Uploads go straight to where their bytes stay: hashed on the way, never whole in memory."""
+"""Uploads, from their first bytes until they are kept: hashed on the way, never whole in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple, Self
 
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.core.exceptions import ValidationError
 from django.core.files.uploadedfile import UploadedFile
 from django.core.files.uploadhandler import FileUploadHandler
+from django.db import connection, transaction
 from django.http import HttpRequest
 
-from assets import blobs
-from assets.blobs import StagedBlob
-from assets.names import normalise_filename
+from assets.blobs import BLOBS, is_same_file
+from assets.shared import SharedChunk
+from iotsupport.database import is_shared
+from iotsupport.durable import sync_directory
 from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
-from iotsupport.mirror.files import MirrorError, explain
+from iotsupport.mirror.files import MirrorError, StagedFile, State, mirror_storage
+
+
+class Kept(NamedTuple):
+    """What a row says of bytes that are kept: their digests in hexadecimal, and how many they are."""
+
+    md5: str
+    sha256: str
+    size: int
+
+
+class StagedBlob(StagedFile):
+    """Bytes of an upload, hashed as they arrive; gone with the object unless they were committed.
+
+    What goes wrong with the disk is a :class:`MirrorError`.
+    """
+
+    def __init__(self) -> None:
+        # Known from here on: whoever makes a storage may hold a lock while the garbage collector comes to `remove`.
+        self._blobs = mirror_storage(BLOBS)
+        with self._blobs.explained():
+            super().__init__(self._blobs.directory)
+        self._md5 = hashlib.md5(usedforsecurity=False)  # what Arduino's HTTPUpdate checks
+
+    def write(self, chunk: bytes) -> None:
+        """Raises ``ValidationError`` past the size limit."""
+        check_size(self.size + len(chunk))
+        with self._blobs.explained():
+            super().write(chunk)
+        self._md5.update(chunk)
+
+    def sync(self) -> Self:
+        with self._blobs.explained():
+            return super().sync()
+
+    @property
+    def md5(self) -> str:
+        return self._md5.hexdigest()
+
+    def keep(self) -> Kept:
+        """Put the bytes under their digest, for good once the transaction commits.
+
+        Another upload of the same bytes may be in flight, so each puts a file of its own there, and a rollback
+        takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
+        """
+        kept = Kept(self.md5, self.sha256, self.size)
+        with self._blobs.explained():
+            if self.state is State.STAGED:
+                super().sync()
+                with self._blobs.lock():
+                    target = Path(self._blobs.path(kept.sha256))
+                    self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
+                sync_directory(self._blobs.directory)
+            if is_shared(connection):
+                SharedChunk.objects.keep(kept.sha256, self.path)
+        transaction.on_commit(self.stay)
+        return kept
+
+    def remove(self) -> None:
+        # Under its digest, there may be another upload's file by now.
+        with self._blobs.lock():
+            if is_same_file(self.path, self.descriptor):
+                self.path.unlink()
+
+
+def check_size(size: int) -> None:
+    """Raise ``ValidationError`` for more bytes than an asset may have."""
+    if size > settings.ASSET_MAX_BYTES:
+        message = (
+            f"The file has more than {settings.ASSET_MAX_BYTES} bytes. Send a smaller one, or raise ASSET_MAX_BYTES."
+        )
+        raise ValidationError(message, code="TOO_LARGE")
 
 
 class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
@@ -25,7 +99,7 @@ class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
     def __init__(self, name: str, blob: StagedBlob | None, problem: Exception | None) -> None:
         super().__init__(name=name, size=blob.size if blob else 0)
         # UploadedFile shortens long names, which would hide what is wrong with them.
-        self.full_name = normalise_filename(name)
+        self.full_name = name
         self.blob = blob
         self.problem = problem
 
@@ -62,29 +136,24 @@ class AssetUploadHandler(FileUploadHandler):
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
         if self.blob is not None:
-            with self._noting_problems():
+            try:
                 self.blob.write(raw_data)
+            except (ValidationError, MirrorError) as error:
+                self._drop(error)
 
     def file_complete(self, file_size: int) -> UploadedAsset:
         if self.blob is not None:
             # Here, where it keeps nobody waiting: the transaction that is to come lets no other save pass.
-            with self._noting_problems():
+            try:
                 self.blob.sync()
+            except MirrorError as error:
+                self._drop(error)
         uploaded = UploadedAsset(str(self.file_name), self.blob, self.problem)
         self.blob = None
         return uploaded
 
     def upload_interrupted(self) -> None:
         self._drop()
-
-    @contextmanager
-    def _noting_problems(self) -> Iterator[None]:
-        try:
-            yield
-        except ValidationError as error:
-            self._drop(error)
-        except OSError as error:
-            self._drop(MirrorError(explain(error, blobs.storage().label)))
 
     def _drop(self, problem: Exception | None = None) -> None:
         self.problem = problem

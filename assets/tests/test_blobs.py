@@ -21,7 +21,8 @@ from django.db import transaction
 
 from assets import blobs
 from assets.models import Asset
-from iotsupport.mirror.files import MirrorError, StagedFile, try_lock
+from assets.uploads import StagedBlob
+from iotsupport.mirror.files import MirrorError, StagedFile, mirror_storage, try_lock
 from iotsupport.settings import BASE_DIR
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -50,8 +51,8 @@ def path(directories) -> Path:
     return directories / "blobs" / SHA256
 
 
-def stage(content: bytes = BYTES) -> blobs.StagedBlob:
-    staged = blobs.StagedBlob()
+def stage(content: bytes = BYTES) -> StagedBlob:
+    staged = StagedBlob()
     staged.write(content)
     return staged
 
@@ -86,7 +87,7 @@ def is_named(*names: str):
 
 class TestStaging:
     def test_hashes_what_arrives(self):
-        staged = blobs.StagedBlob()
+        staged = StagedBlob()
         staged.write(BYTES[:4])
         staged.write(BYTES[4:])
 
@@ -168,7 +169,9 @@ class TestKeeping:
 
         assert kept() == []
 
-    @pytest.mark.parametrize("make", [stage, lambda: StagedFile(blobs.storage().directory)], ids=["blob", "file"])
+    @pytest.mark.parametrize(
+        "make", [stage, lambda: StagedFile(mirror_storage("blobs").directory)], ids=["blob", "file"]
+    )
     def test_leaves_nothing_in_whatever_order_the_garbage_collector_comes_by(self, kept, monkeypatch, make):
         """A traceback ties what was staged to itself; the collector ends the parts of such a knot in any order."""
         trouble: list[Any] = []

@@ -151,7 +151,7 @@ def test_what_nobody_sees_comes_in_by_no_way(script, tmp_path, character, called
 def test_one_that_is_there_from_before_is_served_and_can_be_deleted(script, monkeypatch):
     filename = "invoice\u202enib.exe"
     with monkeypatch.context() as before:
-        before.setattr("assets.models.validate_filename", lambda filename: None)
+        before.setattr("assets.names.validate_filename", lambda filename: None)
         Asset.objects.upload(filename, [b"x"])
     url = f"/assets/{quote(filename)}"
 

@@ -97,6 +97,11 @@ class StagedFile:
         self.path = target
         self.state = state
 
+    def stay(self) -> None:
+        """Be in place for good."""
+        self.state = State.IN_PLACE
+        self.close()
+
     def close(self) -> None:
         """Let go; a file that is not in place for good is removed. Idempotent."""
         if self._descriptor is None:

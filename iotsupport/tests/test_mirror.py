@@ -17,12 +17,12 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.test.utils import CaptureQueriesContext
 
-from assets import blobs
 from assets.models import Asset
+from assets.uploads import StagedBlob
 from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
 from iotsupport.mirror.after_commit import Change, make_all_equal, make_equal
-from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile, mirror_storage
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
@@ -465,11 +465,11 @@ def test_the_garbage_collector_may_run_while_the_directory_is_locked(directories
     """It closes interrupted uploads, which needs the lock too: waiting for it would be for ever."""
     gc.disable()
     try:
-        blob: Any = blobs.StagedBlob()
+        blob: Any = StagedBlob()
         blob.itself = blob
         del blob
 
-        with blobs.storage().lock():
+        with mirror_storage("blobs").lock():
             gc.collect()
     finally:
         gc.enable()
@@ -514,7 +514,7 @@ def test_a_rolled_back_upload_does_not_take_away_what_another_one_brought(direct
 
 
 def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(directories: Path) -> None:
-    early, late = blobs.StagedBlob(), blobs.StagedBlob()
+    early, late = StagedBlob(), StagedBlob()
     for blob in [early, late]:
         blob.write(b"same")
     with pytest.raises(Refusal), transaction.atomic():
@@ -531,7 +531,7 @@ def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(d
 
 
 def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(directories: Path) -> None:
-    blob = blobs.StagedBlob()
+    blob = StagedBlob()
     blob.write(b"firmware")
     with transaction.atomic():
         blob.keep()
