@@ -6,5 +6,5 @@ from django.dispatch import Signal
 serving = Signal()
 
 # A file is about to follow what another node saved. Sent by the model, with its ``filename``; each receiver returns
-# what to call when the file is in place.
+# what to call when the file is in place, or None.
 following = Signal()

@@ -13,9 +13,10 @@ from notifications.publisher import publisher
 
 
 def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
-    """Record that a file must be announced. Returns what to call when it can be downloaded from this node."""
-    if not publisher.is_on:
-        return lambda: None
+    """Record that a file must be announced. Returns what to call when it can be downloaded from this node.
+
+    Call it while the publisher is on.
+    """
     is_bulk, name, outbox = is_bulk_change(), publisher.name, Announcement.objects.db_manager(using)
     will_send = not is_bulk and publisher.can_send(topic)
     # Another node must not announce it between the commit and this node's file.

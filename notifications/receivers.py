@@ -11,6 +11,7 @@ from django.dispatch import receiver
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import call_when_in_place
+from iotsupport.mirror.rows import MirroredModel
 from iotsupport.signals import following, serving
 from notifications import outbox
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
@@ -20,14 +21,20 @@ from notifications.publisher import publisher
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="notifications.announce_config")
 def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        filename = instance.filename
-        call_when_in_place(sender, filename, using, outbox.record(CONFIGS_TOPIC, filename, using))
+        announce(CONFIGS_TOPIC, instance, using)
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
 def announce_asset(sender: type[Asset], instance: Asset, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        call_when_in_place(sender, instance.filename, using, outbox.record(ASSETS_TOPIC, instance.filename, using))
+        announce(ASSETS_TOPIC, instance, using)
+
+
+def announce(topic: str, row: MirroredModel, using: str) -> None:
+    """Have it announced, after the commit, that a row's file is new."""
+    if publisher.is_on:
+        filename = row.filename
+        call_when_in_place(type(row), filename, using, outbox.record(topic, filename, using))
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="notifications.cancel_config")
@@ -46,10 +53,10 @@ def announce_what_is_owed(**kwargs: Any) -> None:
 
 
 @receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
-def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return outbox.record(CONFIGS_TOPIC, filename)
+def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None] | None:
+    return outbox.record(CONFIGS_TOPIC, filename) if publisher.is_on else None
 
 
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
-def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None]:
-    return outbox.record(ASSETS_TOPIC, filename)
+def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None] | None:
+    return outbox.record(ASSETS_TOPIC, filename) if publisher.is_on else None

@@ -23,9 +23,9 @@ def follow(model: type[MirroredModel], filename: str, using: str) -> None:
             return
         staged = row.stage()
         try:
-            announce: list[Any] = [call for _, call in following.send(model, filename=filename)]
+            calls: list[Any] = [call for _, call in following.send(model, filename=filename)]
             if _replace(model, filename, using, staged):
-                for call in announce:
+                for call in filter(None, calls):
                     call()
                 return
         finally:
