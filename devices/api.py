@@ -19,7 +19,7 @@ from devices.fields import normalise_mac_address
 from devices.limits import WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
-from devices.parsing import Member, decode_config, parse_members
+from devices.parsing import Member, check_size, decode_config, parse_members
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
 from iotsupport.errors import ApiError
@@ -135,7 +135,14 @@ def get_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
 def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     mac_address = normalise_mac_address(mac_address)
     body = read_json(request, settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES)
-    content, allow_overwrite = _unwrap(decode_config(body))
+    members = parse_members(decode_config(body))
+    if "content" not in members or members.keys() - {"content", "allow_overwrite"}:
+        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite".'
+        raise ApiError(400, "INVALID_BODY", message)
+    content, allow_overwrite = members["content"], members.get("allow_overwrite", Member("true", True)).value
+    if not isinstance(allow_overwrite, bool):
+        raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
+    check_size(content.source)
     return _put(request, mac_address, content.source, content.value, allow_overwrite=allow_overwrite)
 
 
@@ -151,21 +158,9 @@ def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse
     mac_address = normalise_mac_address(mac_address)
     with transaction.atomic():
         config = _find(mac_address, for_update=True)
-        check_if_match(request, config.etag)
+        check_if_match(request, config)
         config.delete()
     return no_content()
-
-
-def _unwrap(text: str) -> tuple[Member, bool]:
-    """Return ``content``, and ``allow_overwrite``."""
-    members = parse_members(text)
-    if "content" not in members or members.keys() - {"content", "allow_overwrite"}:
-        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite".'
-        raise ApiError(400, "INVALID_BODY", message)
-    allow_overwrite = members["allow_overwrite"].value if "allow_overwrite" in members else True
-    if not isinstance(allow_overwrite, bool):
-        raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
-    return members["content"], allow_overwrite
 
 
 def _put(
@@ -174,7 +169,7 @@ def _put(
     with DeviceConfig.objects.locked(mac_address) as config:
         is_new = config.pk is None
         user = require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
-        check_if_match(request, None if is_new else config.etag)
+        check_if_match(request, config)
         if not is_new and not allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
@@ -184,12 +179,15 @@ def _put(
     return _answer(config)
 
 
-def check_if_match(request: HttpRequest, etag: str | None) -> None:
-    """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow to change what has this ETag (RFC 9110, section 13.1).
+def check_if_match(request: HttpRequest, config: DeviceConfig) -> None:
+    """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow to change this row (RFC 9110, section 13.1).
 
-    None stands for nothing there.
+    One that is not saved yet stands for nothing there.
     """
     if_match, if_none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
+    if if_match is None and if_none_match is None:
+        return
+    etag = None if config.pk is None else config.etag
     if if_match is not None and not matches_any(if_match, etag, strong=True):
         message = "The configuration was changed meanwhile, or does not exist. Fetch it again, then repeat your change."
         raise ApiError(412, "PRECONDITION_FAILED", message)

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
 
 from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
-from devices.parsing import check_size, decode_config, parse_config
+from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage
@@ -109,14 +109,12 @@ class DeviceConfig(MirroredModel):
     def read_content(self, config: dict[str, Any] | None = None) -> None:
         """Set what lists and searches need from the content, once for each. Raises ``InvalidConfig``.
 
-        ``config`` is what it says, where it was parsed as part of another text.
+        ``config`` is what it says, where it was parsed as part of another text, and found to be small enough.
         """
         if self.content == self._content_read:
             return
         if config is None:
             config = parse_config(self.content)
-        else:
-            check_size(self.content)
         name, entity_id, enable_ota = config.get("deviceName"), config.get("deviceEntityId"), config.get("enableOTA")
         self.device_name = _storable(name) if isinstance(name, str) else None
         self.device_entity_id = _storable(entity_id) if isinstance(entity_id, str) else None
