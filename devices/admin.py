@@ -10,7 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from devices.fields import base_mac_address
+from devices.fields import MACAddressField, base_mac_address
 from devices.forms import DeviceConfigForm
 from devices.metrics import count, track
 from devices.models import DeviceConfig
@@ -31,6 +31,8 @@ class ConfigList(ChangeList):
 @admin.register(DeviceConfig)
 class DeviceConfigAdmin(MirroredAdmin):
     form = DeviceConfigForm
+    # How long an address may be says less than what is wrong with it.
+    formfield_overrides = {MACAddressField: {"max_length": None}}
     saved_by = "updated_by"
     list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
     list_filter = ["enable_ota", "updated_at"]

@@ -59,7 +59,10 @@ def _what_is_wrong(text: str) -> str:
 
 
 class MACAddressField(models.CharField):  # type: ignore[type-arg]
-    """A MAC address that is normalised wherever it comes in: forms, lookups and saves alike."""
+    """A MAC address in its one spelling, whatever a form or a fixture has. Whoever else asks or saves, spells it so."""
+
+    # CharField's would go through to_python(), once more for every query and save.
+    get_prep_value = models.Field.get_prep_value
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["max_length"] = 17
@@ -70,20 +73,6 @@ class MACAddressField(models.CharField):  # type: ignore[type-arg]
         del kwargs["max_length"]
         return name, path, args, kwargs
 
-    def formfield(self, **kwargs: Any) -> Any:
-        # Without a limit: how long it may be says less than what is wrong with it.
-        return super().formfield(**{"max_length": None, **kwargs})
-
     def to_python(self, value: Any) -> Any:
         value = super().to_python(value)
         return normalise_mac_address(value) if value else value
-
-    def get_prep_value(self, value: Any) -> Any:
-        value = super(models.CharField, self).get_prep_value(value)
-        # A search for something that is no MAC address finds nothing; it is no error.
-        return normalise_mac_address(value) if isinstance(value, str) and MAC_ADDRESS.fullmatch(value) else value
-
-    def pre_save(self, model_instance: models.Model, add: bool) -> Any:
-        value = normalise_mac_address(str(super().pre_save(model_instance, add)))
-        setattr(model_instance, self.attname, value)
-        return value

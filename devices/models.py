@@ -26,7 +26,7 @@ class DeviceConfigManager(MirroredManager["DeviceConfig"]):
 
         Raises ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
-        with self.locked(mac_address) as config:
+        with self.locked(normalise_mac_address(mac_address)) as config:
             config.content, config.updated_by = content, user
         return config
 
@@ -98,7 +98,9 @@ class DeviceConfig(MirroredModel):
             raise ValidationError({"content": error}) from error
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save, and mirror. Raises ``InvalidConfig`` for content that no device could read."""
+        """Save, and mirror. Raises ``ValidationError`` for a wrong MAC address, and for what no device could read."""
+        if self.mac_address != self.name_as_read:
+            self.mac_address = normalise_mac_address(self.mac_address)
         self.read_content()
         update_fields = kwargs.get("update_fields")
         if update_fields is not None and "content" in update_fields:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.serializers import deserialize
+from django.db import transaction
 from django.test import Client
+from django.utils import timezone
 
 from devices.fields import normalise_mac_address
 from devices.models import DeviceConfig
 from iotsupport.tests.support.api_client import nothing_changed
+from iotsupport.tests.support.server import files
 
 ADD = "/admin/devices/deviceconfig/add/"
 LIST = "/admin/devices/deviceconfig/"
@@ -85,6 +91,46 @@ class TestTheForm:
         [error] = response.context_data["adminform"].form.errors["mac_address"]
         assert reason in error
         assert f'value="{typed}"' in response.content.decode()
+
+
+@pytest.mark.both_databases
+@pytest.mark.usefixtures("transactional_db")
+class TestARow:
+    @pytest.mark.parametrize("spelled", ["AA:BB:CC:DD:EE:FF", "AABBCCDDEEFF", "aa-bb-cc-dd-ee-ff"])
+    @pytest.mark.parametrize(
+        "save",
+        [
+            lambda address: DeviceConfig(mac_address=address, content="{}").save(),
+            lambda address: DeviceConfig.objects.put(address, "{}"),
+            lambda address: rename(DeviceConfig.objects.put("02-71-bc-12-34-56", "{}"), address),
+            lambda address: load({"mac_address": address, "content": "{}"}),
+        ],
+        ids=["saved", "put", "renamed", "loaded"],
+    )
+    def test_has_one_spelling_whatever_was_given(self, directories: Path, save: Callable[[str], Any], spelled: str):
+        save(spelled)
+
+        assert DeviceConfig.objects.get().mac_address == "aa-bb-cc-dd-ee-ff"
+        assert files(directories / "configs") == {"aa-bb-cc-dd-ee-ff.json": b"{}"}
+
+    @pytest.mark.parametrize("put", [DeviceConfig.objects.put, lambda *values: DeviceConfig(None, *values).save()])
+    def test_is_refused_with_anything_else(self, put: Callable[..., Any]):
+        with nothing_changed(), pytest.raises(ValidationError, match="This is not a MAC address"):
+            put("aa-bb-cc-dd-ee", "{}")
+
+
+def rename(config: DeviceConfig, address: str) -> None:
+    config.mac_address = address
+    config.save()
+
+
+def load(fields: dict[str, Any]) -> None:
+    """As ``loaddata`` does."""
+    now = timezone.now().isoformat()
+    values = {**fields, "created_at": now, "updated_at": now}
+    with transaction.atomic():
+        for row in deserialize("python", [{"model": "devices.deviceconfig", "fields": values}]):
+            row.save()
 
 
 @pytest.mark.both_databases

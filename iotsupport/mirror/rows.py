@@ -20,8 +20,8 @@ class MirroredManager(models.Manager[M]):
     def locked(self, name: str) -> Iterator[M]:
         """The row of this name, to be changed; it is saved when the block ends. Where there is none, a new one.
 
-        Until then nobody else can change it, delete it, or create one of that name. What the block raises refuses the
-        change. A new one has no ``pk``.
+        The name is spelled as rows have it. Until then nobody else can change it, delete it, or create one of that
+        name. What the block raises refuses the change. A new one has no ``pk``.
         """
         with transaction.atomic(using=self.db):
             row = self._lock(name)
@@ -61,8 +61,6 @@ class MirroredModel(models.Model):
     @classmethod
     def lock_name(cls, name: str, using: str) -> bool:
         """Keep others from creating a row of this name, as :func:`iotsupport.database.names.lock_name` does."""
-        field: Any = cls._meta.get_field(cls.name_field)
-        name = field.get_prep_value(name)  # one spelling, one lock
         return lock_name(connections[using], f"{cls.storage_alias} {name}")
 
     @classmethod
