@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from django.contrib import admin
@@ -20,6 +21,7 @@ from iotsupport.admin import MirroredAdmin
 class AssetAdmin(MirroredAdmin):
     form = AssetForm
     saved_by = "uploaded_by"
+    count_save = staticmethod(count_upload)
     list_display = ["filename", "readable_size", "short_sha256", "uploaded_at", "uploaded_by"]
     list_filter = ["uploaded_at"]
     list_select_related = ["uploaded_by"]
@@ -49,19 +51,16 @@ class AssetAdmin(MirroredAdmin):
         url = reverse("asset-download", args=[obj.filename], urlconf="iotsupport.public_urls")
         return format_html('<a href="{}">{}</a>', url, url)
 
-    def count_save(self, refusal_code: str | None, seconds: float) -> None:
-        count_upload(refusal_code, seconds)
-
     def save_model(self, request: HttpRequest, obj: Asset, form: Any, change: bool) -> None:
         upload = form.cleaned_data["file"]
         if not change and obj.pk:
             self._replace(request, obj)
         if upload is not None:
             obj.set_bytes(upload.blob)
-            transaction.on_commit(lambda: SIZE.observe(obj.size))
+            transaction.on_commit(partial(SIZE.observe, obj.size))
         super().save_model(request, obj, form, change)
 
     def _replace(self, request: HttpRequest, obj: Asset) -> None:
         if not self.has_change_permission(request, obj):
             raise PermissionDenied
-        self.message_user(request, f"The file is the new version of {obj}. The history keeps the one before.")
+        self.message_user(request, f"The file is the new version of {obj.filename}. The history keeps the one before.")

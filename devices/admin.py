@@ -12,7 +12,7 @@ from django.utils.html import format_html
 
 from devices.fields import MACAddressField, base_mac_address
 from devices.forms import DeviceConfigForm
-from devices.metrics import count, track
+from devices.metrics import count_save, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
 
@@ -34,6 +34,7 @@ class DeviceConfigAdmin(MirroredAdmin):
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}
     saved_by = "updated_by"
+    count_save = staticmethod(count_save)
     list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
     list_filter = ["enable_ota", "updated_at"]
     list_select_related = ["updated_by"]
@@ -78,9 +79,6 @@ class DeviceConfigAdmin(MirroredAdmin):
         if part:
             found |= queryset.filter(mac_address__contains=part)
         return found, may_have_duplicates
-
-    def count_save(self, refusal_code: str | None, seconds: float) -> None:
-        count("save", "success" if refusal_code is None else "error", seconds)
 
     @track("delete")
     def delete_model(self, request: HttpRequest, obj: DeviceConfig) -> None:

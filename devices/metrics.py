@@ -65,6 +65,11 @@ def count_answer(operation: str, status_code: int, seconds: float) -> None:
     count(operation, "error" if status_code >= 400 else "success", seconds)
 
 
+def count_save(refusal_code: str | None, seconds: float) -> None:
+    """Count what became of a change in the admin."""
+    count("save", "success" if refusal_code is None else "error", seconds)
+
+
 def count(operation: str, status: str, seconds: float) -> None:
     _counters[operation, status].inc()
     _durations[operation].observe(seconds)

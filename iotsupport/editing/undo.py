@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any, ClassVar
@@ -36,13 +36,12 @@ class UndoingAdmin(SimpleHistoryAdmin):
 
     # The field that names who saved a row last.
     saved_by: ClassVar[str]
+    # Counts what became of a change: given the code of its refusal, None where it is saved, and the seconds.
+    count_save: Callable[[str | None, float], None]
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self.undo_view))
         return [path("undo/", view, name=f"{self.opts.app_label}_{self.opts.model_name}_undo"), *super().get_urls()]
-
-    def count_save(self, refusal_code: str | None, seconds: float) -> None:
-        """Count what became of a change: saved where there is no ``refusal_code``."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         pk = obj.pk
