@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from assets.models import Asset, SharedChunk
-from iotsupport.mirror.files import MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 
 pytestmark = [
@@ -54,7 +54,7 @@ def errors(response: Any) -> str:
 
 
 def mirrored(asset: Asset) -> bytes:
-    return Path(asset.storage().path(asset.filename)).read_bytes()
+    return Path(mirror_storage("assets").path(asset.filename)).read_bytes()
 
 
 def full_disk(method: str) -> Any:
@@ -193,7 +193,7 @@ def test_deletes_the_selected_assets_with_their_files(signed_in: Client, asset: 
     signed_in.post(LIST, {"action": "delete_selected", "_selected_action": [asset.pk], "post": "yes"})
 
     assert not Asset.objects.exists()
-    assert asset.storage().names() == []
+    assert mirror_storage("assets").names() == []
 
 
 def test_only_who_may_change_replaces_an_asset(asset: Asset):

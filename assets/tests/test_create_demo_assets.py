@@ -2,13 +2,14 @@ import pytest
 from django.core.management import call_command
 
 from assets.models import Asset
+from iotsupport.mirror.files import mirror_storage
 
 
 @pytest.mark.both_databases
 def test_makes_a_firmware_a_font_and_an_image(transactional_db):
     call_command("create_demo_assets")
 
-    with Asset.storage().open("demo-logo.png") as image:
+    with mirror_storage("assets").open("demo-logo.png") as image:
         assert image.read(8) == b"\x89PNG\r\n\x1a\n"
     assert dict(Asset.objects.values_list("filename", "size"))["demo-firmware.bin"] == 300 * 1024
     assert Asset.objects.count() == 3

@@ -15,7 +15,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
-from iotsupport.mirror.files import MirrorError, MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorError, MirrorStorage, StagedFile, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, metric, nothing_changed, session_client
 
 pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
@@ -290,7 +290,7 @@ def test_counts_each_deleted_configuration(signed_in: Client, config: DeviceConf
     signed_in.post(LIST, selected)
 
     assert not DeviceConfig.objects.exists()
-    assert config.storage().names() == []
+    assert mirror_storage("configs").names() == []
     assert metric("iot_config_operations_total", operation="delete", status="success") == before + 2
 
 

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import make_equal
+from iotsupport.mirror.files import mirror_storage
 
 pytestmark = pytest.mark.django_db
 
@@ -168,7 +169,7 @@ def test_one_configuration_asks_as_often_among_many(directories: Path, script: C
 
 def test_a_download_asks_nothing(directories: Path, client: Client, django_assert_num_queries: Any) -> None:
     fill(0, FEW)
-    DeviceConfig.storage().directory.joinpath(f"{mac_address(1)}.json").write_text(content(1))
+    mirror_storage("configs").directory.joinpath(f"{mac_address(1)}.json").write_text(content(1))
 
     with django_assert_num_queries(0):
         response = client.get(f"/configs/{mac_address(1)}.json")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from iotsupport.mirror.files import MirrorError, MirrorStorage
+from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.mirror.rows import MirroredModel
 
 
@@ -52,7 +52,7 @@ def reconcile(
     write: Write,
 ) -> Differences:
     """Compare every row with its file, and make the files equal unless ``repair`` is false: by calling ``write``."""
-    storage = model.storage()
+    storage = mirror_storage(model.storage_alias)
     found = Differences()
     if repair:
         with found.noting_failures(storage), storage.lock():
@@ -88,7 +88,7 @@ def _judge(
     write: Write,
 ) -> None:
     """Decide on a file that had no row when the rows were read."""
-    storage = model.storage()
+    storage = mirror_storage(model.storage_alias)
     with open(storage.path(filename), "rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if model.with_filename(filename, using) is not None:
@@ -104,7 +104,7 @@ def _judge(
 
 
 def _withhold(found: Differences, model: type[MirroredModel], filename: str, using: str) -> None:
-    storage = model.storage()
+    storage = mirror_storage(model.storage_alias)
     try:
         with storage.lock():
             if model.with_filename(filename, using) is None:  # and nobody can put one there now

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from iotsupport.mirror.after_commit import make_equal
-from iotsupport.mirror.files import StagedFile
+from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import MirroredModel
 from iotsupport.signals import following
 
@@ -38,12 +38,12 @@ def follow_at_start(model: type[MirroredModel], filename: str, using: str) -> No
 
     Devices ask again for what they did not get; and a new node would announce everything.
     """
-    (follow if model.storage().exists(filename) else make_equal)(model, filename, using)
+    (follow if mirror_storage(model.storage_alias).exists(filename) else make_equal)(model, filename, using)
 
 
 def _replace(model: type[MirroredModel], filename: str, using: str, staged: StagedFile) -> bool:
     """Put staged bytes in place, unless the row changed: what was noted may be paid before newer bytes are here."""
-    storage = model.storage()
+    storage = mirror_storage(model.storage_alias)
     with storage.explained(), storage.lock():
         row = model.with_filename(filename, using)
         if row is None or row.content_sha256 != staged.sha256:

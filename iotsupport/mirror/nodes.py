@@ -24,7 +24,7 @@ from iotsupport.bulk import bulk_change
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.mirror.after_commit import changed
 from iotsupport.mirror.comparison import reconcile
-from iotsupport.mirror.files import MirrorError, MirrorStorage
+from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.mirror.following import follow
 from iotsupport.mirror.rows import MirroredModel, mirrored_models
 from iotsupport.monitoring.logs import AT_LENGTH
@@ -61,7 +61,7 @@ def tell_others_of_changes() -> None:
 def tell_others(sender: type[MirroredModel], filename: str, using: str, **kwargs: Any) -> None:
     """Delivered when the transaction is committed, and never else."""
     with connections[using].cursor() as cursor:
-        payload = f"{node_of(sender.storage())} {sender.storage_alias} {filename}"
+        payload = f"{node_of(mirror_storage(sender.storage_alias))} {sender.storage_alias} {filename}"
         cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
 
 
@@ -211,7 +211,9 @@ class Follower(Background):
 def _is_equal(file: File) -> bool:
     row = file.model.with_filename(file.filename, DEFAULT_DB_ALIAS)
     try:
-        return row.is_mirrored() if row is not None else not file.model.storage().exists(file.filename)
+        if row is None:
+            return not mirror_storage(file.model.storage_alias).exists(file.filename)
+        return row.is_mirrored()
     except OSError:
         return False
 
@@ -228,7 +230,7 @@ def read_change(payload: str) -> Change | None:
 
 def _node_here(model: type[MirroredModel]) -> str:
     try:
-        return node_of(model.storage())
+        return node_of(mirror_storage(model.storage_alias))
     except OSError:
         return ""  # the directory is missing: whatever is followed, fails, and is tried again
 

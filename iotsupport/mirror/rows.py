@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from iotsupport.database.names import lock_name
-from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
+from iotsupport.mirror.files import StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
 
@@ -64,10 +64,6 @@ class MirroredModel(models.Model):
         return lock_name(connections[using], f"{cls.storage_alias} {name}")
 
     @classmethod
-    def storage(cls) -> MirrorStorage:
-        return mirror_storage(cls.storage_alias)
-
-    @classmethod
     def filename_of(cls, name: str) -> str:
         """What the file of a row of this name is called."""
         return name
@@ -105,7 +101,7 @@ class MirroredModel(models.Model):
         raise NotImplementedError
 
     def is_mirrored(self) -> bool:
-        return self.storage().matches(self.filename, self.content_sha256)
+        return mirror_storage(self.storage_alias).matches(self.filename, self.content_sha256)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:

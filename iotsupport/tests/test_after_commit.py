@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from devices.models import DeviceConfig
 from iotsupport.mirror import after_commit
 from iotsupport.mirror import files as mirror
-from iotsupport.mirror.files import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, try_lock
+from iotsupport.mirror.files import TEMPORARY_PREFIX, MirrorBehindError, MirrorStorage, mirror_storage, try_lock
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
 from notifications.messages import Message
@@ -180,7 +180,7 @@ def test_many_files_let_others_have_the_directory_in_between(configs: Path, monk
     free = []
 
     def look(seconds: float) -> None:
-        with DeviceConfig.storage().lock_path.open("rb") as file:
+        with mirror_storage("configs").lock_path.open("rb") as file:
             free.append(seconds > mirror.LOCK_POLL_SECONDS and try_lock(file))
 
     monkeypatch.setattr(after_commit, "HOLD_SECONDS", 1e-9)
@@ -198,7 +198,7 @@ def test_a_locked_directory_is_waited_for_once(
     save(4)
     monkeypatch.setattr(mirror, "LOCK_SECONDS", 0.0)
 
-    with DeviceConfig.storage().lock_path.open("rb") as file:
+    with mirror_storage("configs").lock_path.open("rb") as file:
         assert try_lock(file)
         with pytest.raises(MirrorBehindError, match="3 files are not up to date: Another process keeps"):
             save_some(1, 2, 3)

@@ -22,6 +22,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.editing import deleting
 from iotsupport.editing.deleting import Keys
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import counted, make_user, session_client
 from iotsupport.tests.support.browser import chromium
@@ -40,7 +41,7 @@ def configs() -> list[DeviceConfig]:
     rows = [DeviceConfig(mac_address=f"02-00-00-00-00-{number:02x}", content="{}") for number in range(ROWS)]
     rows = DeviceConfig.objects.bulk_create(rows)
     for row in rows:
-        (row.storage().directory / row.filename).write_text("{}")
+        (mirror_storage(row.storage_alias).directory / row.filename).write_text("{}")
     return rows
 
 
@@ -107,7 +108,7 @@ def test_goes_in_parts_and_says_how_far_it_is(
     assert shown == ["Deleted: 40. Left: 110", "Deleted: 80. Left: 70", "Deleted: 120. Left: 30"]
     assert messages(signed_in) == ["success: Successfully deleted 150 device configurations."]
     assert not DeviceConfig.objects.exists() and not Announcement.objects.exists()
-    assert DeviceConfig.storage().names() == []
+    assert mirror_storage("configs").names() == []
     versions = DeviceConfig.history.filter(history_type="-", history_user=administrator)
     assert versions.count() == LogEntry.objects.filter(action_flag=DELETION, user=administrator).count() == ROWS
 
@@ -169,7 +170,7 @@ def test_a_part_that_fails_is_deleted_not_at_all(signed_in: Client, configs: lis
         page = send(signed_in, page)
 
     assert "The configurations directory cannot be written" in text(page) or "directory cannot" in text(page)
-    assert DeviceConfig.objects.count() == 110 == len(DeviceConfig.storage().names())
+    assert DeviceConfig.objects.count() == 110 == len(mirror_storage("configs").names())
 
 
 def test_a_moderate_number_can_be_brought_back_together(
@@ -275,7 +276,7 @@ def test_assets_go_with_their_files(signed_in: Client):
 
     send(signed_in, select_all(signed_in, ASSETS), ASSETS)
 
-    assert not Asset.objects.exists() and Asset.storage().names() == []
+    assert not Asset.objects.exists() and mirror_storage("assets").names() == []
 
 
 @pytest.mark.parametrize(

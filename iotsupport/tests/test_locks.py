@@ -15,9 +15,8 @@ import pytest
 from django.core.files.base import ContentFile
 from django.test import Client
 
-from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
-from iotsupport.mirror.files import MirrorError, MirrorStorage
+from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.tests.support.api_client import refusal
 from iotsupport.tests.support.server import NEW, Server
 
@@ -117,7 +116,7 @@ def test_a_save_that_cannot_lock_says_so_and_a_later_one_makes_up_for_it(
     url = f"/configs/{MAC}.json"
     assert script.put(url, b'{"version": 1}', content_type="application/json").status_code == 200
 
-    with held(DeviceConfig.storage().lock_path):
+    with held(mirror_storage("configs").lock_path):
         answer = script.put(url, b'{"version": 2}', content_type="application/json")
 
     assert refusal(answer) == (503, "MIRROR_BEHIND")

@@ -279,7 +279,7 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     look = DeviceConfig.saved_sha256s
 
     def spy(filenames: list[str], using: str) -> dict[str, str]:
-        held.append(is_locked_for_another_process(DeviceConfig.storage().lock_path))
+        held.append(is_locked_for_another_process(mirror_storage("configs").lock_path))
         return look(filenames, using)
 
     monkeypatch.setattr(DeviceConfig, "saved_sha256s", spy)

@@ -14,7 +14,7 @@ from django.test import Client
 
 from assets.models import Asset, SharedChunk
 from devices.models import DeviceConfig
-from iotsupport.mirror.files import StagedFile
+from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.tests.support.databases import Database
 from iotsupport.tests.support.server import manage
 
@@ -255,14 +255,14 @@ def test_what_is_saved_while_it_looks_stays_served(
 
 def test_what_is_deleted_while_it_looks_is_no_error(saved_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved_file.with_name("notes.txt").write_text("notes")
-    names = type(DeviceConfig.storage()).names
+    names = type(mirror_storage("configs")).names
 
     def delete_meanwhile(storage: object) -> list[str]:
-        found = names(DeviceConfig.storage())
+        found = names(mirror_storage("configs"))
         saved_file.with_name("notes.txt").unlink(missing_ok=True)
         return found
 
-    monkeypatch.setattr(type(DeviceConfig.storage()), "names", delete_meanwhile)
+    monkeypatch.setattr(type(mirror_storage("configs")), "names", delete_meanwhile)
 
     assert sync_mirror() == "Files and database are equal.\n"
 

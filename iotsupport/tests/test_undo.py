@@ -15,7 +15,7 @@ from django.test import Client
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.editing import undo
-from iotsupport.mirror.files import MirrorStorage, StagedFile
+from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 from iotsupport.tests.support.page_walk import Page
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
@@ -68,7 +68,7 @@ def messages(page: Any) -> list[str]:
 @pytest.mark.both_databases
 def test_brings_back_the_last_version(signed_in: Client, administrator: User, config: DeviceConfig):
     deleted = delete(signed_in, CONFIGS, config)
-    assert config.storage().names() == []
+    assert mirror_storage("configs").names() == []
 
     with counted("iot_config_operations_total", operation="save", status="success"):
         page = press_undo(signed_in, deleted)
@@ -106,7 +106,7 @@ def test_brings_back_all_that_were_selected(signed_in: Client, three: list[Devic
 
     assert messages(page) == ["success: 3 device configurations are back, as they were."]
     assert list(DeviceConfig.objects.values_list("pk", "content")) == before
-    assert len(three[0].storage().names()) == 3
+    assert len(mirror_storage("configs").names()) == 3
 
 
 def test_goes_back_to_the_list_as_it_was(signed_in: Client, config: DeviceConfig):

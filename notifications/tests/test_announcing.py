@@ -11,6 +11,7 @@ from django.db import transaction
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.mosquitto import Subscriber
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Announcement
@@ -57,7 +58,7 @@ def test_announces_every_file(subscriber):
 
 def test_announces_after_the_last_of_many_saves(shared_broker, start):
     def read(message):
-        with DeviceConfig.storage().open(json.loads(message.payload)["filename"]) as file:
+        with mirror_storage("configs").open(json.loads(message.payload)["filename"]) as file:
             return file.read()
 
     start(shared_broker.url)

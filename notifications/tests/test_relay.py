@@ -17,7 +17,7 @@ from django.utils import timezone
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.bulk import bulk_change
-from iotsupport.mirror.files import MirrorBehindError
+from iotsupport.mirror.files import MirrorBehindError, mirror_storage
 from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import messenger as messenger_module
 from notifications import models, pace, refusals
@@ -549,7 +549,7 @@ def test_goes_on_after_whatever_error_in_its_thread(broker, statements, monkeypa
 def test_a_file_that_is_not_in_place_is_put_there_before_it_is_announced(broker):
     config = save_config(1)
     wait_until_announced()
-    path = DeviceConfig.storage().directory / name(1)
+    path = mirror_storage("configs").directory / name(1)
     path.write_text("what a crash left")
     Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
     wait_until_announced()
@@ -559,7 +559,7 @@ def test_a_file_that_is_not_in_place_is_put_there_before_it_is_announced(broker)
 
 
 def test_a_file_that_cannot_be_put_in_place_is_announced_when_it_can(broker):
-    obstacle = DeviceConfig.storage().directory / name(1)
+    obstacle = mirror_storage("configs").directory / name(1)
     obstacle.mkdir()
     with pytest.raises(MirrorBehindError):
         save_config(1)

@@ -10,6 +10,7 @@ from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
 from iotsupport.mirror.comparison import Differences, reconcile
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.mirror.following import follow_at_start
 from iotsupport.mirror.rows import MirroredModel, mirrored_models
 
@@ -47,7 +48,7 @@ class Command(BaseCommand):
             differences = reconcile(
                 model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown, write=follow_at_start
             )
-        label = model.storage().label
+        label = mirror_storage(model.storage_alias).label
         for names, said in [
             (differences.written, "differs from its row" if check else "written"),
             (differences.removed, "has no row" if check else "removed"),
