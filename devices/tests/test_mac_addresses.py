@@ -113,6 +113,13 @@ class TestARow:
         assert DeviceConfig.objects.get().mac_address == "aa-bb-cc-dd-ee-ff"
         assert files(directories / "configs") == {"aa-bb-cc-dd-ee-ff.json": b"{}"}
 
+    def test_is_found_by_put_in_any_spelling(self):
+        DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", "{}")
+
+        DeviceConfig.objects.put("AA:BB:CC:DD:EE:FF", '{"version": 2}')
+
+        assert DeviceConfig.objects.get().content == '{"version": 2}'
+
     @pytest.mark.parametrize("put", [DeviceConfig.objects.put, lambda *values: DeviceConfig(None, *values).save()])
     def test_is_refused_with_anything_else(self, put: Callable[..., Any]):
         with nothing_changed(), pytest.raises(ValidationError, match="This is not a MAC address"):
