@@ -94,14 +94,41 @@ def check_size(size: int) -> None:
 
 
 class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
-    """What a form or the API finds in ``request.FILES``: staged bytes, or why there are none."""
+    """What a form or the API finds in ``request.FILES``: staged bytes, or what went wrong with them."""
 
-    def __init__(self, name: str, blob: StagedBlob | None, problem: Exception | None) -> None:
-        super().__init__(name=name, size=blob.size if blob else 0)
+    blob: StagedBlob | None = None
+    problem: Exception | None = None
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name=name, size=0)
         # UploadedFile shortens long names, which would hide what is wrong with them.
         self.full_name = name
-        self.blob = blob
-        self.problem = problem
+
+    def begin(self) -> None:
+        try:
+            self.blob = StagedBlob()
+        except MirrorError as error:
+            self.problem = error
+
+    def receive(self, chunk: bytes) -> None:
+        if self.blob is not None:
+            try:
+                self.blob.write(chunk)
+            except (ValidationError, MirrorError) as error:
+                self.drop(error)
+
+    def complete(self) -> None:
+        if self.blob is not None:
+            self.size = self.blob.size
+            # Here, where it keeps nobody waiting: the transaction that is to come lets no other save pass.
+            try:
+                self.blob.sync()
+            except MirrorError as error:
+                self.drop(error)
+
+    def drop(self, problem: Exception) -> None:
+        self.close()
+        self.blob, self.problem = None, problem
 
     def require_blob(self) -> StagedBlob:
         """Raises ``ValidationError`` for too many bytes, and ``MirrorError`` where they could not be stored."""
@@ -115,51 +142,36 @@ class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
 
 
 class AssetUploadHandler(FileUploadHandler):
-    """Write each chunk as it arrives; remember what goes wrong.
+    """Stage each chunk as it arrives.
 
     What is refused is still read to its end, though not kept: a sender that is cut off never hears why. Nothing is
     written for somebody who may not upload: forms are parsed before their CSRF token is checked, the login's too.
     """
 
-    blob: StagedBlob | None = None
-    problem: Exception | None = None
+    arriving: UploadedAsset | None = None
 
     def new_file(self, *args: Any, **kwargs: Any) -> None:
         super().new_file(*args, **kwargs)
-        self._drop()
-        if not _may_upload(self.request):
-            return
-        try:
-            self.blob = StagedBlob()
-        except MirrorError as error:
-            self.problem = error
+        self.upload_interrupted()
+        self.arriving = UploadedAsset(str(self.file_name))
+        if _may_upload(self.request):
+            self.arriving.begin()
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
-        if self.blob is not None:
-            try:
-                self.blob.write(raw_data)
-            except (ValidationError, MirrorError) as error:
-                self._drop(error)
+        if self.arriving is not None:
+            self.arriving.receive(raw_data)
 
-    def file_complete(self, file_size: int) -> UploadedAsset:
-        if self.blob is not None:
-            # Here, where it keeps nobody waiting: the transaction that is to come lets no other save pass.
-            try:
-                self.blob.sync()
-            except MirrorError as error:
-                self._drop(error)
-        uploaded = UploadedAsset(str(self.file_name), self.blob, self.problem)
-        self.blob = None
+    def file_complete(self, file_size: int) -> UploadedAsset | None:
+        uploaded, self.arriving = self.arriving, None
+        if uploaded is not None:
+            uploaded.complete()
         return uploaded
 
     def upload_interrupted(self) -> None:
-        self._drop()
-
-    def _drop(self, problem: Exception | None = None) -> None:
-        self.problem = problem
-        if self.blob is not None:
-            self.blob.close()
-            self.blob = None
+        """Drop what arrived of a file that does not arrive whole."""
+        if self.arriving is not None:
+            self.arriving.close()
+            self.arriving = None
 
 
 def _may_upload(request: HttpRequest | None) -> bool:
