@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def on_starting(server: Any) -> None:
         server.log.error("Files may differ from the database: 'manage.py sync_mirror' failed.")
 
 
-def _sync_mirror(server: Any, *options: str) -> subprocess.CompletedProcess[str]:
+def _sync_mirror(speaker: Any, *options: str) -> subprocess.CompletedProcess[str]:
     # A command is no worker: its metrics are not added to theirs.
     environ = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
     done = subprocess.run(  # noqa: S603 - our own command
@@ -98,7 +99,7 @@ def _sync_mirror(server: Any, *options: str) -> subprocess.CompletedProcess[str]
     for output in [done.stderr.strip(), done.stdout.strip()]:
         if output:
             is_trouble = done.returncode or "System check identified" in output
-            (server.log.warning if is_trouble else server.log.info)("manage.py sync_mirror: %s", output)
+            (speaker.log.warning if is_trouble else speaker.log.info)("manage.py sync_mirror: %s", output)
     return done
 
 
@@ -119,6 +120,12 @@ def on_exit(server: Any) -> None:
 def post_fork(server: Any, worker: Any) -> None:
     worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # for itself: the master goes by its own
     logs.bound(worker.log.error_log)  # what the master logs is no stranger's
+
+
+def post_worker_init(worker: Any) -> None:
+    """Make the files equal again where another worker died: perhaps between the commit of a change and its file."""
+    if worker.age > workers:
+        threading.Thread(target=_sync_mirror, args=[worker, "--skip-checks"], daemon=True).start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:

@@ -90,6 +90,21 @@ def kill_a_worker(server: Server) -> int:
 
 
 @pytest.mark.processes
+def test_files_equal_the_database_soon_after_a_worker_died(server):
+    """It may have been killed after a commit, and before the file had its bytes."""
+    with server.client() as client:
+        assert client.save_config("02-00-00-00-00-02", b'{"version": 2}').status_code == 200
+    (server.directory("configs") / "02-00-00-00-00-02.json").write_bytes(b'{"version": 1}')
+
+    kill_a_worker(server)
+
+    def download() -> bytes:
+        return requests.get(f"{server.url}/configs/02-00-00-00-00-02.json", timeout=LIMIT).content
+
+    poll(download, lambda content: content == b'{"version": 2}')
+
+
+@pytest.mark.processes
 def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
     code = (
         "import runpy, sys; runpy.run_path('gunicorn.conf.py');"
