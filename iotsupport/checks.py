@@ -186,7 +186,7 @@ def _directory_problem(name: str, path: Path) -> str | None:
 
 def _database_file() -> Path | None:
     database = settings.DATABASES["default"]
-    is_file = database["ENGINE"] == SQLITE and str(database["NAME"]) != ":memory:"
+    is_file = database["ENGINE"] in {SQLITE, "iotsupport.database.sqlite"} and str(database["NAME"]) != ":memory:"
     return Path(database["NAME"]).absolute() if is_file else None
 
 

@@ -29,6 +29,9 @@ UPLOADS_OF_EACH = length(2, whole=5)
 # In which something is killed while ten saves are made.
 KILL_ROUNDS = length(5, whole=30)
 
+# Of a server that goes on, while six clients save.
+WRITERS_KILLED = length(3, whole=50)
+
 # While the broker is away: announced at a pace, in small memory.
 IMPORTED_FILES = length(200, whole=3000)
 

@@ -1,4 +1,7 @@
-"""SQLite's files: kept from other users, since they hold what passwords are checked against, and kept open."""
+"""SQLite's files: kept from other users, since they hold what passwords are checked against, and kept open.
+
+Named in the settings as the backend, which is :mod:`iotsupport.database.sqlite.base`.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,17 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from iotsupport.database import is_shared
 
 if TYPE_CHECKING:  # gunicorn's master reads the settings, and must not load it
     from django.db.backends.base.base import BaseDatabaseWrapper
+
+    from iotsupport.database.sqlite.base import DatabaseWrapper
+
+# Of the file on which those who write wait for their turns.
+TURNS_SUFFIX = "-turns"
 
 
 class PrivateConnection(sqlite3.Connection):
@@ -23,6 +31,11 @@ class PrivateConnection(sqlite3.Connection):
         super().__init__(database, *args, **kwargs)
         if _is_serving:
             _keep_open(str(database))
+
+
+def is_file(database: str) -> bool:
+    """Whether the database of this name is a file, not in memory."""
+    return database != ":memory:" and not database.startswith("file:")
 
 
 # Of the process, file and device that it is of. Closed by nobody: see below.
@@ -57,24 +70,31 @@ def patience(connection: BaseDatabaseWrapper, seconds: float) -> Iterator[None]:
     if is_shared(connection):
         yield
         return
-    usual = connection.settings_dict["OPTIONS"].get("timeout", 5.0)
-    with connection.cursor() as cursor:
-        cursor.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+    wrapper = cast("DatabaseWrapper", connection)
+    wrapper.ensure_connection()
+    wrapper.patience_seconds = seconds
+    set_busy_timeout(wrapper.connection, wrapper.timeout_seconds)
     try:
         yield
     finally:
-        if connection.connection is not None:
-            connection.connection.execute(f"PRAGMA busy_timeout = {int(usual * 1000)}")
+        wrapper.patience_seconds = None
+        if wrapper.connection is not None:
+            set_busy_timeout(wrapper.connection, wrapper.timeout_seconds)
+
+
+def set_busy_timeout(connection: sqlite3.Connection, seconds: float) -> None:
+    """Say how long SQLite waits for its lock."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}").close()
 
 
 def files_of(path: str) -> list[str]:
-    """A database's file, and what SQLite puts beside it; the latter may be missing."""
-    return [path, f"{path}-wal", f"{path}-shm"]
+    """A database's file, and what is put beside it; the latter may be missing."""
+    return [path, f"{path}-wal", f"{path}-shm", f"{path}{TURNS_SUFFIX}"]
 
 
 def keep_private(path: str) -> None:
     """Make a missing database, empty, with mode 0600, which SQLite gives to the files that it puts beside it."""
-    if path == ":memory:" or path.startswith("file:"):
+    if not is_file(path):
         return
     # One that is there must not be opened here: closing it again would drop the locks that SQLite holds for other
     # threads of this process, as POSIX has it.

@@ -1,0 +1,105 @@
+"""Threads, also in processes of their own, that wait for their turns to write to an SQLite database."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from iotsupport.database.sqlite import TURNS_SUFFIX
+from iotsupport.database.sqlite.turns import Queue
+from iotsupport.tests.support.waiting import LIMIT, eventually
+
+BASE_DIR = Path(__file__).resolve().parents[3]
+
+
+class Writers:
+    """Threads that wait for their turns, each of which ends when it is told."""
+
+    def __init__(self, path: str) -> None:
+        self.queue = Queue(path)
+        self._path = path
+        self.order: list[str] = []
+        """Who writes, or wrote."""
+        self._ends: dict[str, threading.Event] = {}
+        self._threads: dict[str, threading.Thread] = {}
+
+    def come(self, name: str) -> None:
+        """Return when this one writes, or waits."""
+        self._ends[name] = threading.Event()
+        self._threads[name] = threading.Thread(target=self._write, args=[name])
+        before, locks = len(self.queue._waiting), locked_bytes(self._path)
+        self._threads[name].start()
+        eventually(lambda: len(self.queue._waiting) > before or locked_bytes(self._path) > locks)
+
+    def end(self, name: str) -> None:
+        eventually(lambda: name in self.order)
+        self._ends[name].set()
+        self._threads[name].join()
+
+    def _write(self, name: str) -> None:
+        turn = self.queue.wait(LIMIT)
+        self.order.append(name)
+        print("writes", name, flush=True)
+        assert self._ends[name].wait(LIMIT)
+        turn.leave()
+
+
+def locked_bytes(database: str) -> int:
+    """One for each thread that waits first in its process, and two of the one that writes."""
+    path = Path(database + TURNS_SUFFIX)
+    if not path.exists():
+        return 0
+    inode = path.stat().st_ino
+    return sum(f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines() if "OFDLCK" in line)
+
+
+class Process:
+    """:class:`Writers` in a process of their own; who writes is told to all processes of a test, in one list."""
+
+    def __init__(self, path: str, order: list[str]) -> None:
+        self._order = order
+        self._done: list[str] = []
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", __name__, path]
+        self.popen = subprocess.Popen(command, cwd=BASE_DIR, stdin=pipe, stdout=pipe, text=True)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout
+        for line in self.popen.stdout:
+            what, _, rest = line.strip().partition(" ")
+            (self._order if what == "writes" else self._done).append(rest)
+
+    def tell(self, what: str, name: str) -> None:
+        assert self.popen.stdin
+        print(what, name, file=self.popen.stdin, flush=True)
+        eventually(lambda: f"{what} {name}" in self._done or self.popen.poll() is not None)
+        assert self.popen.poll() is None
+
+    def kill(self) -> None:
+        self.popen.kill()
+        self.close()
+
+    def close(self) -> None:
+        self.popen.kill()
+        self.popen.wait()
+        self._reader.join()
+        for pipe in [self.popen.stdin, self.popen.stdout]:
+            assert pipe
+            pipe.close()
+
+
+def obey(path: str) -> None:
+    """The other process: do what standard input says, line by line."""
+    writers = Writers(path)
+    for line in sys.stdin:
+        what, name = line.split()
+        (writers.come if what == "come" else writers.end)(name)
+        print("done", what, name, flush=True)
+
+
+if __name__ == "__main__":
+    obey(sys.argv[1])
