@@ -187,7 +187,7 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 
 DATABASES = {"default": env.database("DATABASE_URL", default=DATA_DIR / "db.sqlite3")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # Those who write wait in turn.
+    # Those who write wait in turn; a connection that is closed is kept for the next request.
     DATABASES["default"]["ENGINE"] = "iotsupport.database.sqlite"
     # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
     # Only with FULL, a commit in WAL is on the disk when it returns.

@@ -12,6 +12,7 @@ from django.db import connection, transaction
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport.database import is_shared
 from iotsupport.errors import DATABASE_ERRORS, is_outage
 from iotsupport.mirror.after_commit import make_equal
 from iotsupport.mirror.files import MirrorError
@@ -105,8 +106,9 @@ class Relay:
 
     def _work(self) -> None:
         try:
-            if self._is_in_trouble:
-                connection.close()  # a broken one would be broken for ever
+            if self._is_in_trouble or not is_shared(connection):
+                # A broken one would be broken for ever; and that to a file would not notice that it is replaced.
+                connection.close()
             self._outcomes += self._messenger.outcomes.take()
             self._write_down()
             self._hand_out()

@@ -23,14 +23,35 @@ if TYPE_CHECKING:  # gunicorn's master reads the settings, and must not load it
 TURNS_SUFFIX = "-turns"
 
 
+# Device and inode: what has the same name later may be another file.
+File = tuple[int, int]
+
+
 class PrivateConnection(sqlite3.Connection):
     """A connection to a file that no other user may read. A missing one is made so."""
 
+    file: File | None
+    """Which it is of; None where that is not known, or it is none."""
+
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
-        keep_private(str(database))
+        self.path = str(database)
+        keep_private(self.path)
+        before = identify(self.path)
         super().__init__(database, *args, **kwargs)
+        self.file = before if before == identify(self.path) else None
         if _is_serving:
-            _keep_open(str(database))
+            _keep_open(self.path)
+
+
+def identify(path: str) -> File | None:
+    """The file that has this path now; None where there is none, or none in a file system."""
+    if not is_file(path):
+        return None
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def is_file(database: str) -> bool:
@@ -52,6 +73,11 @@ def serve(**kwargs: Any) -> None:
     """
     global _is_serving
     _is_serving = True
+
+
+def is_serving() -> bool:
+    """Whether this process keeps the database open."""
+    return _is_serving
 
 
 def _keep_open(path: str) -> None:

@@ -1,7 +1,8 @@
-"""Django's backend for SQLite with many who write at once.
+"""Django's backend for SQLite with many who write at once, and connections that are kept between requests.
 
 Whoever writes waits for its turn first (:mod:`iotsupport.database.sqlite.turns`): before a transaction begins, and
-before a statement that writes outside of one.
+before a statement that writes outside of one. While a process serves, a connection that is closed is kept for the next
+request (:mod:`iotsupport.database.sqlite.kept`).
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from weakref import WeakSet
 
 from django.db.backends.sqlite3 import base
 
-from iotsupport.database.sqlite import is_file, set_busy_timeout
+from iotsupport.database.sqlite import PrivateConnection, is_file, kept, set_busy_timeout
 from iotsupport.database.sqlite.turns import NO_TURN, Turn, queue_of
 
 # What begins a statement that writes, of those that run outside of a transaction: the rest of it is definitions.
@@ -56,6 +58,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         super().__init__(*args, **kwargs)
         self._usual_seconds = 5.0
         self._turn = NO_TURN
+        self._cursors: WeakSet[Cursor] = WeakSet()
+        self._has_failed = False
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -116,23 +120,44 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._leave_turn()
 
     def _rollback(self) -> None:
+        self._has_failed |= self.errors_occurred  # which is forgotten with what is rolled back
         try:
             super()._rollback()  # type: ignore[misc]
         finally:
             self._leave_turn()
 
+    # --- Connections ---
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        self._has_failed = False
+        self._cursors = WeakSet()
         self._usual_seconds = float(conn_params.get("timeout", self._usual_seconds))
-        return super().get_new_connection(conn_params)
+        return kept.take(str(conn_params["database"])) or super().get_new_connection(conn_params)
 
     def create_cursor(self, name: str | None = None) -> Any:
-        return self.connection.cursor(factory=self._make_cursor)
+        cursor = self.connection.cursor(factory=self._make_cursor)
+        self._cursors.add(cursor)
+        return cursor
 
     def _make_cursor(self, connection: sqlite3.Connection) -> Cursor:
         return Cursor(connection, self)
 
+    def is_usable(self) -> bool:
+        # Asked where something failed: one that was opened while its file could not be written never could.
+        return not self.errors_occurred
+
     def _close(self) -> None:
         try:
-            super()._close()  # type: ignore[misc]
+            if not self._keep():
+                super()._close()  # type: ignore[misc]
         finally:
             self._leave_turn()
+
+    def _keep(self) -> bool:
+        if self.in_atomic_block or self.errors_occurred or self._has_failed:
+            return False
+        if not isinstance(self.connection, PrivateConnection) or self.connection.in_transaction:
+            return False
+        for cursor in list(self._cursors):
+            cursor.close()  # one that was not read to its end would show what is past to the next request, too
+        return kept.keep(self.connection)
