@@ -31,12 +31,11 @@ class TokenAuth(HttpBearer):
     """``Authorization: Bearer TOKEN``, as made by ``create_api_token`` or in the admin."""
 
     def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        row = ApiToken.authenticate(token)
-        if row is None:
-            return None
-        # Whatever follows sees the token's user: permissions, and who changed what.
-        request.user = row.user
-        return row.user
+        user = ApiToken.authenticate(token)
+        if user is not None:
+            # Whatever follows sees the token's user: permissions, and who changed what.
+            request.user = user
+        return user
 
 
 class SessionAuth(APIKeyCookie):
