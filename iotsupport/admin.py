@@ -60,9 +60,10 @@ class MirroredAdmin(UndoingAdmin):
             return None
 
     def changeform_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        # Shown again without a transaction: a database that cannot be written, or is locked, begins none.
+        # Django's begins a transaction of its own, which would be a savepoint of this one. Shown again without any: a
+        # database that cannot be written, or is locked, begins none.
         again = MirroredAdmin._changeform_view
-        return self._save(request, super().changeform_view, *args, again=again, **kwargs)
+        return self._save(request, self._changeform_view, *args, again=again, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         setattr(obj, self.saved_by, request.user)

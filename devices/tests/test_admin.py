@@ -324,3 +324,13 @@ def test_who_may_not_look_sees_nothing(config: DeviceConfig):
     ]
 
     assert [answer.status_code for answer in answers] == [403] * 4
+
+
+def test_a_save_is_one_transaction_without_savepoints(signed_in: Client, config: DeviceConfig):
+    with CaptureQueriesContext(connection) as queries:
+        answer = signed_in.post(change_url(config), {"mac_address": MAC, "content": '{"deviceName": "Light"}'})
+
+    assert answer.status_code == 302, errors(answer)
+    statements = [query["sql"] for query in queries]
+    assert len([text for text in statements if text.startswith("BEGIN")]) == 1
+    assert not [text for text in statements if "SAVEPOINT" in text]
