@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from django.db import connections
 
 from iotsupport.monitoring import shared_files
 from iotsupport.signals import serving
+
+T = TypeVar("T")
 
 FRESH_SECONDS = 1.0
 # Nobody waits longer for a look, counted from its beginning: everybody is answered within three seconds.
@@ -139,6 +141,34 @@ class Glance:
         # Where there is no room, the others look for themselves.
         shared_files.write(file, LOOKED_AT.pack(seen.looked_at) + seen.text)
         return seen
+
+
+class Recent(Generic[T]):
+    """What is quickly looked up, and that often: at most once a second in this process, while it serves.
+
+    Whoever comes while somebody looks takes what was seen before.
+    """
+
+    def __init__(self, look: Callable[[], T]) -> None:
+        self._look = look
+        self._seen: tuple[float, T] | None = None
+        self._looking = threading.Lock()
+
+    def get(self) -> T:
+        """Return what is seen. Raises what the look raises, to whom it is due."""
+        if not _is_serving.is_set():
+            return self._look()
+        seen = self._seen
+        if seen is not None and time.monotonic() - seen[0] < FRESH_SECONDS:
+            return seen[1]
+        if not self._looking.acquire(blocking=False):
+            return seen[1] if seen is not None else self._look()
+        try:
+            looked_at, found = time.monotonic(), self._look()
+            self._seen = looked_at, found
+            return found
+        finally:
+            self._looking.release()
 
 
 def _serve(**kwargs: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from iotsupport.monitoring import glance
-from iotsupport.monitoring.glance import MOST_WAITING, BusyError, Glance
+from iotsupport.monitoring.glance import MOST_WAITING, BusyError, Glance, Recent
 from iotsupport.tests.support.waiting import eventually, poll
 
 
@@ -157,3 +157,36 @@ def test_a_look_that_fails_is_not_kept(looks: list[bytes]) -> None:
         seen.get()
 
     assert seen.get() == b"works"
+
+
+# --- What is quickly looked up, in each process by itself ------------------------------------------------------------
+
+
+def test_in_a_second_one_looks_for_all_of_a_process(looks: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Recent(lambda: one_more(looks))
+
+    assert {seen.get() for _ in range(10)} == {b"0"}
+    monkeypatch.setattr(glance, "FRESH_SECONDS", 0)
+    assert seen.get() == b"1"
+
+
+def test_whoever_comes_while_somebody_looks_takes_what_was_seen_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(glance, "FRESH_SECONDS", 0)
+    look = Slow()
+    answers: Iterator[Callable[[], bytes]] = iter([lambda: b"before", look])
+    seen = Recent(lambda: next(answers)())
+    assert seen.get() == b"before"
+
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(seen.get)
+        assert look.has_begun.wait(60)
+        assert seen.get() == b"before"
+        look.may_end.set()
+        assert looking.result() == b"at last"
+
+
+def test_a_command_looks_each_time(looks: list[bytes]) -> None:
+    glance._is_serving.clear()
+    seen = Recent(lambda: one_more(looks))
+
+    assert [seen.get(), seen.get()] == [b"0", b"1"]

@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.timesince import timesince
 
 from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.monitoring.glance import Recent
 from notifications.models import Announcement
 from notifications.publisher import publisher
 
@@ -34,9 +35,9 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     is_connecting = disconnection is not None and timezone.now() - disconnection[0] < CONNECTING
     is_away = disconnection is not None
     try:
-        oldest = Announcement.objects.owed().order_by("owed_since", "pk").first()
+        oldest = _oldest.get()
         is_late = bool(oldest and oldest.owed_since and timezone.now() - oldest.owed_since > LATE)
-        count = Announcement.objects.owed().count() if oldest and (is_late or is_away) else 0
+        count = _count.get() if oldest and (is_late or is_away) else 0
     except DATABASE_ERRORS:  # not migrated, say; the page itself may not need it
         oldest, is_late, count = None, False, 0
     if not is_late and (not is_away or is_connecting):
@@ -52,6 +53,11 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
         "reason": oldest.last_error if oldest else "",
         "url": reverse("admin:notifications_announcement_changelist") if may_look else "",
     }
+
+
+# Every page asks. What has been owed for longest, and how many are.
+_oldest = Recent(lambda: Announcement.objects.owed().order_by("owed_since", "pk").first())
+_count = Recent(lambda: Announcement.objects.owed().count())
 
 
 def describe_time(moment: datetime) -> str:

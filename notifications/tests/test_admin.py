@@ -17,6 +17,7 @@ from django.utils import timezone
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport.monitoring import glance
 from iotsupport.tests.support.api_client import make_user, session_client
 from iotsupport.tests.support.fixtures import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
@@ -469,6 +470,23 @@ def test_says_on_every_page_that_the_broker_is_away(signed_in: Client, away: Non
     for url in ["/admin/", LIST, CONFIGS, f"{ASSETS}add/", "/admin/password_change/"]:
         assert "<strong>The broker is not connected</strong> since" in line(signed_in, url)
         assert "still to be announced" not in line(signed_in, url)
+
+
+def test_asks_what_is_owed_once_for_all_pages_of_a_second(
+    signed_in: Client, away: None, monkeypatch: pytest.MonkeyPatch
+):
+    for seen in [trouble._oldest, trouble._count]:
+        monkeypatch.setattr(seen, "_seen", None)
+    monkeypatch.setattr(glance._is_serving, "is_set", lambda: True)
+    monkeypatch.setattr(glance, "FRESH_SECONDS", 60)
+    announcement()
+
+    with CaptureQueriesContext(connection) as queries:
+        lines = {line(signed_in), line(signed_in, CONFIGS), line(signed_in, ASSETS)}
+
+    assert len(lines) == 1
+    assert "1 file" in lines.pop()
+    assert len([query for query in queries if "notifications_debt" in query["sql"]]) == 2  # the oldest, and the count
 
 
 @pytest.mark.both_databases
