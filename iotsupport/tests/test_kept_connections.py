@@ -20,8 +20,9 @@ from django.db.utils import ConnectionHandler
 from iotsupport.database import sqlite
 from iotsupport.database.sqlite import PrivateConnection, kept
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Server
-from iotsupport.tests.support.waiting import LIMIT
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = pytest.mark.sqlite("PostgreSQL's are in a pool")
 
@@ -194,9 +195,10 @@ def test_a_child_that_is_forked_uses_none_of_its_parent(path: Path) -> None:
 @pytest.mark.processes
 class TestAServer:
     def test_a_database_that_is_replaced_is_the_next_request_s(
-        self, make_server: Callable[..., Server], tmp_path: Path
+        self, make_server: Callable[..., Server], broker: Mosquitto, tmp_path: Path
     ) -> None:
-        server = make_server(WEB_CONCURRENCY="2").start()
+        server = make_server(WEB_CONCURRENCY="2", MQTT_URL=broker.url)
+        server.start_connected(broker)
         database = server.data_dir / "db.sqlite3"
         copy = tmp_path / "copy.sqlite3"
         with closing(sqlite3.connect(database)) as now, closing(sqlite3.connect(copy)) as later:
@@ -214,6 +216,9 @@ class TestAServer:
             assert client.save_config("aa-bb-cc-dd-ee-00", b"{}").status_code == 200
         assert counts(server) == {1}
         assert list(server.configs()) == ["aa-bb-cc-dd-ee-00.json"]
+        # The relay, too, notes there what the broker has acknowledged.
+        announced = "SELECT owed_since, announced_at IS NOT NULL FROM notifications_debt"
+        poll(lambda: server.query(announced), lambda rows: rows == [(None, 1)])
 
     @pytest.mark.parametrize(
         "change",
