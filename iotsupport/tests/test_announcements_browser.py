@@ -94,6 +94,15 @@ def choose(visitor: Visitor, *texts: str, action: str) -> None:
     visitor.follow("[name=index]")
 
 
+def open_until_it_says(visitor: Visitor, path: str, lines: int) -> None:
+    """What is owed is asked once a second, for all pages together."""
+
+    def count() -> int:
+        return visitor.open(path).locator(LINE).count()
+
+    poll(count, lambda found: found == lines)
+
+
 def save_config(visitor: Visitor, mac_address: str) -> None:
     visitor.open("devices/deviceconfig/add/")
     visitor.page.fill("[name=mac_address]", mac_address)
@@ -130,7 +139,7 @@ def test_every_page_says_what_is_owed_for_more_than_a_minute_and_leads_to_it(
     save_config(visitor, MAC)
     set_back(server, 5)
 
-    visitor.open("assets/asset/")
+    open_until_it_says(visitor, "assets/asset/", 1)
 
     line = visitor.page.locator(LINE)
     expect(line).to_contain_text("The broker is not connected since")
@@ -139,8 +148,7 @@ def test_every_page_says_what_is_owed_for_more_than_a_minute_and_leads_to_it(
     visitor.follow(f"{LINE} a")
     assert f"{MAC}.json" in visitor.rows().inner_text()
     start(broker, server)
-    visitor.open("assets/asset/")
-    assert visitor.page.locator(LINE).count() == 0
+    open_until_it_says(visitor, "assets/asset/", 0)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -151,7 +159,7 @@ def test_the_line_can_be_read_in_the_colours_of_the_page(
     save_config(visitor, MAC)
     set_back(server, 5)
     visitor.page.emulate_media(color_scheme=scheme)
-    visitor.open("")
+    open_until_it_says(visitor, "", 1)
 
     contrasts = [contrast(visitor, element) for element in [LINE, f"{LINE} a"]]
 
