@@ -66,11 +66,10 @@ ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
 quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
 
-# Many tests wait more than they work: four for each database keep two cores busy. Reading all tests once first, beside
-# lint, compiles them for the eight.
+# Reading all tests once first, beside lint, compiles them for the eight processes that run them.
 test: to-test
 	$(ON_BOTH) --beside "make --no-print-directory lint" --first "$(BIN)/pytest --collect-only --quiet" \
-	  $(BIN)/pytest -n 4 $(SPREAD)
+	  $(BIN)/pytest -n auto $(SPREAD)
 
 # Side by side: one waits for the processor, the other for the disk and the network.
 to-test: .venv/.made
@@ -85,7 +84,7 @@ marathon: to-test
 # Writes docs/coverage.md, also where a test failed.
 coverage: to-test
 	@set -e; data=$$(mktemp -d); trap 'rm -rf "$$data"' EXIT; export COVERAGE_FILE="$$data/run"; failed=0; \
-	$(ON_BOTH) $(BIN)/coverage run -m pytest -n 3 $(SPREAD) || failed=$$?; \
+	$(ON_BOTH) $(BIN)/coverage run -m pytest -n auto $(SPREAD) || failed=$$?; \
 	$(BIN)/coverage combine --quiet; \
 	$(BIN)/coverage report --show-missing --skip-covered; \
 	$(BIN)/coverage json --quiet -o "$$data/report.json"; \
