@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
             if options.first and runs[-1].wait():
                 runs[-1].show()
             else:
-                runs.append(Run("On SQLite", options.command, **environ_of("sqlite")))
+                runs.append(Run("On SQLite", options.command, None, **environ_of("sqlite")))
                 runs.append(Run("On PostgreSQL", options.command, logs / "postgresql", **environ_of("postgresql")))
                 for run in runs[-2:]:
                     run.show()
