@@ -172,6 +172,22 @@ def test_one_in_a_transaction_is_not_kept(connections: Any) -> None:
     assert kept._idle == []
 
 
+def test_one_that_is_closed_in_a_transaction_keeps_nobody_from_writing(connections: Any, path: Path) -> None:
+    """Though somebody still has a cursor of it, as the traceback of what failed does."""
+    database = connections["tried"]
+    database.set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+    cursor = database.cursor()
+    cursor.execute("INSERT INTO a VALUES (2)")
+    cursor.execute("SELECT b FROM a")
+
+    database.close()
+
+    with closing(sqlite3.connect(path, timeout=0)) as other, other:
+        other.execute("INSERT INTO a VALUES (3)")
+    assert rows(connections) == [1, 3]
+    del cursor
+
+
 FORK = """
 import os, sys
 from iotsupport.database import sqlite

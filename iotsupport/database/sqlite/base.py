@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -149,15 +149,28 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def _close(self) -> None:
         try:
             if not self._keep():
+                self._let_go()
                 super()._close()  # type: ignore[misc]
         finally:
             self._leave_turn()
+
+    def _let_go(self) -> None:
+        """End what SQLite would go on with: a closed connection keeps its transaction while a cursor is left of it.
+
+        One is, for as long as somebody holds the traceback of what failed: nobody else could write meanwhile.
+        """
+        with suppress(sqlite3.Error):
+            self._close_cursors()
+            self.connection.rollback()
+
+    def _close_cursors(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
 
     def _keep(self) -> bool:
         if self.in_atomic_block or self.errors_occurred or self._has_failed:
             return False
         if not isinstance(self.connection, PrivateConnection) or self.connection.in_transaction:
             return False
-        for cursor in list(self._cursors):
-            cursor.close()  # one that was not read to its end would show what is past to the next request, too
+        self._close_cursors()  # one that was not read to its end would show what is past to the next request, too
         return kept.keep(self.connection)
