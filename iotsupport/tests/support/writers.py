@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from iotsupport.database.sqlite import TURNS_SUFFIX
@@ -30,9 +31,9 @@ class Writers:
         """Return when this one writes, or waits."""
         self._ends[name] = threading.Event()
         self._threads[name] = threading.Thread(target=self._write, args=[name])
-        before, locks = len(self.queue._waiting), locked_bytes(self._path)
+        before, locks = len(self.queue._waiting), own_locked_bytes(self._path)
         self._threads[name].start()
-        eventually(lambda: len(self.queue._waiting) > before or locked_bytes(self._path) > locks)
+        eventually(lambda: len(self.queue._waiting) > before or own_locked_bytes(self._path) > locks)
 
     def end(self, name: str) -> None:
         eventually(lambda: name in self.order)
@@ -52,13 +53,19 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def locked_bytes(database: str) -> int:
-    """One for each thread that waits first in its process, and two of the one that writes."""
+def own_locked_bytes(database: str) -> int:
+    """How many this process has locked: one for the thread that waits first, and two for the one that writes.
+
+    The kernel's list of all locks (``/proc/locks``) would not do: beside others that come and go, it is not read whole.
+    """
     path = Path(database + TURNS_SUFFIX)
     if not path.exists():
         return 0
-    inode = path.stat().st_ino
-    return sum(f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines() if "OFDLCK" in line)
+    lock, count = f":{path.stat().st_ino} ", 0
+    for file in Path("/proc/self/fdinfo").iterdir():
+        with suppress(OSError):  # closed meanwhile
+            count += sum("OFDLCK" in line and lock in line for line in file.read_text().splitlines())
+    return count
 
 
 class Process:
