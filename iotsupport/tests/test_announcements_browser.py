@@ -13,29 +13,21 @@ from iotsupport.tests.owed.fleet import OWED
 from iotsupport.tests.support.browser import Visitor, chromium
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import NEW, Installation, Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import poll
 
 MAC = "02-aa-00-00-00-01"
 LIST = "notifications/announcement/"
 LINE = "#announcement-trouble"
 
+# So that every page comes from the one that knows what has just happened.
+WORKERS = 1
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as browser:
         yield browser
-
-
-@pytest.fixture(scope="module")
-def running_server(
-    template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    # One worker, so that every page comes from the one that knows what has just happened.
-    server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="1")
-    server.start_connected(broker, *NEW)
-    yield server
-    server.remove()
 
 
 @pytest.fixture

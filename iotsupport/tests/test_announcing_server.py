@@ -20,8 +20,10 @@ from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.marathons import AWAITED_SAVES, TAKEN_OVER, marathon
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import NEW, Installation, Server, files
+from iotsupport.tests.support.server import NEW, Server, files
 from iotsupport.tests.support.waiting import LIMIT
+
+WORKERS = 2
 
 # Of each test: what comes late is no other test's.
 fleets = count()
@@ -71,15 +73,6 @@ class Fleet(Subscriber):
 def devices() -> list[str]:
     fleet = next(fleets)
     return [f"aa-bb-cc-dd-{fleet:02x}-{number:02x}" for number in range(5)]
-
-
-@pytest.fixture(scope="module")
-def running_server(
-    template: Installation, broker: Mosquitto, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="2")
-    yield server.start(*NEW)
-    server.remove()
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
-from iotsupport.tests.support.server import NEW, Installation, Server
+from iotsupport.tests.support.server import Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 SAVED = 'iot_config_operations_total{operation="save",status="success"}'
@@ -25,18 +24,9 @@ SAVES_TIMED = 'iot_config_operation_duration_seconds_count{operation="save"}'
 FAILED = 'mqtt_publish_total{status="failure",topic="iotsupport/updates/configs"}'
 CONNECTED = "mqtt_connection_state"
 
+WORKERS = 4
 CLIENTS = 4
 SCRAPES = 50
-
-
-@pytest.fixture(scope="module")
-def running_server(
-    broker: Mosquitto, template: Installation, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    server = Server(template, tmp_path_factory.mktemp("server"), MQTT_URL=broker.url, WEB_CONCURRENCY="4")
-    server.start_connected(broker, *NEW)
-    yield server
-    server.remove()
 
 
 @pytest.fixture
