@@ -16,13 +16,13 @@ from django.utils import timezone
 from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS
-from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
+from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)
 
-TURN, EVERY = "remove what is over", timedelta(days=1)
-# How often a process sees whether it is somebody's turn; what is left or failed is gone on with after that time.
+NAME, EVERY = "remove what is over", timedelta(days=1)
+# How often a process sees whether it is due; what is left or failed is gone on with after that time.
 LOOK_SECONDS = 600.0
 FIRST_LOOK_SECONDS = 2.0
 
@@ -43,9 +43,9 @@ def over() -> Iterator[QuerySet[Any]]:
 
 
 def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
-    """Remove what is over, if it is this process's turn; return how many rows, or None where it is not."""
+    """Remove what is over, if it is due and no other process does it; return how many rows, or else None."""
     with patience(connection, PATIENCE_SECONDS):
-        if not Turn.objects.take(TURN, EVERY):
+        if not Throttle.objects.take(NAME, EVERY):
             return None
         removed = 0
         try:
@@ -54,7 +54,7 @@ def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
                     removed += count
                     pause(PAUSE_SECONDS)
             if removed >= MOST_ROWS:
-                Turn.objects.give_back(TURN, timedelta(seconds=LOOK_SECONDS))
+                Throttle.objects.give_back(NAME, timedelta(seconds=LOOK_SECONDS))
         except DATABASE_ERRORS:
             _try_again_later()
             raise
@@ -71,7 +71,7 @@ def _remove_some(rows: QuerySet[Any]) -> int:
 
 def _try_again_later() -> None:
     try:
-        Turn.objects.give_back(TURN, timedelta(seconds=LOOK_SECONDS))
+        Throttle.objects.give_back(NAME, timedelta(seconds=LOOK_SECONDS))
     except DATABASE_ERRORS as error:
         logger.debug("What is over is removed tomorrow: %s", error)
 

@@ -1,4 +1,4 @@
-"""API tokens, the networks that users sign in from, and whose turn it is where one process works for all."""
+"""API tokens, the networks that users sign in from, and what all processes together do once in a time."""
 
 from __future__ import annotations
 
@@ -133,17 +133,17 @@ class KnownNetwork(models.Model):
         return f"{self.network} of {self.user}"
 
 
-class TurnManager(models.Manager["Turn"]):
+class ThrottleManager(models.Manager["Throttle"]):
     def take(self, name: str, every: timedelta) -> bool:
-        """Whether it is this caller's turn: of all processes of all nodes, one in that time is told so.
+        """Whether this caller may do it: of all processes of all nodes, one in that time is told so.
 
-        Whoever has it in a transaction that is rolled back did not have it.
+        In a transaction that is rolled back, nobody was told so.
         """
         now = timezone.now()
         # What lies further ahead than anybody writes it was written before the clock was set back.
         is_due = models.Q(next_at__lte=now) | models.Q(next_at__gt=now + 2 * every)
         if not self.filter(name=name).exists():
-            self.bulk_create([Turn(name=name, next_at=now)], ignore_conflicts=True)
+            self.bulk_create([Throttle(name=name, next_at=now)], ignore_conflicts=True)
         elif not self.filter(is_due, name=name).exists():
             return False  # without waiting for who else writes
         return self.filter(is_due, name=name).update(next_at=now + every) == 1
@@ -153,13 +153,17 @@ class TurnManager(models.Manager["Turn"]):
         self.filter(name=name).update(next_at=timezone.now() + after)
 
 
-class Turn(models.Model):
-    """Something that one process of all does once in a time, such as housekeeping; and when it is due."""
+class Throttle(models.Model):
+    """Something that all processes together do once in a time at most, such as housekeeping; and when it is due."""
 
     name = models.CharField(max_length=50, primary_key=True)
     next_at = models.DateTimeField()
 
-    objects = TurnManager()
+    objects = ThrottleManager()
+
+    class Meta:
+        db_table = "iotsupport_turn"  # its name in earlier versions
+        default_permissions = ()  # it has no pages
 
     def __str__(self) -> str:
         return self.name

@@ -31,7 +31,7 @@ from iotsupport.buckets import Buckets
 from iotsupport.database.sqlite import patience
 from iotsupport.editing import unsaved
 from iotsupport.errors import is_outage
-from iotsupport.models import KnownNetwork, Turn
+from iotsupport.models import KnownNetwork, Throttle
 from iotsupport.monitoring.logs import LASTING, shorten
 from iotsupport.pages import next_page
 from iotsupport.serving.clients import client_address, username_of
@@ -49,7 +49,7 @@ of_network = Buckets(15, 30.0)
 of_slowed_name = Buckets(1, 10.0)
 NOWHERE = ""
 
-ROW_TURN, ROW_EVERY = "failed sign-in", timedelta(seconds=1)
+NEW_ROW, NEW_ROW_EVERY = "failed sign-in", timedelta(seconds=1)
 # How long writing down a failure waits for who else writes.
 PATIENCE_SECONDS = 1.0
 
@@ -170,7 +170,7 @@ def _count_failure(name: str, network: str | None) -> int:
     recent = row.filter(attempt_time__gte=now - LOCKED_FOR)
     if recent.update(failures_since_start=F("failures_since_start") + 1, attempt_time=now):
         return _count_recent(name, network).here
-    if not row.update(failures_since_start=1, attempt_time=now) and Turn.objects.take(ROW_TURN, ROW_EVERY):
+    if not row.update(failures_since_start=1, attempt_time=now) and Throttle.objects.take(NEW_ROW, NEW_ROW_EVERY):
         first = AccessAttempt(username=name, ip_address=network, user_agent="", failures_since_start=1)
         AccessAttempt.objects.bulk_create([first], ignore_conflicts=True)
     return 1

@@ -16,7 +16,7 @@ from django.utils import timezone
 from iotsupport import housekeeping
 from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
-from iotsupport.models import KNOWN_FOR, KnownNetwork, Turn
+from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.tests.support.api_client import failing_statements, make_user
 from iotsupport.tests.support.server import Server
 from iotsupport.tests.support.waiting import poll
@@ -95,7 +95,7 @@ class TestWhatIsOver:
         with failing_statements(OperationalError("away")), pytest.raises(OperationalError):
             tidy()
 
-        assert not Turn.objects.exists()
+        assert not Throttle.objects.exists()
 
 
 def fail(*args: Any) -> None:

@@ -19,7 +19,7 @@ from iotsupport.accounts import signin
 from iotsupport.accounts.password_checks import BURST, SHARE
 from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.buckets import Buckets
-from iotsupport.models import KNOWN_FOR, KNOWN_NETWORKS, KnownNetwork, Turn
+from iotsupport.models import KNOWN_FOR, KNOWN_NETWORKS, KnownNetwork, Throttle
 from iotsupport.tests.support.api_client import failing_statements, make_user
 
 pytestmark = pytest.mark.django_db
@@ -380,21 +380,21 @@ class TestBuckets:
 
 
 @pytest.mark.both_databases
-class TestTurns:
+class TestThrottles:
     def test_there_is_one_in_a_time(self, clock):
-        take: Callable[[], bool] = lambda: Turn.objects.take("this", timedelta(minutes=1))  # noqa: E731
+        take: Callable[[], bool] = lambda: Throttle.objects.take("this", timedelta(minutes=1))  # noqa: E731
 
         taken = [take(), take()]
         clock.sleep(59)
         taken.append(take())
         clock.sleep(2)
-        taken += [take(), take(), Turn.objects.take("that", timedelta(minutes=1))]
+        taken += [take(), take(), Throttle.objects.take("that", timedelta(minutes=1))]
 
         assert taken == [True, False, False, True, False, True]
 
     def test_a_clock_that_was_ahead_stops_nothing(self, clock):
         clock.sleep(86400 * 365)
-        Turn.objects.take("this", timedelta(minutes=1))
+        Throttle.objects.take("this", timedelta(minutes=1))
         clock.sleep(-86400 * 365)
 
-        assert Turn.objects.take("this", timedelta(minutes=1))
+        assert Throttle.objects.take("this", timedelta(minutes=1))

@@ -1,0 +1,88 @@
+"""An installation whose throttles had the name of earlier versions keeps what is in them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.models import ContentType
+from django.core.management import call_command
+from django.db import connection
+from django.db.migrations.executor import MigrationExecutor
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from iotsupport.housekeeping import EVERY, NAME, tidy
+from iotsupport.models import Throttle
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+
+RENAMED = ("iotsupport", "0005_throttle")
+
+
+@pytest.fixture
+def version_before() -> tuple[str, str]:
+    loader = MigrationExecutor(connection).loader
+    [before] = [name for app, name in loader.get_migration(*RENAMED).dependencies if app == "iotsupport"]
+    call_command("migrate", "iotsupport", before, verbosity=0)
+    return "iotsupport", before
+
+
+@pytest.fixture(autouse=True)
+def current() -> Any:
+    yield
+    call_command("migrate", "iotsupport", verbosity=0)
+    # Between tests, content types stay, and permissions that are made with each migration.
+    Permission.objects.filter(codename__endswith="_turn").delete()
+
+
+def model(node: tuple[str, str], name: str) -> Any:
+    """As the code of a version has it."""
+    return MigrationExecutor(connection).loader.project_state(node).apps.get_model("iotsupport", name)
+
+
+def test_what_was_done_before_the_update_is_not_done_again_after_it(version_before):
+    model(version_before, "Turn").objects.create(name=NAME, next_at=timezone.now() + EVERY)
+
+    call_command("migrate", "iotsupport", verbosity=0)
+
+    assert Throttle.objects.get().name == NAME
+    assert tidy() is None
+
+
+def test_who_goes_back_to_the_version_before_finds_what_was_done_since(version_before):
+    call_command("migrate", "iotsupport", verbosity=0)
+    assert Throttle.objects.take(NAME, EVERY)
+
+    call_command("migrate", "iotsupport", version_before[1], verbosity=0)
+
+    turn = model(version_before, "Turn").objects.get()
+    assert turn.next_at > timezone.now() + timedelta(hours=23)
+
+
+def test_the_version_before_goes_on_beside_the_new_one(version_before):
+    """Of several nodes, one is updated after the other: for both it is the same table."""
+    call_command("migrate", "iotsupport", verbosity=0)
+
+    model(version_before, "Turn").objects.create(name=NAME, next_at=timezone.now() + EVERY)
+
+    assert tidy() is None
+
+
+def test_no_statement_changes_the_table(version_before):
+    migration = MigrationExecutor(connection).loader.get_migration(*RENAMED)
+    state = MigrationExecutor(connection).loader.project_state(version_before)
+
+    with connection.schema_editor(atomic=False) as editor, CaptureQueriesContext(connection) as asked:
+        migration.apply(state, editor)
+
+    assert [query["sql"] for query in asked] == []
+
+
+def test_nobody_is_offered_permissions_for_what_has_no_pages():
+    call_command("migrate", verbosity=0)
+
+    throttles = ContentType.objects.get_for_model(Throttle)
+    assert not Permission.objects.filter(content_type=throttles).exists()
