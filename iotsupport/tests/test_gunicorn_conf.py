@@ -183,6 +183,8 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
     assert (directory / "notes.txt").exists()
     assert count_downloads(server) == 0
     download(server, 5)
+    # Of a worker that died, without a count: the living write theirs anew.
+    (directory / "counter_4194305.db").write_bytes(bytes(8))
     first_line = len(server.lines)
 
     server.signal(signal.SIGUSR2)
@@ -190,6 +192,7 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
     [booting] = server.wait_for_log("Booting worker", after=first_line)
     pid = booting.rpartition(" ")[2]
     poll(lambda: metrics_files(server, f"counter_{pid}.db"), bool)  # it has loaded the application, and counts
+    assert "counter_4194305.db" in metrics_files(server)
     assert count_downloads(server) == 5
 
 

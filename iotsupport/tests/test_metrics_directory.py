@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from django.conf import LazySettings
@@ -104,13 +105,30 @@ def test_one_that_was_named_stays(tmp_path: Path) -> None:
     assert (tmp_path / "metrics").exists()
 
 
-@pytest.mark.parametrize(("successor", "predecessor"), [(1, 0), (0, 1)])
-def test_it_stays_for_the_server_that_goes_on(
-    tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch, successor: int, predecessor: int
-) -> None:
+@pytest.fixture
+def conf(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What gunicorn reads."""
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which it sets
     monkeypatch.setenv("PROMETHEUS_DISABLE_CREATED_SERIES", "")
-    conf = runpy.run_path(str(BASE_DIR / "gunicorn.conf.py"))
+    return runpy.run_path(str(BASE_DIR / "gunicorn.conf.py"))
+
+
+def test_a_start_forgets_what_is_in_it_but_not_where_it_takes_over_from_a_server_that_runs(
+    tmp_path: Path, conf: dict[str, Any]
+) -> None:
+    conf["when_ready"].__globals__["METRICS_DIR"] = tmp_path
+    (tmp_path / "counter_4194305.db").write_bytes(b"")
+
+    conf["when_ready"](SimpleNamespace(master_pid=1))
+    assert (tmp_path / "counter_4194305.db").exists()
+    conf["when_ready"](SimpleNamespace(master_pid=0))
+    assert not (tmp_path / "counter_4194305.db").exists()
+
+
+@pytest.mark.parametrize(("successor", "predecessor"), [(1, 0), (0, 1)])
+def test_it_stays_for_the_server_that_goes_on(
+    tmp_path: Path, memory: Path, conf: dict[str, Any], successor: int, predecessor: int
+) -> None:
     found = metrics_directory.choose(settings.DATA_DIR)
     assert found
     metrics_directory.prepare(found)
