@@ -32,9 +32,10 @@ from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
 
 PEOPLE = 3
 IMPORTED = 200
-# Of all people together, between a start and a cut.
+# Of all scripts together: before the import takes its first file, however long its process takes to start, and from
+# there to the cut.
 MOST_REQUESTS = 60
-# Every version is kept, on PostgreSQL twice.
+# Every version is kept, on PostgreSQL twice, and in its log: a third of a MiB for each request.
 MIB_BETWEEN_CUTS = 64
 
 CONFIG_VERSIONS = "SELECT mac_address, content FROM devices_historicaldeviceconfig WHERE history_type != '-'"
@@ -46,14 +47,32 @@ pytestmark = [
 ]
 
 
+class Start:
+    """Lets so many requests begin before everybody is there, and any number from then on."""
+
+    def __init__(self, requests: int) -> None:
+        self._left = threading.Semaphore(requests)
+        self._everybody_is_there = threading.Event()
+
+    def wait(self) -> None:
+        if not self._everybody_is_there.is_set() and not self._left.acquire(blocking=False):
+            assert self._everybody_is_there.wait(LIMIT)
+
+    def give(self) -> None:
+        self._everybody_is_there.set()
+
+
 class Script(Person):
     """Changes files by the API."""
+
+    start: Start
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.versions: set[tuple[str, str]] = set()
 
     def change_something(self, client: Client) -> None:
+        self.start.wait()
         super().change_something(client)
         self.versions |= {(name, digest) for name, digest in self.acknowledged.items() if digest}
 
@@ -269,7 +288,9 @@ def cut_power_while_they_work(
     imported: Import,
     moments: random.Random,
 ) -> None:
-    begun = threading.Semaphore(0)
+    begun, start = threading.Semaphore(0), Start(MOST_REQUESTS)
+    for script in scripts:
+        script.start = start
     with ThreadPoolExecutor(PEOPLE + 1) as threads:
         working = [threads.submit(script.work, server, begun) for script in scripts]
         working.append(threads.submit(administrator.work, server))
@@ -279,10 +300,12 @@ def cut_power_while_they_work(
             imported.start(server.environ)
             while begun.acquire(blocking=False):
                 pass
+            start.give()
             for _ in range(moments.randrange(PEOPLE, MOST_REQUESTS)):
                 assert begun.acquire(timeout=LIMIT)
             threading.Event().wait(moments.uniform(0, 0.03))  # at any moment of the requests
         finally:
+            start.give()  # where the import did not come
             machine.cut_power(imported)
     for future in working:
         future.result()
