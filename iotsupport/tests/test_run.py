@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 import re
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -373,3 +375,112 @@ def test_no_broker_at_all_is_no_error(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
 
     assert run.broker_command(1883, tmp_path) is None
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], run.Run]:
+    """Make a run that has a data directory and a port of its own."""
+    monkeypatch.setattr(settings, "DATA_DIR", tmp_path)
+    monkeypatch.setattr(settings, "PORT", 0)
+    return lambda: run.Run(demo=False)
+
+
+def found_programs(monkeypatch: pytest.MonkeyPatch, **paths: str | None) -> None:
+    """Find these programs at these places, or nowhere; all others as usual."""
+    which = shutil.which
+    monkeypatch.setattr("shutil.which", lambda name, **options: paths.get(name, which(name, **options)))
+
+
+def start_broker(everything: run.Run) -> None:
+    with ExitStack() as children:
+        everything._start_broker(children)
+
+
+def test_that_there_is_no_broker_is_said_with_what_to_do(monkeypatch, capsys, in_process):
+    monkeypatch.setattr("shutil.which", lambda *arguments, **options: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    everything = in_process()
+
+    start_broker(everything)
+
+    assert capsys.readouterr().out == (
+        "Notifications are off: there is no broker. Install Mosquitto (package mosquitto), or set MQTT_URL.\n"
+    )
+    assert "MQTT_URL" not in everything.environ or not everything.environ["MQTT_URL"]
+
+
+def test_a_broker_that_ends_at_once_is_said_with_where_it_says_why(monkeypatch, capsys, in_process, tmp_path):
+    found_programs(monkeypatch, mosquitto="/bin/false")
+    everything = in_process()
+
+    start_broker(everything)
+
+    log = tmp_path / "broker" / "broker.log"
+    assert capsys.readouterr().out == f"Notifications are off: the broker did not start. {log} says why.\n"
+    assert log.exists()
+    assert not everything.environ.get("MQTT_URL")
+
+
+def test_who_cannot_listen_is_told_which_package_has_the_program(monkeypatch, capsys, in_process):
+    found_programs(monkeypatch, mosquitto_sub=None)
+    everything = in_process()
+
+    start_broker(everything)
+
+    assert "mosquitto_sub is not installed: it is in the package mosquitto-clients" in capsys.readouterr().out
+    assert everything.environ["MQTT_URL"].startswith("mqtt://127.0.0.1:")
+
+
+def test_a_server_that_ends_before_it_answers_ends_the_run_with_its_exit_code(monkeypatch, capsys, in_process):
+    monkeypatch.setattr(settings, "MQTT_URL", "mqtt://127.0.0.1:9")
+    # What prepares the data does nothing, and the server neither.
+    monkeypatch.setattr(sys, "executable", "/bin/true")
+
+    assert in_process().serve() == 0
+
+    assert capsys.readouterr().out == ""
+
+
+def test_whoever_lets_devices_in_is_told_what_they_need(monkeypatch, capsys, in_process):
+    monkeypatch.setattr(settings, "HOST", "0.0.0.0")  # noqa: S104 - closed at once
+    everything = in_process()
+
+    everything._say_where()
+    monkeypatch.setattr(settings, "MQTT_URL", "mqtt://broker.example.com")
+    everything._say_where()
+
+    ready = f"IoT Support is ready: http://127.0.0.1:{everything.port}/admin/   (Ctrl-C ends it)\n"
+    address = "Devices use this machine's own address instead of 127.0.0.1.\n"
+    broker = "They cannot reach the private broker: set MQTT_URL to one on the network.\n"
+    assert capsys.readouterr().out == ready + address + broker + ready + address
+
+
+def test_a_port_of_the_system_is_refused_with_what_to_do():
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    problem = run.why_not(refused, "127.0.0.1", 80)
+
+    assert problem == "Port 80 needs more rights. Choose one above 1023, such as: PORT=8000 make run"
+
+
+@pytest.fixture
+def signals() -> Iterator[None]:
+    """As they were, after the test."""
+    before = {number: signal.getsignal(number) for number in run.ENDING_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals")
+def test_nohup_lets_it_outlive_the_terminal_and_nothing_else(monkeypatch, capsys):
+    for number in run.ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setattr(settings, "PORT", taken.getsockname()[1])
+
+        assert run.main() == 1
+
+    assert "is in use" in capsys.readouterr().err
+    assert [signal.getsignal(number) for number in run.ENDING_SIGNALS] == [run.end, run.end, signal.SIG_IGN]
