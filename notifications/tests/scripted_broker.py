@@ -15,11 +15,11 @@ from iotsupport.tests.support.waiting import LIMIT
 SUCCESS, NO_SUBSCRIBERS, NOT_AUTHORIZED, QUOTA_EXCEEDED = 0, 16, 135, 151
 
 # Packet types, MQTT 5, section 2.1.2.
-CONNECT, PUBLISH, PINGREQ, DISCONNECT = 1, 3, 12, 14
+CONNECT, PUBLISH, SUBSCRIBE, PINGREQ, DISCONNECT = 1, 3, 8, 12, 14
 
 
 class ScriptedBroker:
-    """Speaks MQTT 5, or 3.1.1 where it is told to, to publishers on a port of 127.0.0.1.
+    """Speaks MQTT 5, or 3.1.1 where it is told to, on a port of 127.0.0.1; whoever subscribes, hears nothing.
 
     A context manager; a thread for each connection.
 
@@ -33,7 +33,7 @@ class ScriptedBroker:
         """File names that are never acknowledged."""
         self.fatal: set[str] = set()
         """File names that end the connection."""
-        self.connack = SUCCESS
+        self.connack = self.suback = SUCCESS
         self.level = 5
         """The protocol level that it knows: 5, or 4 for MQTT 3.1.1."""
         self.hangs_up = False
@@ -146,6 +146,9 @@ class ScriptedBroker:
                 return self.connack == SUCCESS
             if kind == PUBLISH:
                 return self._hear(connection, body)
+            if kind == SUBSCRIBE:
+                properties = b"\0" if self.level == 5 else b""  # none
+                self._send(connection, _packet(0x90, body[:2] + properties + bytes([self.suback])))
             if kind == PINGREQ:
                 self.pings += 1
                 if self.answers_pings:
