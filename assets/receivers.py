@@ -14,7 +14,7 @@ from iotsupport.mirror.after_commit import mirror_deleted, mirror_saved
 @receiver(post_save, sender=Asset, dispatch_uid="assets.mirror_asset")
 def mirror_asset(sender: type[Asset], instance: Asset, using: str, **kwargs: Any) -> None:
     filename = instance.filename
-    mirror_saved(instance, filename, instance.stage(), using)
+    mirror_saved(instance, filename, instance.take_staged(), using)
 
 
 @receiver(post_delete, sender=Asset, dispatch_uid="assets.remove_asset")

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
 from devices.fields import MACAddressField, base_mac_address
-from devices.forms import DeviceConfigForm
+from devices.forms import DeviceConfigForm, with_newlines
 from devices.metrics import count_save, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
@@ -56,7 +59,22 @@ class DeviceConfigAdmin(MirroredAdmin):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None:
             kwargs["help_texts"] = {"mac_address": "Fixed: for another device, add another configuration."}
-        return super().get_form(request, obj, change=change, **kwargs)
+        form = super().get_form(request, obj, change=change, **kwargs)
+        form.new = vars(request).get("new_content")
+        return form
+
+    @contextmanager
+    def prepared(self, request: HttpRequest) -> Iterator[None]:
+        """Parse and stage what was typed. What is wrong with it, the form says."""
+        typed = request.POST.get("content")
+        if typed is None or not (self.has_add_permission(request) or self.has_change_permission(request)):
+            yield
+            return
+        with ExitStack() as stack:
+            with suppress(ValidationError):
+                new = stack.enter_context(DeviceConfig.objects.prepared(with_newlines(typed)))
+                request.new_content = new  # type: ignore[attr-defined]
+            yield
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ConfigList

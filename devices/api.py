@@ -16,7 +16,7 @@ from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
 from devices.fields import normalise_mac_address
-from devices.limits import WRAPPING_MAX_BYTES
+from devices.limits import MAY_SAVE, WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import Member, check_size, decode_config, parse_members
@@ -166,17 +166,28 @@ def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse
 def _put(
     request: HttpRequest, mac_address: str, content: str, parsed: Any = None, *, allow_overwrite: bool = True
 ) -> HttpResponse:
-    with DeviceConfig.objects.locked(mac_address) as config:
+    _require_either(request, mac_address)
+    configs, parsed = DeviceConfig.objects, parsed if isinstance(parsed, dict) else None
+    with configs.prepared(content, parsed) as new, configs.locked(mac_address) as config:
         is_new = config.pk is None
-        user = require(request, "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig")
+        user = require(request, _permission_to_save(is_new=is_new))
         check_if_match(request, config)
         if not is_new and not allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
-        config.content, config.updated_by = content, user
-        if isinstance(parsed, dict):
-            config.read_content(parsed)
+        config.set_content(new)
+        config.updated_by = user
     return _answer(config)
+
+
+def _permission_to_save(*, is_new: bool) -> str:
+    return "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig"
+
+
+def _require_either(request: HttpRequest, mac_address: str) -> None:
+    """Refuse who may save nothing before anything is written. Which permission is needed, the locked row tells."""
+    if not any(request.user.has_perm(permission) for permission in MAY_SAVE):
+        require(request, _permission_to_save(is_new=not DeviceConfig.objects.filter(mac_address=mac_address).exists()))
 
 
 def check_if_match(request: HttpRequest, config: DeviceConfig) -> None:

@@ -8,7 +8,7 @@ from django import forms
 from django.core.exceptions import ValidationError
 from django_ace import AceWidget
 
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, NewContent
 
 EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
 
@@ -30,6 +30,9 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         ),
     )
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
+
+    new: NewContent | None = None
+    """What was made ready before the row was locked: used if it is what is to be saved."""
 
     class Media:
         # In this order: the first makes the editor that the second changes.
@@ -56,11 +59,13 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
             self.cleaned_data["content"] = self._with_line_ends(self.cleaned_data["content"])
         if self._current is not None and self._would_overwrite(self._current):
             self._warn_of_change(self._current)
+        if self.new is not None and self.new.text == self.cleaned_data.get("content"):
+            self.instance.set_content(self.new)
         return cleaned_data
 
     def _with_line_ends(self, typed: str) -> str:
-        """Undo what browsers do to line ends: they send CRLF, whatever was there."""
-        typed = typed.replace("\r\n", "\n")
+        """Undo what browsers do to line ends, as what is stored has them."""
+        typed = with_newlines(typed)
         stored: str = self.instance.content
         if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
             return stored
@@ -83,6 +88,11 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         data = self.data.copy()  # type: ignore[attr-defined]
         data[self.add_prefix("based_on")] = current.etag
         self.data = data
+
+
+def with_newlines(typed: str) -> str:
+    """What somebody typed in a browser, which sends CRLF whatever was there."""
+    return typed.replace("\r\n", "\n")
 
 
 def _current_row(config: DeviceConfig) -> DeviceConfig | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -20,14 +21,37 @@ from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
 
+class NewContent(NamedTuple):
+    """A text that is about to be a row's, and all that can be done with it before the row is locked."""
+
+    text: str
+    config: dict[str, Any]
+    """What it says, as :func:`parse_config` has it."""
+    staged: StagedFile
+
+
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):
+    @contextmanager
+    def prepared(self, text: str, config: dict[str, Any] | None = None) -> Iterator[NewContent]:
+        """Parse a text and stage its bytes, ahead of the transaction that saves it; they go if that does not happen.
+
+        ``config`` is what it says, where it was parsed as part of another text, and found to be small enough.
+        Raises ``InvalidConfig``, and ``MirrorError`` where it cannot be stored.
+        """
+        if config is None:
+            config = parse_config(text)
+        with mirror_storage(self.model.storage_alias).stage([text.encode()]) as staged:
+            yield NewContent(text, config, staged)
+
     def put(self, mac_address: str, content: str, *, user: User | None = None) -> DeviceConfig:
         """Create or replace the configuration of one device.
 
         Raises ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
-        with self.locked(normalise_mac_address(mac_address)) as config:
-            config.content, config.updated_by = content, user
+        mac_address = normalise_mac_address(mac_address)
+        with self.prepared(content) as new, self.locked(mac_address) as config:
+            config.set_content(new)
+            config.updated_by = user
         return config
 
     def import_file(self, path: Path, *, dry_run: bool) -> str:
@@ -107,6 +131,10 @@ class DeviceConfig(MirroredModel):
             read = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
             kwargs["update_fields"] = {*update_fields, *read}
         super().save(*args, **kwargs)
+
+    def set_content(self, new: NewContent) -> None:
+        self.content, self.staged = new.text, new.staged
+        self.read_content(new.config)
 
     def read_content(self, config: dict[str, Any] | None = None) -> None:
         """Set what lists and searches need from the content, once for each. Raises ``InvalidConfig``.

@@ -14,7 +14,7 @@ from iotsupport.mirror.after_commit import mirror_deleted, mirror_saved
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")
 def mirror_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
     filename = instance.filename
-    mirror_saved(instance, filename, instance.stage(), using)
+    mirror_saved(instance, filename, instance.take_staged(), using)
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="devices.remove_config")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from time import perf_counter
 from typing import Any, Self
@@ -123,9 +124,13 @@ class MirroredAdmin(UndoingAdmin):
         finally:
             self.count_save(refusal_code, perf_counter() - start)
 
+    def prepared(self, request: HttpRequest) -> AbstractContextManager[None]:
+        """Do what can be done ahead of the transaction, in which nobody else can save."""
+        return nullcontext()
+
     def _refusing(self, request: HttpRequest, view: View, again: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            with transaction.atomic():
+            with self.prepared(request), transaction.atomic():
                 return view(request, *args, **kwargs)
         except MirrorBehindError as error:
             return self._back(request, error)

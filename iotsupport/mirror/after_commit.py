@@ -73,10 +73,7 @@ _noted: WeakKeyDictionary[Any, WeakValueDictionary[tuple[type, str], Change]] = 
 
 
 def mirror_saved(row: MirroredModel, filename: str, staged: StagedFile, using: str) -> None:
-    """Call in ``post_save``: what is staged gets the row's file name after the commit.
-
-    To stage it is what may be refused, which rolls the save back.
-    """
+    """Call in ``post_save``: what is staged gets the row's file name after the commit."""
     _note(Change(type(row), filename, using, staged))
     name = getattr(row, row.name_field)
     if row.name_as_read not in {None, name}:

@@ -66,6 +66,9 @@ class StagedFile:
 
     state = State.STAGED
 
+    is_taken = False
+    """Whether somebody else than who staged it sees to it now: a ``with`` block leaves it alone when it ends."""
+
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
 
@@ -114,6 +117,13 @@ class StagedFile:
         finally:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.is_taken:
+            self.close()
 
     def __del__(self) -> None:
         self.close()

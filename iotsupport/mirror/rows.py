@@ -45,18 +45,38 @@ class MirroredModel(models.Model):
     # The field that the file is named after; and what it was when the row was read.
     name_field: ClassVar[str]
     name_as_read: str | None = None
+    staged: StagedFile | None = None
+    """Bytes that were staged for this row ahead of its transaction: used if they are what is saved."""
 
     class Meta:
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         # Outside a transaction, Django commits before it sends post_save: too late to refuse. Inside of one, what is
-        # refused takes all of it back.
+        # refused takes all of it back. Staged before it begins: while it is open, nobody else can save.
         using = kwargs.get("using") or DEFAULT_DB_ALIAS
-        with transaction.atomic(using=using, savepoint=False):
+        with self._stage_ahead(), transaction.atomic(using=using, savepoint=False):
             if self._state.adding:
                 self.lock_name(getattr(self, self.name_field), using)
             super().save(*args, **kwargs)
+
+    @contextmanager
+    def _stage_ahead(self) -> Iterator[None]:
+        if self.staged is None or self.staged.sha256 != self.content_sha256:
+            self.staged = self.stage()
+        try:
+            with self.staged:
+                yield
+        finally:
+            self.staged = None
+
+    def take_staged(self) -> StagedFile:
+        """The bytes of this row beside their place, for whoever renames or closes them. Raises :class:`MirrorError`."""
+        staged, self.staged = self.staged, None
+        if staged is None or staged.sha256 != self.content_sha256:
+            return self.stage()
+        staged.is_taken = True
+        return staged
 
     @classmethod
     def lock_name(cls, name: str, using: str) -> bool:

@@ -91,7 +91,7 @@ def test_a_reader_keeps_the_old_file_while_it_is_replaced(configs: Path) -> None
         assert reader.read() == '{"version": 1}'
 
 
-def test_new_bytes_are_on_the_disk_before_the_commit(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_bytes_are_on_the_disk_before_the_transaction(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[bytes, bool]] = []
 
     def fsync(descriptor: int) -> None:
@@ -101,7 +101,7 @@ def test_new_bytes_are_on_the_disk_before_the_commit(configs: Path, monkeypatch:
 
     save('{"version": 1}')
 
-    assert synced == [(b'{"version": 1}', True)]
+    assert synced == [(b'{"version": 1}', False)]
 
 
 def test_no_two_versions_have_the_same_date(configs: Path) -> None:

@@ -1,0 +1,240 @@
+"""What is saved is written and synced before the transaction begins, which lets nobody else save meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, connection, transaction
+from django.test import Client
+
+from devices.models import DeviceConfig
+from devices.parsing import parse_config
+from iotsupport.mirror.files import mirror_storage
+from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client, token_client
+from iotsupport.tests.support.server import files
+
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
+
+MAC, OTHER = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-01"
+OLD, NEW = '{"version": 1}', '{"version": 2}'
+ADMIN = "/admin/devices/deviceconfig/"
+
+
+@pytest.fixture
+def saved(transactional_db: None) -> DeviceConfig:
+    return DeviceConfig.objects.put(MAC, OLD)
+
+
+@pytest.fixture
+def synced(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, bool]]]:
+    """In which directory something was brought to the disk, and whether a transaction was open."""
+    calls: list[tuple[str, bool]] = []
+    fsync = os.fsync
+
+    def watch(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        calls.append(((path if path.is_dir() else path.parent).name, connection.in_atomic_block))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watch)
+    yield calls
+
+
+@contextmanager
+def no_transaction() -> Iterator[None]:
+    """Assert that none is begun: on SQLite, it would wait for all who save."""
+    with mock.patch.object(transaction.Atomic, "__enter__", side_effect=AssertionError):
+        yield
+
+
+def content_of(mac_address: str) -> bytes:
+    return Path(mirror_storage("configs").path(f"{mac_address}.json")).read_bytes()
+
+
+# --- Configurations ----------------------------------------------------------------------------------------------
+
+
+class TestAConfiguration:
+    @pytest.fixture(autouse=True)
+    def in_the_database(self, saved: DeviceConfig) -> None:
+        """There is one already."""
+
+    @pytest.mark.parametrize("mac_address", [MAC, OTHER], ids=["replaced", "created"])
+    def test_put(self, mac_address, synced):
+        DeviceConfig.objects.put(mac_address, NEW)
+
+        assert synced == [("configs", False)]
+        assert content_of(mac_address) == NEW.encode()
+
+    def test_saved_as_a_row(self, saved, synced):
+        saved.content = NEW
+        saved.save()
+        DeviceConfig(mac_address=OTHER, content=NEW).save()
+
+        assert synced == [("configs", False)] * 2
+        assert (content_of(MAC), content_of(OTHER)) == (NEW.encode(), NEW.encode())
+
+    @pytest.mark.parametrize("mac_address", [MAC, OTHER], ids=["replaced", "created"])
+    @pytest.mark.parametrize("suffix", ["", ".json"])
+    def test_sent_by_a_script(self, script, mac_address, suffix, synced):
+        body = NEW if suffix else f'{{"content": {NEW}}}'
+
+        response = script.put(f"/configs/{mac_address}{suffix}", body, content_type="application/json")
+
+        assert response.status_code == 200
+        assert synced == [("configs", False)]
+        assert content_of(mac_address) == NEW.encode()
+
+    def test_imported(self, tmp_path, synced):
+        path = tmp_path / f"{MAC}.json"
+        path.write_text(NEW)
+
+        assert DeviceConfig.objects.import_file(path, dry_run=False) == "replaced"
+        assert synced == [("configs", False)]
+
+    def test_changed_in_the_admin(self, saved, signed_in, synced):
+        typed = '{\r\n"version": 2}'  # as browsers send it
+
+        response = signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": typed, "based_on": saved.etag})
+
+        assert response.status_code == 302
+        assert synced == [("configs", False)]
+        assert content_of(MAC) == b'{\n"version": 2}'
+
+    def test_added_in_the_admin(self, signed_in, synced):
+        response = signed_in.post(f"{ADMIN}add/", {"mac_address": OTHER, "content": NEW})
+
+        assert response.status_code == 302
+        assert synced == [("configs", False)]
+        assert content_of(OTHER) == NEW.encode()
+
+    def test_is_what_is_saved_where_that_is_another_text(self, saved, signed_in, synced):
+        """The line ends of what is stored are known only when it is locked."""
+        DeviceConfig.objects.put(MAC, '{\r\n"version": 1}')
+        saved.refresh_from_db()
+        synced.clear()
+
+        signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": '{\r\n"version": 2}', "based_on": saved.etag})
+
+        assert content_of(MAC) == b'{\r\n"version": 2}'
+        assert files(mirror_storage("configs").directory).keys() == {f"{MAC}.json"}
+
+    def test_parsed(self, saved, script, signed_in, tmp_path):
+        (tmp_path / f"{OTHER}.json").write_text(NEW)
+        parsed: list[bool] = []
+
+        def watch(text: str) -> Any:
+            parsed.append(connection.in_atomic_block)
+            return parse_config(text)
+
+        with mock.patch("devices.models.parse_config", autospec=True, side_effect=watch):
+            saved.save()
+            DeviceConfig.objects.import_file(tmp_path / f"{OTHER}.json", dry_run=False)
+            script.put(f"/configs/{MAC}.json", NEW, content_type="application/json")
+            signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": '{"version": 3}'})
+
+        assert not any(parsed)
+        assert content_of(MAC) == b'{"version": 3}'
+
+    # --- What is refused ---
+
+    @pytest.mark.parametrize(
+        ("wrapping", "headers", "status"),
+        [
+            ({"allow_overwrite": False}, {}, 409),
+            ({}, {"If-Match": '"another"'}, 412),
+            ({}, {"If-None-Match": "*"}, 412),
+        ],
+    )
+    def test_that_a_script_may_not_replace_is_gone(self, script, wrapping, headers, status, synced):
+        body = json.dumps({"content": {}, **wrapping})
+
+        with nothing_changed():
+            response = script.put(f"/configs/{MAC}", body, content_type="application/json", headers=headers)
+
+        assert response.status_code == status
+        assert synced == [("configs", False)]
+
+    def test_of_somebody_who_may_only_add_is_gone(self):
+        caller = token_client(make_user("devices.add_deviceconfig"))
+
+        with nothing_changed():
+            response = caller.put(f"/configs/{MAC}.json", NEW, content_type="application/json")
+
+        assert response.json()["details"] == {"permission": "devices.change_deviceconfig"}
+
+    @pytest.mark.parametrize(
+        ("mac_address", "needed"), [(MAC, "devices.change_deviceconfig"), (OTHER, "devices.add_deviceconfig")]
+    )
+    def test_of_somebody_who_may_not_save_is_not_written(self, mac_address, needed, synced):
+        caller = token_client(make_user("devices.view_deviceconfig"))
+
+        with no_transaction():
+            response = caller.put(f"/configs/{mac_address}.json", NEW, content_type="application/json")
+
+        assert (response.status_code, response.json()["details"]) == (403, {"permission": needed})
+        assert synced == []
+
+    def test_of_strangers_and_of_people_who_may_not_save_is_not_written_by_the_admin_either(self, saved, synced):
+        looks = session_client(make_user("devices.view_deviceconfig", is_staff=True))
+        for caller in [looks, Client()]:
+            assert caller.post(f"{ADMIN}{saved.pk}/change/", {"content": NEW}).status_code == 403
+        assert synced == []
+
+    @pytest.mark.parametrize("content", ["[]", '{"a": 1, "a": 2}', f'{{"padding": "{"x" * 70_000}"}}'])
+    def test_that_is_no_configuration_is_not_written(self, saved, script, signed_in, content, synced):
+        with nothing_changed():
+            script.put(f"/configs/{MAC}.json", content, content_type="application/json")
+            signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": content})
+            with pytest.raises(ValidationError):
+                DeviceConfig.objects.put(MAC, content)
+
+        assert synced == []
+
+    def test_that_somebody_else_changed_meanwhile_is_gone_while_the_form_is_shown_again(self, saved, signed_in):
+        with nothing_changed():
+            response = signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": NEW, "based_on": '"another"'})
+
+        assert "while you were editing" in response.content.decode()
+
+    def test_that_a_database_refuses_is_gone(self):
+        with nothing_changed(), pytest.raises(IntegrityError):
+            DeviceConfig(mac_address=MAC, content=NEW).save()
+
+    def test_that_was_refused_once_can_be_saved_later(self, saved):
+        saved.content, pk = NEW, saved.pk
+        with pytest.raises(IntegrityError):
+            saved.save(force_insert=True)
+
+        saved.pk = pk
+        saved.save()
+
+        assert content_of(MAC) == NEW.encode()
+
+    # --- Longer transactions ---
+
+    def test_stays_until_the_commit_of_a_longer_transaction(self):
+        with transaction.atomic():
+            DeviceConfig.objects.put(MAC, NEW)
+            DeviceConfig.objects.put(OTHER, NEW)
+
+            assert content_of(MAC) == OLD.encode()
+
+        names = {f"{MAC}.json", f"{OTHER}.json"}
+        assert files(mirror_storage("configs").directory) == dict.fromkeys(names, NEW.encode())
+
+    def test_saved_twice_in_a_transaction(self, saved):
+        with transaction.atomic():
+            for content in [NEW, NEW, '{"version": 3}']:
+                saved.content = content
+                saved.save()
+
+        assert files(mirror_storage("configs").directory) == {f"{MAC}.json": b'{"version": 3}'}
