@@ -31,6 +31,11 @@ def copy(sha256: str, alias: str) -> StagedFile:
     path = mirror_storage(BLOBS).path(sha256)
     if not os.path.exists(path) and is_shared(connection):
         _fetch(sha256)
+    return copy_file(path, sha256, alias)
+
+
+def copy_file(path: str | Path, sha256: str, alias: str) -> StagedFile:
+    """Stage a file's bytes, which have this digest, as :func:`copy` does."""
     try:
         with open(path, "rb") as file:
             staged = mirror_storage(alias).stage(iter(partial(file.read, CHUNK_BYTES), b""))

@@ -14,7 +14,7 @@ from django.db import models
 from assets import blobs
 from assets.names import name_of_upload, normalise_filename, validate_filename
 from assets.shared import SharedChunk
-from assets.uploads import StagedBlob, check_size
+from assets.uploads import MIRROR, StagedBlob, check_size
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
 from iotsupport.mirror.files import CHUNK_BYTES, StagedFile, mirror_storage
@@ -35,6 +35,7 @@ class AssetManager(MirroredManager["Asset"]):
         try:
             for chunk in chunks:
                 blob.write(chunk)
+            blob.prepare()
             with self.locked(filename) as asset:
                 asset.set_bytes(blob)
                 asset.uploaded_by = user
@@ -62,7 +63,7 @@ class AssetManager(MirroredManager["Asset"]):
 class Asset(MirroredModel):
     """The current version of one file. Its bytes are kept under their SHA-256, see :mod:`assets.blobs`."""
 
-    storage_alias: ClassVar[str] = "assets"
+    storage_alias: ClassVar[str] = MIRROR
     name_field: ClassVar[str] = "filename"
 
     filename = models.CharField(
@@ -100,6 +101,7 @@ class Asset(MirroredModel):
     def set_bytes(self, blob: StagedBlob) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
         self.md5, self.sha256, self.size = blob.keep()
+        self.staged = blob.copy
 
     @property
     def content_sha256(self) -> str:

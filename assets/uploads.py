@@ -14,12 +14,15 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.db import connection, transaction
 from django.http import HttpRequest
 
-from assets.blobs import BLOBS, is_same_file
+from assets.blobs import BLOBS, copy_file, is_same_file
 from assets.shared import SharedChunk
 from iotsupport.database import is_shared
 from iotsupport.durable import sync_directory
 from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
 from iotsupport.mirror.files import MirrorError, StagedFile, State, mirror_storage
+
+# Where devices download them, of STORAGES.
+MIRROR = "assets"
 
 
 class Kept(NamedTuple):
@@ -35,6 +38,9 @@ class StagedBlob(StagedFile):
 
     What goes wrong with the disk is a :class:`MirrorError`.
     """
+
+    copy: StagedFile | None = None
+    """The same bytes beside the place where devices download them."""
 
     def __init__(self) -> None:
         # Known from here on: whoever makes a storage may hold a lock while the garbage collector comes to `remove`.
@@ -58,24 +64,48 @@ class StagedBlob(StagedFile):
     def md5(self) -> str:
         return self._md5.hexdigest()
 
+    def prepare(self) -> None:
+        """Do what can be done ahead of the transaction that saves the row, while others can save.
+
+        The bytes are copied for the mirror. They are put under their digest unless something is there already, which
+        only an upload that is not refused may replace. All of it goes with the object, as before.
+        """
+        self.sync()
+        if not self._target.exists():
+            self._put_under_digest()
+        self.copy = copy_file(self.path, self.sha256, MIRROR)
+
     def keep(self) -> Kept:
-        """Put the bytes under their digest, for good once the transaction commits.
+        """Have the bytes under their digest, for good once the transaction commits.
 
         Another upload of the same bytes may be in flight, so each puts a file of its own there, and a rollback
         takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
         """
+        if self.state is State.STAGED:
+            if self.copy is None:  # else they are synced
+                self.sync()
+            self._put_under_digest()
         kept = Kept(self.md5, self.sha256, self.size)
-        with self._blobs.explained():
-            if self.state is State.STAGED:
-                super().sync()
-                with self._blobs.lock():
-                    target = Path(self._blobs.path(kept.sha256))
-                    self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
-                sync_directory(self._blobs.directory)
-            if is_shared(connection):
+        if is_shared(connection):
+            with self._blobs.explained():
                 SharedChunk.objects.keep(kept.sha256, self.path)
         transaction.on_commit(self.stay)
         return kept
+
+    @property
+    def _target(self) -> Path:
+        return Path(self._blobs.path(self.sha256))
+
+    def _put_under_digest(self) -> None:
+        with self._blobs.explained():
+            with self._blobs.lock():
+                self.move(self._target, State.IN_PLACE if self._target.exists() else State.KEPT)
+            sync_directory(self._blobs.directory)
+
+    def close(self) -> None:
+        if self.copy is not None and not self.copy.is_taken:
+            self.copy.close()
+        super().close()
 
     def remove(self) -> None:
         # Under its digest, there may be another upload's file by now.
@@ -120,9 +150,8 @@ class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
     def complete(self) -> None:
         if self.blob is not None:
             self.size = self.blob.size
-            # Here, where it keeps nobody waiting: the transaction that is to come lets no other save pass.
             try:
-                self.blob.sync()
+                self.blob.prepare()
             except MirrorError as error:
                 self.drop(error)
 

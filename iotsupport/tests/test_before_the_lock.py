@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
+from assets.models import Asset
 from devices.models import DeviceConfig
 from devices.parsing import parse_config
-from iotsupport.mirror.files import mirror_storage
+from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client, token_client
 from iotsupport.tests.support.server import files
 
@@ -26,6 +28,7 @@ pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional
 MAC, OTHER = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-01"
 OLD, NEW = '{"version": 1}', '{"version": 2}'
 ADMIN = "/admin/devices/deviceconfig/"
+ASSETS_ADD = "/admin/assets/asset/add/"
 
 
 @pytest.fixture
@@ -238,3 +241,69 @@ class TestAConfiguration:
                 saved.save()
 
         assert files(mirror_storage("configs").directory) == {f"{MAC}.json": b'{"version": 3}'}
+
+
+# --- Assets ------------------------------------------------------------------------------------------------------
+
+
+# The upload, its name under its digest, and the copy that devices download.
+STEPS = ["blobs", "blobs", "assets"]
+
+
+class TestTheBytesOfAnAsset:
+    @pytest.fixture(params=["new", "again"], autouse=True)
+    def before(self, request: pytest.FixtureRequest) -> None:
+        if request.param == "again":
+            Asset.objects.upload("firmware.bin", [b"old"])
+
+    @pytest.fixture(params=["upload", "script", "admin"])
+    def upload(self, request: pytest.FixtureRequest, script: Client, signed_in: Client) -> Callable[[str], Any]:
+        """Upload b"new" under a name, in one of the ways to do so."""
+
+        def send(name: str) -> Any:
+            if request.param == "upload":
+                return Asset.objects.upload(name, [b"new"])
+            file = {"file": SimpleUploadedFile(name, b"new")}
+            return script.post("/assets", file) if request.param == "script" else signed_in.post(ASSETS_ADD, file)
+
+        return send
+
+    def test_uploaded(self, upload, directories, synced):
+        upload("firmware.bin")
+
+        assert synced == [(directory, False) for directory in STEPS]
+        assert files(directories / "assets") == {"firmware.bin": b"new"}
+        assert b"new" in files(directories / "blobs").values()
+
+    def test_that_are_refused_are_gone(self, upload):
+        with nothing_changed(), suppress(ValidationError):
+            upload(".hidden")
+
+    def test_that_are_refused_leave_alone_those_that_are_the_same(self, upload):
+        Asset.objects.upload("other.bin", [b"new"])
+
+        with nothing_changed(), suppress(ValidationError):
+            upload(".hidden")
+
+    def test_that_are_there_already(self, upload, directories, synced):
+        """They take the place of what may be damaged: but not before it is known that they may."""
+        Asset.objects.upload("other.bin", [b"new"])
+        synced.clear()
+
+        upload("firmware.bin")
+
+        assert synced == [("blobs", False), ("assets", False), ("blobs", True)]
+        assert files(directories / "assets") == {"firmware.bin": b"new", "other.bin": b"new"}
+
+    def test_that_fill_the_disk_are_gone(self, upload, monkeypatch):
+        full = MirrorStorage.stage
+
+        def stage(storage: MirrorStorage, chunks: Any) -> Any:
+            if storage.label == "assets":
+                raise MirrorError("No room is left.")
+            return full(storage, chunks)
+
+        monkeypatch.setattr(MirrorStorage, "stage", stage)
+
+        with nothing_changed(), suppress(MirrorError):
+            assert "No room is left." in upload("firmware.bin").content.decode()
