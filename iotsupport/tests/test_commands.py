@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
 
+import django
 import pytest
+from django.apps import apps
 from django.core.management import get_commands, load_command_class
 
+import manage
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import clean_environ
 from iotsupport.tests.support.waiting import LIMIT
@@ -32,3 +36,18 @@ def test_they_load_neither_the_api_nor_another_database(tmp_path: Path) -> None:
     imported = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
     assert "iotsupport.management.importing" in imported, done.stderr
     assert not {name.partition(".")[0] for name in imported} & {"ninja", "pydantic", "psycopg"}
+
+
+def test_garbage_is_looked_for_in_what_they_make_and_not_in_what_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded: list[bool] = []
+    # What this process has made so far is the tests'.
+    monkeypatch.setattr(gc, "freeze", lambda: loaded.append(apps.ready and not gc.isenabled()))
+    monkeypatch.setattr(sys, "argv", ["manage.py", "version"])
+
+    manage.main()
+
+    assert loaded == [True]
+    assert gc.isenabled()
+    assert capsys.readouterr().out == f"{django.get_version()}\n"
