@@ -14,7 +14,7 @@ import pytest
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.auth.models import User
 from django.contrib.staticfiles import finders
-from django.db import OperationalError, connection
+from django.db import DataError, OperationalError, connection
 from django.test import Client
 from playwright.sync_api import Route
 
@@ -162,6 +162,17 @@ def test_what_is_left_can_be_done_again_after_a_failure(
     while page.status_code == 200:
         page = send(signed_in, page)
     assert not DeviceConfig.objects.exists()
+
+
+def test_a_mistake_of_ours_is_told_and_logged(
+    signed_in: Client, configs: list[DeviceConfig], small_parts: None, caplog: pytest.LogCaptureFixture
+):
+    page = send(signed_in, select_all(signed_in))
+    with mock.patch.object(deleting.Deletion, "_delete", side_effect=DataError("too long")):
+        page = send(signed_in, page)
+
+    assert "The rest was not deleted. The database could not do it (too long)." in text(page)
+    assert "The database refused a deletion" in caplog.messages
 
 
 def test_a_part_that_fails_is_deleted_not_at_all(signed_in: Client, configs: list[DeviceConfig], small_parts: None):

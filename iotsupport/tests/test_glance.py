@@ -123,6 +123,20 @@ def test_few_wait_for_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
         assert {each.result() for each in waiting} == {b"at last"}
 
 
+def test_where_the_system_has_no_thread_for_a_look_it_is_as_if_too_many_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    seen = Glance("test", lambda: b"fine")
+    with monkeypatch.context() as exhausted:
+        exhausted.setattr(threading.Thread, "start", refuse)
+
+        with pytest.raises(BusyError, match="The look at test cannot begin: can't start new thread"):
+            seen.get()
+
+    assert seen.get() == b"fine"
+
+
 def test_others_take_what_was_seen_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(glance, "PATIENCE_SECONDS", 60)
     monkeypatch.setattr(glance, "RECENT_SECONDS", 60)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import os
 import re
+import resource
 import runpy
 import signal
 import subprocess
@@ -275,3 +276,17 @@ def test_no_module_is_looked_for_in_gunicorns_own_directory(tmp_path, monkeypatc
 
     assert str(tmp_path / "link") not in sys.path
     assert os.path.dirname(gunicorn.__path__[0]) in sys.path
+
+
+def test_a_server_may_have_a_file_open_for_each_client_and_one_for_each_download(monkeypatch):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")  # which the file sets
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        conf = runpy.run_path(str(BASE_DIR / "gunicorn.conf.py"))
+
+        raised, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert raised == hard or raised > 2 * conf["worker_connections"]
+        assert raised > 1024
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

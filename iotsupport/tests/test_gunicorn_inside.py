@@ -16,11 +16,13 @@ from typing import Any
 import gunicorn
 import pytest
 from gunicorn.config import Config
+from gunicorn.errors import ConfigError
 from gunicorn.glogging import Logger
 from gunicorn.http import RequestParser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from iotsupport import serving
+from iotsupport.serving.connections import FilePart, accept_some
 from iotsupport.serving.worker import INSIDE_OF_GUNICORN, Worker
 
 NAMES = {place: re.findall(r"(\w+)(?:(\()([\w,]*)\))?", names) for place, names in INSIDE_OF_GUNICORN.items()}
@@ -122,3 +124,44 @@ def test_what_is_asked_of_the_worker_and_not_our_own_is_listed():
 
     listed = {name for name, *_ in NAMES["workers.gthread.ThreadWorker"]}
     assert asked - ours <= listed
+
+
+def test_a_file_that_was_cut_short_ends_the_connection_instead_of_the_worker(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"four")
+    ours, theirs = socket.socketpair()
+    with ours, theirs, (tmp_path / "file").open("rb") as file:
+        part = FilePart(file.fileno(), 0, 10)
+        assert not part.send(ours.fileno())
+
+        with pytest.raises(ConnectionAbortedError, match="shorter"):
+            part.send(ours.fileno())
+
+        assert theirs.recv(100) == b"four"
+
+
+def test_a_client_that_is_gone_before_it_is_taken_keeps_no_other_waiting() -> None:
+    ours, theirs = socket.socketpair()
+    coming: list[Any] = [ConnectionAbortedError(), (ours, ("192.0.2.1", 1)), BlockingIOError()]
+
+    class Listener:
+        def accept(self) -> Any:
+            if isinstance(coming[0], Exception):
+                raise coming.pop(0)
+            return coming.pop(0)
+
+    with theirs:
+        [(taken, address)] = accept_some(Listener(), 10)
+
+        assert address == ("192.0.2.1", 1)
+        taken.close()
+    assert coming == []
+
+
+def test_https_is_left_to_a_front_server() -> None:
+    config = Config()
+    config.set("certfile", "certificate.pem")
+
+    with pytest.raises(ConfigError, match="let a front server speak HTTPS"):
+        Worker.check_config(config, Logger(config))
+
+    Worker.check_config(Config(), Logger(config))

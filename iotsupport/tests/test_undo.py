@@ -10,6 +10,7 @@ from unittest import mock
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
+from django.db import DataError, OperationalError, connection
 from django.test import Client
 
 from assets.models import Asset
@@ -250,6 +251,45 @@ def test_says_that_no_version_is_left(signed_in: Client, config: DeviceConfig):
         page = press_undo(signed_in, deleted)
 
     assert messages(page) == ["error: No version of this device configuration is left to bring back."]
+
+
+@pytest.mark.both_databases
+def test_says_that_somebody_added_it_in_this_moment(signed_in: Client, config: DeviceConfig):
+    deleted = delete(signed_in, CONFIGS, config)
+
+    def be_faster(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith('INSERT INTO "devices_deviceconfig"'):
+            execute(sql, *rest)
+        return execute(sql, *rest)
+
+    with nothing_changed(), connection.execute_wrapper(be_faster):
+        page = press_undo(signed_in, deleted)
+
+    assert f"error: The device configuration “{MAC} (Lamp)” exists again" in messages(page)[0]
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence", "is_mistake"),
+    [
+        (OperationalError("away"), "The database could not store it (away).", False),
+        (DataError("too long"), "The database could not store it (too long).", True),
+    ],
+)
+def test_says_that_the_database_refuses(
+    signed_in: Client, config: DeviceConfig, caplog: Any, error: Exception, sentence: str, is_mistake: bool
+):
+    deleted = delete(signed_in, CONFIGS, config)
+
+    def refuse(execute: Any, sql: str, *rest: Any) -> Any:
+        if sql.startswith('INSERT INTO "devices_deviceconfig"'):
+            raise error
+        return execute(sql, *rest)
+
+    with nothing_changed(), connection.execute_wrapper(refuse):
+        page = press_undo(signed_in, deleted)
+
+    assert messages(page) == [f"error: Nothing was brought back. {sentence} Try again; the server's log says more."]
+    assert ("The database refused to bring back what was deleted" in caplog.messages) is is_mistake
 
 
 @pytest.mark.parametrize("rows", ["", "x", "1;2", "-1", "9" * 30, "²"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
-from notifications.management.commands.simulate_devices import choose_mac_addresses
+from notifications.management.commands.simulate_devices import allow_open_files, choose_mac_addresses
 from notifications.messages import CONFIGS_TOPIC
 from notifications.simulator.devices import read_asset, read_filename
 
@@ -198,6 +199,20 @@ def test_it_ends_by_itself_after_the_duration(simulate):
 def test_options_that_make_no_sense_are_refused(options, sentence):
     with pytest.raises(CommandError, match=sentence):
         call_command("simulate_devices", *options)
+
+
+def test_many_devices_may_have_as_many_files_open():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (1024, hard))
+    try:
+        allow_open_files(1000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (1024, hard)
+
+        allow_open_files(1025)
+
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 1025
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_no_two_devices_have_one_address(transactional_db):
