@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import ast
+import errno
 import inspect
+import logging
 import os
 import re
+import selectors
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import closing
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +26,7 @@ from gunicorn.http import RequestParser
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from iotsupport import serving
-from iotsupport.serving.connections import FilePart, accept_some
+from iotsupport.serving.connections import ClientSocket, Connection, FilePart, accept_some
 from iotsupport.serving.worker import INSIDE_OF_GUNICORN, Worker
 
 NAMES = {place: re.findall(r"(\w+)(?:(\()([\w,]*)\))?", names) for place, names in INSIDE_OF_GUNICORN.items()}
@@ -165,3 +169,81 @@ def test_https_is_left_to_a_front_server() -> None:
         Worker.check_config(config, Logger(config))
 
     Worker.check_config(Config(), Logger(config))
+
+
+@pytest.fixture
+def worker() -> Iterator[Worker]:
+    config = Config()
+    worker = Worker(0, os.getpid(), [], Application(), 30, config, Logger(config))
+    worker.load_wsgi()
+    with closing(worker.tmp):
+        yield worker
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What gunicorn logs, which goes nowhere else."""
+    monkeypatch.setattr(logging.getLogger("gunicorn.error"), "propagate", True)
+    return caplog
+
+
+def test_that_no_more_files_can_be_opened_is_said_and_ends_no_worker(
+    worker: Worker, said: pytest.LogCaptureFixture
+) -> None:
+    class Listener:
+        def accept(self) -> Any:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    worker.accept(Listener())
+
+    assert said.messages == ["No connection can be taken just now: [Errno 24] Too many open files"]
+
+
+def test_a_mistake_of_ours_costs_one_connection(worker: Worker, said: pytest.LogCaptureFixture) -> None:
+    ours, theirs = socket.socketpair()
+
+    def make_a_mistake(conn: Connection) -> None:
+        raise ZeroDivisionError
+
+    with theirs:
+        conn = Connection(worker.cfg, ClientSocket(ours), ("192.0.2.1", 1), ("127.0.0.1", 8000))
+        worker.take(make_a_mistake, conn)
+
+        assert theirs.recv(1) == b""
+    assert said.messages == ["Dropping a connection"]
+    assert said.records[0].exc_info
+
+
+def test_what_went_wrong_beside_the_application_is_logged_and_answered(
+    worker: Worker, said: pytest.LogCaptureFixture
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        client = ClientSocket(ours)
+        worker.handle_error(None, client, ("192.0.2.1", 1), ZeroDivisionError())
+        assert client.flush()
+        client.close()
+
+        assert theirs.recv(1000).startswith(b"HTTP/1.1 500 ")
+    assert said.messages == ["Could not answer a request"]
+
+
+@pytest.mark.parametrize(
+    ("is_asked", "status"),
+    [(lambda answer: answer.set_result(None), 503), (lambda answer: answer.set_exception(OSError()), 500)],
+)
+def test_a_large_body_is_refused_where_nobody_can_say_whether_it_may_come(
+    worker: Worker, said: pytest.LogCaptureFixture, is_asked: Callable[[Future[Any]], None], status: int
+) -> None:
+    ours, theirs = socket.socketpair()
+    worker.poller = selectors.DefaultSelector()
+    answer: Future[Any] = Future()
+    is_asked(answer)
+    with closing(worker.poller), theirs:
+        conn = Connection(worker.cfg, ClientSocket(ours), ("192.0.2.1", 1), ("127.0.0.1", 8000))
+        worker._collector._admitted(answer, conn)
+        conn.sock.flush()
+
+        assert theirs.recv(1000).startswith(b"HTTP/1.1 %d " % status)
+        conn.sock.close()
+    assert said.messages == ([] if status == 503 else ["Could not answer a request"])

@@ -181,6 +181,15 @@ def test_says_when_it_is_tried_next(signed_in: Client, away: None, values: dict[
     assert text in cells(signed_in, state="all").partition("field-next_try")[2].partition("</td>")[0] + "<"
 
 
+def test_says_when_a_topic_that_the_broker_refuses_is_tried_again(
+    signed_in: Client, connected: None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(publisher, "suspension", {CONFIGS_TOPIC: "Not authorized"}.get)
+    announcement()
+
+    assert "within a minute" in cells(signed_in)
+
+
 def test_says_that_it_is_tried_at_once_while_connected(signed_in: Client, connected: None):
     announcement()
 

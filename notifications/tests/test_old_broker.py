@@ -15,7 +15,7 @@ from notifications import messenger as messenger_module
 from notifications.broker import Broker
 from notifications.messages import CONFIGS_TOPIC, Message
 from notifications.models import Announcement
-from notifications.protocol import MQTT_3, MQTT_5
+from notifications.protocol import MQTT_3, MQTT_5, ProtocolChoice
 from notifications.publisher import publisher
 from notifications.simulator.devices import Simulator
 from notifications.tests.conftest import save_config, upload_asset, wait_until_announced
@@ -250,3 +250,13 @@ def test_a_real_broker_hears_everything_that_is_saved(amqtt, start, listen, log,
     assert publisher.protocol() == "3.1.1"
     assert not Announcement.objects.owed().exists()
     assert [line for line in log.warnings if "MQTT 3.1.1" in line] == [f"WARNING The broker {amqtt.url} {SAID}"]
+
+
+def test_a_broker_that_refuses_both_versions_is_asked_for_the_newer_one_again():
+    choice = ProtocolChoice()
+    tried = []
+    for _ in range(3):
+        tried.append(choice.begin())
+        choice.refused()
+
+    assert tried == [MQTT_5, MQTT_3, MQTT_5]
