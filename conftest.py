@@ -40,7 +40,11 @@ else:
 
 django.setup()
 
-pytest_plugins = ["iotsupport.tests.support.installations", "iotsupport.tests.support.selection"]
+pytest_plugins = [
+    "iotsupport.tests.support.covered",
+    "iotsupport.tests.support.installations",
+    "iotsupport.tests.support.selection",
+]
 
 # Each test client would look through some 800 static files; what needs them runs a server.
 settings.WHITENOISE_USE_FINDERS = False
