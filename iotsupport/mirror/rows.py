@@ -10,6 +10,7 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from iotsupport.database.names import lock_name
+from iotsupport.database.statements import lock_row, update_row
 from iotsupport.mirror.files import StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
@@ -24,16 +25,13 @@ class MirroredManager(models.Manager[M]):
         name. What the block raises refuses the change. A new one has no ``pk``.
         """
         with transaction.atomic(using=self.db):
-            row = self._lock(name)
+            row = lock_row(self.model, self.model.name_field, name, self.db)
             if row is None and self.model.lock_name(name, self.db):
-                row = self._lock(name)  # created meanwhile
+                row = lock_row(self.model, self.model.name_field, name, self.db)  # created meanwhile
             if row is None:
                 row = self.model(**{self.model.name_field: name})
             yield row
             row.save(using=self.db)
-
-    def _lock(self, name: str) -> M | None:
-        return self.select_for_update().filter(**{self.model.name_field: name}).first()
 
 
 class MirroredModel(models.Model):
@@ -59,6 +57,15 @@ class MirroredModel(models.Model):
             if self._state.adding:
                 self.lock_name(getattr(self, self.name_field), using)
             super().save(*args, **kwargs)
+
+    def _do_update(  # type: ignore[override]  # declared as of Django 6
+        self, base_qs: Any, using: str, pk_val: Any, values: Any, *options: Any
+    ) -> bool:
+        # What Django asks, once it has done the rest of a save, to write the row.
+        fields, news = tuple(field for field, _, _ in values), [value for _, _, value in values]
+        if any(hasattr(value, "resolve_expression") for value in news):
+            return bool(super()._do_update(base_qs, using, pk_val, values, *options))
+        return update_row(type(self), pk_val, fields, news, using)
 
     @contextmanager
     def _stage_ahead(self) -> Iterator[None]:
