@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from enum import Enum
+from functools import cache
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
@@ -24,6 +25,7 @@ from django.conf import settings
 from django.core.files.base import File
 from django.core.files.storage import FileSystemStorage, storages
 from django.utils.deconstruct import deconstructible
+from django.utils.functional import cached_property
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +68,7 @@ class StagedFile:
 
     state = State.STAGED
 
-    is_taken = False
-    """Whether somebody else than who staged it sees to it now: a ``with`` block leaves it alone when it ends."""
+    is_taken = False  # by somebody else than the `with` block that staged it, which leaves it alone then
 
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
@@ -146,8 +147,7 @@ def _create_locked(directory: Path) -> tuple[int, Path]:
         os.fchmod(descriptor, SERVED_MODE)  # whatever the umask says
         if try_lock(descriptor) and os.fstat(descriptor).st_nlink:
             return descriptor, path
-        # A sweep took it for a leftover before it was locked.
-        path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)  # a sweep took it for a leftover before it was locked
         os.close(descriptor)
 
 
@@ -176,7 +176,7 @@ class MirrorStorage(FileSystemStorage):
         self.label = label
         self._locked = threading.local()
 
-    @property
+    @cached_property
     def directory(self) -> Path:
         return Path(self.location)
 
@@ -198,8 +198,7 @@ class MirrorStorage(FileSystemStorage):
                     staged.write(chunk)
                 return staged.sync()
             except BaseException:
-                # Now: a traceback may keep the object, and what fills the disk, for a while.
-                staged.close()
+                staged.close()  # now: a traceback may keep the object, and what fills the disk, for a while
                 raise
 
     def replace(self, name: str, staged: StagedFile) -> None:
@@ -244,22 +243,15 @@ class MirrorStorage(FileSystemStorage):
     @property
     def lock_path(self) -> Path:
         """Not the directory itself, which other users may read, and so lock: a file that is this user's alone."""
-        digest = hashlib.sha256(os.fsencode(os.path.realpath(self.location))).hexdigest()
-        return Path(settings.DATA_DIR) / "locks" / f"{self.directory.name}-{digest[:16]}.lock"
+        return _lock_path(settings.DATA_DIR, self.directory.name, os.path.realpath(self.location))
 
     def _open_lock(self) -> IO[bytes]:
         path = self.lock_path
         try:
-            if not path.parent.is_dir():
-                path.parent.mkdir(mode=0o700, exist_ok=True)
-                _give_to_owner(path.parent)
-            # Not for writing: that may be impossible, and others must go on.
-            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            _give_to_owner(path)
+            return os.fdopen(_open_lock(path), "rb")
         except OSError as error:
             logger.warning("%s cannot be used: %s", path, error)
             raise MirrorError(explain(error, "DATA_DIR")) from error
-        return os.fdopen(descriptor, "rb")
 
     def _wait_for(self, file: IO[bytes]) -> None:
         deadline = time.monotonic() + LOCK_SECONDS
@@ -320,13 +312,26 @@ class MirrorStorage(FileSystemStorage):
 
     def probe(self) -> None:
         """Write a little and remove it again. Raises :class:`MirrorError`."""
-        with self.explained():
-            staged = StagedFile(self.directory)
-            try:
-                staged.write(b"\0" * 4096)
-                staged.sync()
-            finally:
-                staged.close()
+        with self.explained(), StagedFile(self.directory) as staged:
+            staged.write(b"\0" * 4096)
+            staged.sync()
+
+
+@cache
+def _lock_path(data_dir: Path, name: str, real_path: str) -> Path:
+    return data_dir / "locks" / f"{name}-{hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]}.lock"
+
+
+def _open_lock(path: Path) -> int:
+    flags = os.O_RDONLY | os.O_CLOEXEC  # not for writing: that may be impossible, and others must go on
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    if not path.parent.is_dir():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        _give_to_owner(path.parent)
+    descriptor = os.open(path, flags | os.O_CREAT, 0o600)
+    _give_to_owner(path)
+    return descriptor
 
 
 def mirror_storage(alias: str) -> MirrorStorage:
