@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from csp.constants import HEADER
+from csp.middleware import CSPMiddleware
+from csp.utils import build_policy
+from django.conf import settings
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest
 from django.http.request import split_domain_port
@@ -47,8 +51,7 @@ class PublicUrlsMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         if (refusal := refuse_address(request)) is not None:
             return refusal
-        is_open = is_valid_path(request.path_info, PUBLIC_URLS)
-        if is_open and request.method in {"GET", "HEAD"}:
+        if request.method in {"GET", "HEAD"} and is_valid_path(request.path_info, PUBLIC_URLS):
             request.urlconf = PUBLIC_URLS
         response = self.get_response(request)
         if getattr(request, "urlconf", None) == PUBLIC_URLS:
@@ -57,7 +60,7 @@ class PublicUrlsMiddleware:
             response = _in_json(response)
         if response.status_code == 503:
             response.setdefault("Retry-After", str(RETRY_AFTER_SECONDS))
-        if response.status_code == 405 and is_open:
+        if response.status_code == 405 and is_valid_path(request.path_info, PUBLIC_URLS):
             allowed = {method.strip() for method in response.get("Allow", "").split(",") if method.strip()}
             response["Allow"] = ", ".join(sorted(allowed | {"GET", "HEAD"}))
         return response
@@ -79,6 +82,23 @@ def _in_json(response: HttpResponseBase) -> HttpResponseBase:
     for header in ["Content-Type", "Content-Length"]:
         response[header] = refusal[header]
     return response
+
+
+class ContentSecurityPolicyMiddleware(CSPMiddleware):
+    """The library's, for one policy: no view has another, and to work it out takes long for an answer in JSON."""
+
+    def __init__(self, get_response: GetResponse) -> None:
+        super().__init__(get_response)
+        self._policy = build_policy()
+
+    def process_request(self, request: HttpRequest) -> None:
+        """No page needs a nonce."""
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        # Django's pages for those who debug have styles of their own.
+        if not (settings.DEBUG and response.status_code in {404, 500}):
+            response.setdefault(HEADER, self._policy)
+        return response
 
 
 class UnfinishedUploadsMiddleware:

@@ -131,7 +131,7 @@ MIDDLEWARE = [
     "iotsupport.middleware.PublicUrlsMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
-    "csp.middleware.CSPMiddleware",
+    "iotsupport.middleware.ContentSecurityPolicyMiddleware",
     "iotsupport.accounts.sessions.SecureCookiesMiddleware",
     "iotsupport.accounts.sessions.SessionMiddleware",
     "iotsupport.middleware.HostMiddleware",
