@@ -65,6 +65,7 @@ class Asset(MirroredModel):
 
     storage_alias: ClassVar[str] = MIRROR
     name_field: ClassVar[str] = "filename"
+    bytes_field: ClassVar[str] = "sha256"
 
     filename = models.CharField(
         "file name",
@@ -101,7 +102,7 @@ class Asset(MirroredModel):
     def set_bytes(self, blob: StagedBlob) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
         self.md5, self.sha256, self.size = blob.keep()
-        self.staged = blob.copy
+        self.ahead = blob.ahead
 
     @property
     def content_sha256(self) -> str:

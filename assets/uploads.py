@@ -20,6 +20,7 @@ from iotsupport.database import is_shared
 from iotsupport.durable import sync_directory
 from iotsupport.errors import DATABASE_ERRORS, refusal_of_database
 from iotsupport.mirror.files import MirrorError, StagedFile, State, mirror_storage
+from iotsupport.mirror.rows import Ahead
 
 # Where devices download them, of STORAGES.
 MIRROR = "assets"
@@ -39,7 +40,7 @@ class StagedBlob(StagedFile):
     What goes wrong with the disk is a :class:`MirrorError`.
     """
 
-    copy: StagedFile | None = None
+    ahead: Ahead | None = None
     """The same bytes beside the place where devices download them."""
 
     def __init__(self) -> None:
@@ -73,7 +74,7 @@ class StagedBlob(StagedFile):
         self.sync()
         if not self._target.exists():
             self._put_under_digest()
-        self.copy = copy_file(self.path, self.sha256, MIRROR)
+        self.ahead = Ahead(self.sha256, copy_file(self.path, self.sha256, MIRROR))
 
     def keep(self) -> Kept:
         """Have the bytes under their digest, for good once the transaction commits.
@@ -82,7 +83,7 @@ class StagedBlob(StagedFile):
         takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
         """
         if self.state is State.STAGED:
-            if self.copy is None:  # else they are synced
+            if self.ahead is None:  # else they are synced
                 self.sync()
             self._put_under_digest()
         kept = Kept(self.md5, self.sha256, self.size)
@@ -103,8 +104,8 @@ class StagedBlob(StagedFile):
             sync_directory(self._blobs.directory)
 
     def close(self) -> None:
-        if self.copy is not None and not self.copy.is_taken:
-            self.copy.close()
+        if self.ahead is not None:
+            self.ahead.close()
         super().close()
 
     def remove(self) -> None:

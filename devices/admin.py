@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.contrib import admin
@@ -14,7 +14,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from devices.fields import MACAddressField, base_mac_address
-from devices.forms import DeviceConfigForm, with_newlines
+from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin
@@ -70,11 +70,16 @@ class DeviceConfigAdmin(MirroredAdmin):
         if typed is None or not (self.has_add_permission(request) or self.has_change_permission(request)):
             yield
             return
-        with ExitStack() as stack:
-            with suppress(ValidationError):
-                new = stack.enter_context(DeviceConfig.objects.prepared(with_newlines(typed)))
-                request.new_content = new  # type: ignore[attr-defined]
+        new = None
+        with suppress(ValidationError):
+            # As most texts are stored, whatever browsers send. Of the others, the row has to be known.
+            new = DeviceConfig.objects.prepare(typed.replace("\r\n", "\n"))
+        request.new_content = new  # type: ignore[attr-defined]
+        try:
             yield
+        finally:
+            if new is not None and new.staged is not None:
+                new.close()
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ConfigList

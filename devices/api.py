@@ -16,7 +16,7 @@ from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
 from devices.fields import normalise_mac_address
-from devices.limits import MAY_SAVE, WRAPPING_MAX_BYTES
+from devices.limits import MAY_ADD, MAY_CHANGE, WRAPPING_MAX_BYTES
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import Member, check_size, decode_config, parse_members
@@ -167,10 +167,10 @@ def _put(
     request: HttpRequest, mac_address: str, content: str, parsed: Any = None, *, allow_overwrite: bool = True
 ) -> HttpResponse:
     _require_either(request, mac_address)
-    configs, parsed = DeviceConfig.objects, parsed if isinstance(parsed, dict) else None
-    with configs.prepared(content, parsed) as new, configs.locked(mac_address) as config:
+    new = DeviceConfig.objects.prepare(content, parsed if isinstance(parsed, dict) else None)
+    with DeviceConfig.objects.locked(mac_address, new) as config:
         is_new = config.pk is None
-        user = require(request, _permission_to_save(is_new=is_new))
+        user = require(request, MAY_ADD if is_new else MAY_CHANGE)
         check_if_match(request, config)
         if not is_new and not allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
@@ -180,14 +180,11 @@ def _put(
     return _answer(config)
 
 
-def _permission_to_save(*, is_new: bool) -> str:
-    return "devices.add_deviceconfig" if is_new else "devices.change_deviceconfig"
-
-
 def _require_either(request: HttpRequest, mac_address: str) -> None:
     """Refuse who may save nothing before anything is written. Which permission is needed, the locked row tells."""
-    if not any(request.user.has_perm(permission) for permission in MAY_SAVE):
-        require(request, _permission_to_save(is_new=not DeviceConfig.objects.filter(mac_address=mac_address).exists()))
+    if not request.user.has_perm(MAY_ADD) and not request.user.has_perm(MAY_CHANGE):
+        is_there = DeviceConfig.objects.filter(mac_address=mac_address).exists()
+        require(request, MAY_CHANGE if is_there else MAY_ADD)
 
 
 def check_if_match(request: HttpRequest, config: DeviceConfig) -> None:

@@ -59,13 +59,13 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
             self.cleaned_data["content"] = self._with_line_ends(self.cleaned_data["content"])
         if self._current is not None and self._would_overwrite(self._current):
             self._warn_of_change(self._current)
-        if self.new is not None and self.new.text == self.cleaned_data.get("content"):
+        if self.new is not None and self.new.value == self.cleaned_data.get("content"):
             self.instance.set_content(self.new)
         return cleaned_data
 
     def _with_line_ends(self, typed: str) -> str:
-        """Undo what browsers do to line ends, as what is stored has them."""
-        typed = with_newlines(typed)
+        """Undo what browsers do to line ends: they send CRLF, whatever was there."""
+        typed = typed.replace("\r\n", "\n")
         stored: str = self.instance.content
         if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
             return stored
@@ -88,11 +88,6 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         data = self.data.copy()  # type: ignore[attr-defined]
         data[self.add_prefix("based_on")] = current.etag
         self.data = data
-
-
-def with_newlines(typed: str) -> str:
-    """What somebody typed in a browser, which sends CRLF whatever was there."""
-    return typed.replace("\r\n", "\n")
 
 
 def _current_row(config: DeviceConfig) -> DeviceConfig | None:

@@ -11,7 +11,7 @@ from iotsupport.limits import LargeBodies
 # Around a configuration of the largest size, the wrapping object may be indented too.
 WRAPPING_MAX_BYTES = 4096
 
-MAY_SAVE = ("devices.add_deviceconfig", "devices.change_deviceconfig")
+MAY_ADD, MAY_CHANGE = MAY_SAVE = ("devices.add_deviceconfig", "devices.change_deviceconfig")
 
 LARGE_BODIES = [
     LargeBodies(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -18,38 +18,35 @@ from devices.parsing import decode_config, parse_config
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage
-from iotsupport.mirror.rows import MirroredManager, MirroredModel
+from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel
 
 
-class NewContent(NamedTuple):
-    """A text that is about to be a row's, and all that can be done with it before the row is locked."""
+@dataclass(eq=False)
+class NewContent(Ahead):
+    """A text that is about to be a row's: parsed and staged, ahead of the transaction that saves it."""
 
-    text: str
     config: dict[str, Any]
     """What it says, as :func:`parse_config` has it."""
-    staged: StagedFile
 
 
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):
-    @contextmanager
-    def prepared(self, text: str, config: dict[str, Any] | None = None) -> Iterator[NewContent]:
-        """Parse a text and stage its bytes, ahead of the transaction that saves it; they go if that does not happen.
+    def prepare(self, text: str, config: dict[str, Any] | None = None) -> NewContent:
+        """Parse a text, and stage its bytes.
 
-        ``config`` is what it says, where it was parsed as part of another text, and found to be small enough.
-        Raises ``InvalidConfig``, and ``MirrorError`` where it cannot be stored.
+        ``config`` is what it says, where it was parsed as part of another text, and found to be small enough. Raises
+        ``InvalidConfig``, and ``MirrorError`` where it cannot be stored.
         """
         if config is None:
             config = parse_config(text)
-        with mirror_storage(self.model.storage_alias).stage([text.encode()]) as staged:
-            yield NewContent(text, config, staged)
+        return NewContent(text, mirror_storage(self.model.storage_alias).stage([text.encode()]), config)
 
     def put(self, mac_address: str, content: str, *, user: User | None = None) -> DeviceConfig:
         """Create or replace the configuration of one device.
 
         Raises ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
-        mac_address = normalise_mac_address(mac_address)
-        with self.prepared(content) as new, self.locked(mac_address) as config:
+        mac_address, new = normalise_mac_address(mac_address), self.prepare(content)
+        with self.locked(mac_address, new) as config:
             config.set_content(new)
             config.updated_by = user
         return config
@@ -82,6 +79,8 @@ class DeviceConfig(MirroredModel):
 
     storage_alias = "configs"
     name_field = "mac_address"
+    bytes_field = "content"
+    suffix = ".json"
 
     mac_address = MACAddressField(
         "MAC address", unique=True, help_text="With -, : or nothing between the pairs; kept as aa-bb-cc-dd-ee-ff."
@@ -133,7 +132,7 @@ class DeviceConfig(MirroredModel):
         super().save(*args, **kwargs)
 
     def set_content(self, new: NewContent) -> None:
-        self.content, self.staged = new.text, new.staged
+        self.content, self.ahead = new.value, new
         self.read_content(new.config)
 
     def read_content(self, config: dict[str, Any] | None = None) -> None:
@@ -146,19 +145,17 @@ class DeviceConfig(MirroredModel):
         if config is None:
             config = parse_config(self.content)
         name, entity_id, enable_ota = config.get("deviceName"), config.get("deviceEntityId"), config.get("enableOTA")
+        before = [self.device_name, self.device_entity_id] if self.folded else None
         self.device_name = _storable(name) if isinstance(name, str) else None
         self.device_entity_id = _storable(entity_id) if isinstance(entity_id, str) else None
         self.enable_ota = enable_ota if isinstance(enable_ota, bool) else None
-        self.folded = fold("\n".join(filter(None, [self.device_name, self.device_entity_id])))
+        if (names := [self.device_name, self.device_entity_id]) != before:
+            self.folded = fold("\n".join(filter(None, names)))
         self._content_read = self.content
 
     @property
     def filename(self) -> str:
         return self.filename_of(self.mac_address)
-
-    @classmethod
-    def filename_of(cls, name: str) -> str:
-        return f"{name}.json"
 
     @property
     def content_bytes(self) -> bytes:

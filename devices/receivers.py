@@ -13,7 +13,7 @@ from iotsupport.mirror.after_commit import mirror_deleted, mirror_saved
 
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="devices.mirror_config")
 def mirror_config(sender: type[DeviceConfig], instance: DeviceConfig, using: str, **kwargs: Any) -> None:
-    filename = instance.filename
+    filename = instance.filename_of(instance.mac_address)
     mirror_saved(instance, filename, instance.take_staged(), using)
 
 

@@ -85,11 +85,11 @@ class ApiToken(models.Model):
         if row is None:
             return None
         pk, used_at, *values = row
-        strangers.note_valid(token)
         now = timezone.now()
         # To the minute, so that a script's thousand requests are not a thousand writes.
         if used_at is None or now - _in_utc(used_at) > LAST_USE_RESOLUTION:
             last_uses.note(pk, now)
+        strangers.note_valid(token)
         return User.from_db(connection.alias, USER_FIELDS, values)
 
     @classmethod

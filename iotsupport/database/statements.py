@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from django.db import connections, models
+from django.db import DEFAULT_DB_ALIAS, connections, models
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -41,6 +41,19 @@ def update_row(model: type[models.Model], key: Any, fields: Fields, values: Sequ
     with connection.cursor() as cursor:
         cursor.execute(_update(model, fields, using), [*_prepared(fields, values, connection), key])
         return bool(cursor.rowcount > 0)
+
+
+class InsertedRow(models.Model):
+    """A row that is inserted as part of saving another one: it sends no signals of its own."""
+
+    class Meta:
+        abstract = True
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        if self._state.adding and self.pk is None:
+            insert_row(self, kwargs.get("using") or DEFAULT_DB_ALIAS)
+        else:
+            super().save(*args, **kwargs)
 
 
 def insert_row(row: models.Model, using: str) -> None:

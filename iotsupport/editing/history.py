@@ -8,11 +8,9 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS
-from django.db.models import Model
 from simple_history import manager, models, utils
 
-from iotsupport.database.statements import insert_row
+from iotsupport.database.statements import InsertedRow
 
 
 class HistoryManager(manager.HistoryManager):
@@ -30,24 +28,11 @@ class VersionQuerySet(manager.HistoricalQuerySet):
         return super().latest(*(["history_id"] if fields == ("history_date",) else fields))
 
 
-class Version(Model):
-    """One of them. To keep it is part of every save: it sends no signals of its own."""
-
-    class Meta:
-        abstract = True
-
-    def save(self, *args: Any, **kwargs: Any) -> None:
-        if self._state.adding and self.pk is None:
-            insert_row(self, kwargs.get("using") or DEFAULT_DB_ALIAS)
-        else:
-            super().save(*args, **kwargs)
-
-
 class Versions(models.HistoricalRecords):
     """Keeps each version of a row that is saved or deleted."""
 
     def __init__(self, **kwargs: Any) -> None:
-        defaults = {"bases": [Version], "history_manager": HistoryManager, "historical_queryset": VersionQuerySet}
+        defaults = {"bases": [InsertedRow], "history_manager": HistoryManager, "historical_queryset": VersionQuerySet}
         super().__init__(**{**defaults, **kwargs})
 
     def get_meta_options(self, model: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
@@ -68,8 +68,6 @@ class StagedFile:
 
     state = State.STAGED
 
-    is_taken = False  # by somebody else than the `with` block that staged it, which leaves it alone then
-
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
 
@@ -118,13 +116,6 @@ class StagedFile:
         finally:
             descriptor, self._descriptor = self._descriptor, None
             os.close(descriptor)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if not self.is_taken:
-            self.close()
 
     def __del__(self) -> None:
         self.close()
@@ -312,7 +303,7 @@ class MirrorStorage(FileSystemStorage):
 
     def probe(self) -> None:
         """Write a little and remove it again. Raises :class:`MirrorError`."""
-        with self.explained(), StagedFile(self.directory) as staged:
+        with self.explained(), closing(StagedFile(self.directory)) as staged:
             staged.write(b"\0" * 4096)
             staged.sync()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
 
 from django.apps import apps
@@ -16,22 +17,42 @@ from iotsupport.mirror.files import StagedFile, mirror_storage
 M = TypeVar("M", bound="MirroredModel")
 
 
+@dataclass(eq=False)
+class Ahead:
+    """New bytes of a row, staged ahead of the transaction that saves it: while that is open, nobody else can save."""
+
+    value: str
+    """Of the row's ``bytes_field``: they are used if it is what is saved in the end."""
+    staged: StagedFile | None
+    """None once they are taken."""
+
+    def close(self) -> None:
+        """Remove what nobody took."""
+        if self.staged is not None:
+            self.staged.close()
+
+
 class MirroredManager(models.Manager[M]):
     @contextmanager
-    def locked(self, name: str) -> Iterator[M]:
+    def locked(self, name: str, ahead: Ahead | None = None) -> Iterator[M]:
         """The row of this name, to be changed; it is saved when the block ends. Where there is none, a new one.
 
         The name is spelled as rows have it. Until then nobody else can change it, delete it, or create one of that
-        name. What the block raises refuses the change. A new one has no ``pk``.
+        name. What the block raises refuses the change, and ``ahead`` goes with it. A new one has no ``pk``.
         """
-        with transaction.atomic(using=self.db):
-            row = lock_row(self.model, self.model.name_field, name, self.db)
-            if row is None and self.model.lock_name(name, self.db):
-                row = lock_row(self.model, self.model.name_field, name, self.db)  # created meanwhile
-            if row is None:
-                row = self.model(**{self.model.name_field: name})
-            yield row
-            row.save(using=self.db)
+        try:
+            with transaction.atomic(using=self.db):
+                row = lock_row(self.model, self.model.name_field, name, self.db)
+                if row is None and self.model.lock_name(name, self.db):
+                    row = lock_row(self.model, self.model.name_field, name, self.db)  # created meanwhile
+                if row is None:
+                    row = self.model(**{self.model.name_field: name})
+                row.ahead = ahead
+                yield row
+                row.save(using=self.db)
+        finally:
+            if ahead is not None and ahead.staged is not None:
+                ahead.close()
 
 
 class MirroredModel(models.Model):
@@ -42,9 +63,11 @@ class MirroredModel(models.Model):
     """Name of the mirrored file, and what a notification announces."""
     # The field that the file is named after; and what it was when the row was read.
     name_field: ClassVar[str]
+    suffix: ClassVar[str] = ""
     name_as_read: str | None = None
-    staged: StagedFile | None = None
-    """Bytes that were staged for this row ahead of its transaction: used if they are what is saved."""
+    # The field that says which bytes a row has; and those that were staged for it, used if they are what is saved.
+    bytes_field: ClassVar[str]
+    ahead: Ahead | None = None
 
     class Meta:
         abstract = True
@@ -53,10 +76,18 @@ class MirroredModel(models.Model):
         # Outside a transaction, Django commits before it sends post_save: too late to refuse. Inside of one, what is
         # refused takes all of it back. Staged before it begins: while it is open, nobody else can save.
         using = kwargs.get("using") or DEFAULT_DB_ALIAS
-        with self._stage_ahead(), transaction.atomic(using=using, savepoint=False):
-            if self._state.adding:
-                self.lock_name(getattr(self, self.name_field), using)
-            super().save(*args, **kwargs)
+        value = getattr(self, self.bytes_field)
+        if self.ahead is None or self.ahead.staged is None or self.ahead.value != value:
+            self.ahead = Ahead(value, self.stage())
+        try:
+            with transaction.atomic(using=using, savepoint=False):
+                if self._state.adding:
+                    self.lock_name(getattr(self, self.name_field), using)
+                super().save(*args, **kwargs)
+        finally:
+            if self.ahead.staged is not None:
+                self.ahead.close()
+            self.ahead = None
 
     def _do_update(  # type: ignore[override]  # declared as of Django 6
         self, base_qs: Any, using: str, pk_val: Any, values: Any, *options: Any
@@ -67,22 +98,12 @@ class MirroredModel(models.Model):
             return bool(super()._do_update(base_qs, using, pk_val, values, *options))
         return update_row(type(self), pk_val, fields, news, using)
 
-    @contextmanager
-    def _stage_ahead(self) -> Iterator[None]:
-        if self.staged is None or self.staged.sha256 != self.content_sha256:
-            self.staged = self.stage()
-        try:
-            with self.staged:
-                yield
-        finally:
-            self.staged = None
-
     def take_staged(self) -> StagedFile:
         """The bytes of this row beside their place, for whoever renames or closes them. Raises :class:`MirrorError`."""
-        staged, self.staged = self.staged, None
-        if staged is None or staged.sha256 != self.content_sha256:
+        ahead = self.ahead
+        if ahead is None or ahead.staged is None or ahead.value != getattr(self, self.bytes_field):
             return self.stage()
-        staged.is_taken = True
+        staged, ahead.staged = ahead.staged, None
         return staged
 
     @classmethod
@@ -93,7 +114,7 @@ class MirroredModel(models.Model):
     @classmethod
     def filename_of(cls, name: str) -> str:
         """What the file of a row of this name is called."""
-        return name
+        return name + cls.suffix
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:
