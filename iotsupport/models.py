@@ -1,4 +1,7 @@
-"""API tokens, the networks that users sign in from, and what all processes together do once in a time."""
+"""API tokens, the networks that users sign in from, and what all processes together do once in a time.
+
+Boards have a room of their own: ``iotsupport.boards``.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,10 @@ from django.db import connection, models
 from django.utils import timezone
 
 from iotsupport.accounts.last_uses import LastUses
+from iotsupport.boards.models import Board, HourlyCount
 from iotsupport.serving import strangers
+
+__all__ = ["ApiToken", "Board", "HourlyCount", "KnownNetwork", "Throttle"]
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)

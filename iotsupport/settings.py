@@ -279,6 +279,11 @@ MQTT_CA_FILE = env.str("MQTT_CA_FILE", default="")
 # Announcements a second, at most, of each process: a bulk change must not flood small devices.
 MQTT_PUBLISH_RATE = env.number("MQTT_PUBLISH_RATE", default=200, least=1, most=100_000)
 
+# --- Boards ------------------------------------------------------------------------------------------------------
+
+# Hours without a sign of a board after which it is silent; 0: never.
+SILENT_AFTER = env.number("SILENT_AFTER", default=24, least=0, most=24 * 365)
+
 # --- Language, time, logging -------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-us"

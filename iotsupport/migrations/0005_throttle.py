@@ -5,7 +5,7 @@ from django.db import migrations
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("iotsupport", "0003_order_of_tokens"),
+        ("iotsupport", "0004_boards"),
     ]
 
     operations = [
