@@ -7,13 +7,16 @@ class DevicesConfig(AppConfig):
 
     def ready(self) -> None:
         from devices import receivers  # noqa: F401
+        from devices.boards import Configurations
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
         from devices.views import DOWNLOADS
         from iotsupport import limits
+        from iotsupport.boards import configurations
         from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.serving import downloads
 
+        configurations.register(Configurations())
         database_metrics.register(ConfigCollector())
         downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)

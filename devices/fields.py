@@ -8,10 +8,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.db import models
 
+from iotsupport.boards.mac_addresses import find_mac_address, spell
 from iotsupport.characters import name_of_character
-
-MAC_ADDRESS = re.compile(r"[0-9a-f]{2}([-:]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}", re.ASCII | re.IGNORECASE)
-
 
 # EUI-64, as boards with IEEE 802.15.4 print it; made from a MAC address by putting ff:fe into its middle.
 EIGHT_BYTES = re.compile(r"[0-9a-f]{2}([-:]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){6}", re.ASCII | re.IGNORECASE)
@@ -22,9 +20,10 @@ def normalise_mac_address(text: str) -> str:
 
     Raises ``ValidationError`` for anything else.
     """
-    if not MAC_ADDRESS.fullmatch(text):
+    mac_address = find_mac_address(text)
+    if mac_address is None:
         raise ValidationError(_what_is_wrong(text), code="INVALID_MAC_ADDRESS")
-    return _spelled(re.sub("[-:]", "", text))
+    return mac_address
 
 
 def base_mac_address(text: str) -> str | None:
@@ -32,11 +31,7 @@ def base_mac_address(text: str) -> str | None:
     digits = re.sub("[-:]", "", text).lower()
     if not EIGHT_BYTES.fullmatch(text) or digits[6:10] != "fffe":
         return None
-    return _spelled(digits[:6] + digits[10:])
-
-
-def _spelled(digits: str) -> str:
-    return "-".join(digits[i : i + 2] for i in range(0, 12, 2)).lower()
+    return spell(digits[:6] + digits[10:])
 
 
 def _what_is_wrong(text: str) -> str:

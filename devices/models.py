@@ -13,8 +13,9 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
 
-from devices.fields import MAC_ADDRESS, MACAddressField, normalise_mac_address
+from devices.fields import MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
+from iotsupport.boards.mac_addresses import MAC_ADDRESS
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage

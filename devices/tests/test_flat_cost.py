@@ -76,7 +76,7 @@ def test_a_save_asks_as_often_among_many(directories: Path) -> None:
 
 
 @pytest.mark.both_databases
-def test_a_save_writes_a_row_and_its_version_and_reads_nothing(directories: Path) -> None:
+def test_a_save_writes_a_row_its_version_and_its_board_and_reads_nothing(directories: Path) -> None:
     fill(0, FEW)
     config = DeviceConfig.objects.get(mac_address=mac_address(1))
     config.content = content(1, 1)
@@ -85,7 +85,7 @@ def test_a_save_writes_a_row_and_its_version_and_reads_nothing(directories: Path
 
     # Other nodes are told, on PostgreSQL.
     writes = [sql.split()[0] for sql in queries if "SAVEPOINT" not in sql and "pg_notify" not in sql]
-    assert writes == ["UPDATE", "INSERT"]
+    assert writes == ["UPDATE", "INSERT", "INSERT"]
 
 
 @pytest.mark.both_databases

@@ -1,11 +1,21 @@
-"""What a save or a deletion of a configuration means for its board: written in the same transaction."""
+"""What a save or a deletion of a configuration means for its board: written in the same transaction.
+
+What sends no signal, such as a bulk update, is found and mended by ``sync_mirror``, which every start runs.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from itertools import islice
+from typing import Protocol
 
 from django.db import connections
 from django.utils import timezone
 
-from iotsupport.boards.models import Board, State
+from iotsupport.boards.models import CONFIGURED, Board, State
+
+BATCH_ROWS = 1000
 
 # One statement: every save waits for it. Of a board that has a row, what it holds decides.
 SAVED = """
@@ -40,3 +50,59 @@ def note_deleted(mac_address: str, using: str) -> None:
     boards = Board.objects.using(using).filter(mac_address=mac_address)
     if not boards.filter(last_seen=None)._raw_delete(using):
         boards.update(config_sha256=None, state=State.GONE, behind_since=None, waiting_since=None, asked=0)
+
+
+class Configurations(Protocol):
+    """What an app that has configurations says of them."""
+
+    def all(self, using: str) -> Iterator[tuple[str, str]]:
+        """Yield MAC address and SHA-256 of each."""
+
+    def locked(self, mac_address: str, using: str) -> AbstractContextManager[str | None]:
+        """The SHA-256 of one, None where there is none; until the block ends, nobody can change that."""
+
+
+_configurations: list[Configurations] = []
+
+
+def register(configurations: Configurations) -> None:
+    """Say who has configurations; for :meth:`AppConfig.ready`."""
+    _configurations[:] = [configurations]
+
+
+def compare(using: str, *, repair: bool) -> list[str]:
+    """Return the MAC addresses whose row of a board contradicts the configuration; unless told not to, mend them."""
+    found = []
+    for configurations in _configurations:
+        differing = list(_differing(configurations, using))
+        found += differing
+        for mac_address in differing if repair else []:
+            with configurations.locked(mac_address, using) as sha256:
+                if sha256 is None:
+                    note_deleted(mac_address, using)
+                else:
+                    Board.objects.using(using).filter(mac_address=mac_address).update(config_sha256=None)
+                    note_saved(mac_address, sha256, using)
+    return found
+
+
+def _differing(configurations: Configurations, using: str) -> Iterator[str]:
+    boards, seen = Board.objects.using(using), set()
+    everything = configurations.all(using)
+    while batch := dict(islice(everything, BATCH_ROWS)):
+        seen.update(batch)
+        rows = boards.filter(mac_address__in=list(batch))
+        states = {row[0]: row[1:] for row in rows.values_list("mac_address", "config_sha256", "holds_sha256", "state")}
+        for mac_address, sha256 in batch.items():
+            config_sha256, holds_sha256, state = states.get(mac_address, (None, None, None))
+            if config_sha256 != sha256 or state != state_of(sha256, holds_sha256):
+                yield mac_address
+    with_one = boards.exclude(config_sha256=None) | boards.filter(state__in=CONFIGURED)
+    yield from (each for each in with_one.values_list("mac_address", flat=True).iterator() if each not in seen)
+
+
+def state_of(config_sha256: str, holds_sha256: str | None) -> State:
+    """Return the state of a board that has a configuration."""
+    if holds_sha256 is None:
+        return State.NEVER_FETCHED
+    return State.CURRENT if holds_sha256 == config_sha256 else State.BEHIND

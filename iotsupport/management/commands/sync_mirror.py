@@ -6,6 +6,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS
 
+from iotsupport.boards import configurations
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
@@ -16,7 +17,7 @@ from iotsupport.mirror.rows import MirroredModel, mirrored_models
 
 
 class Command(BaseCommand):
-    help = "Make the files on disk equal to the database."
+    help = "Make the files on disk equal to the database, and what it knows of boards to their configurations."
     requires_system_checks = INSTALLATION
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -32,15 +33,16 @@ class Command(BaseCommand):
             raise CommandError("--check changes nothing, so --delete-unknown does not go with it.")
         try:
             found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
+            boards = self._compare_boards(check)
         except DATABASE_ERRORS as error:
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
             unknown = f"The database does not answer, or is not migrated: {error}. {hint}"
             raise CommandError(explain_database(error) or unknown) from error
-        if check and any(found):
+        if check and any([*found, boards]):
             raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
         if any(differences.failed for differences in found):
             raise CommandError("Not everything could be made equal; see above.")
-        if not any(found):
+        if not any([*found, boards]):
             self.stdout.write("Files and database are equal.")
 
     def _reconcile(self, model: type[MirroredModel], check: bool, delete_unknown: bool) -> Differences:
@@ -60,3 +62,10 @@ class Command(BaseCommand):
         for sentence in differences.failed:
             self.stderr.write(f"{label}: {sentence}")
         return differences
+
+    def _compare_boards(self, check: bool) -> list[str]:
+        differing = configurations.compare(DEFAULT_DB_ALIAS, repair=not check)
+        for mac_address in differing:
+            said = "contradicts its configuration" if check else "is in step with its configuration again"
+            self.stdout.write(f"boards: the row of {mac_address} {said}")
+        return differing

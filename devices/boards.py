@@ -1,0 +1,26 @@
+"""What the room of boards asks of configurations."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import transaction
+
+from devices.models import DeviceConfig
+
+
+class Configurations:
+    def all(self, using: str) -> Iterator[tuple[str, str]]:
+        rows = DeviceConfig._base_manager.using(using).values_list("mac_address", "content")
+        for mac_address, content in rows.iterator(chunk_size=1000):
+            yield mac_address, hashlib.sha256(content.encode()).hexdigest()
+
+    @contextmanager
+    def locked(self, mac_address: str, using: str) -> Iterator[str | None]:
+        with transaction.atomic(using=using):
+            DeviceConfig.lock_name(mac_address, using)
+            rows = DeviceConfig._base_manager.using(using).select_for_update()
+            row = rows.filter(mac_address=mac_address).first()
+            yield None if row is None else row.content_sha256
