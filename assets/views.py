@@ -9,6 +9,7 @@ from django.http.response import HttpResponseBase
 
 from assets.models import Asset
 from assets.names import find_filename
+from iotsupport.boards.noting import note_quick, respond_and_note
 from iotsupport.errors import public_view
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving.downloads import Downloads
@@ -30,6 +31,7 @@ DOWNLOADS = Downloads(
     storage=partial(mirror_storage, Asset.storage_alias),
     content_type="application/octet-stream",
     with_digests=True,
+    note=partial(note_quick, "assets"),
     name_schema=FILENAME_SCHEMA,
     file_schema={"type": "string", "format": "binary"},
     operation={
@@ -48,6 +50,10 @@ def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
     """
     storage = DOWNLOADS.storage()
     filename = find_filename(filename, storage.exists)
-    return mirror_response(
-        request, storage, filename, content_type=DOWNLOADS.content_type, with_digests=DOWNLOADS.with_digests
+    respond = partial(
+        mirror_response,
+        *(request, storage, filename),
+        content_type=DOWNLOADS.content_type,
+        with_digests=DOWNLOADS.with_digests,
     )
+    return respond_and_note("assets", request, filename, respond)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import chain
 from typing import Annotated, Any
 
 from django.conf import settings
 from django.db import transaction
-from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from ninja.decorators import decorate_view
@@ -17,6 +15,7 @@ from pydantic import WithJsonSchema
 
 from devices.fields import normalise_mac_address
 from devices.limits import MAY_ADD, MAY_CHANGE, WRAPPING_MAX_BYTES
+from devices.lists import answer_list
 from devices.metrics import track_answers
 from devices.models import DeviceConfig
 from devices.parsing import Member, check_size, decode_config, parse_members
@@ -72,37 +71,11 @@ class Config(ConfigSummary):
 @decorate_view(track_answers("list"))
 def list_configs(request: HttpRequest) -> HttpResponseBase:
     require(request, "devices.view_deviceconfig")
-    pages = _pages()
-    first = next(pages)
-    if len(first) < PAGE_ROWS:
-        return JsonResponse({"configs": first, "count": len(first)})
-    return StreamingHttpResponse(_stream(first, pages), content_type="application/json")
+    return answer_list("configs", _read_page, PAGE_ROWS)
 
 
-def _pages() -> Iterator[list[dict[str, Any]]]:
-    """Yield all configurations in lists, by MAC address.
-
-    Each is a query of its own: a reader that is slow to take the answer keeps no transaction open meanwhile.
-    """
-    last = ""
-    while True:
-        page = list(
-            DeviceConfig.objects.filter(mac_address__gt=last).order_by("mac_address").values(*LISTED)[:PAGE_ROWS]
-        )
-        yield page
-        if len(page) < PAGE_ROWS:
-            return
-        last = page[-1]["mac_address"]
-
-
-def _stream(first: list[dict[str, Any]], pages: Iterator[list[dict[str, Any]]]) -> Iterator[str]:
-    count = 0
-    yield '{"configs": ['
-    for page in chain([first], pages):
-        if page:
-            yield f"{', ' if count else ''}{json.dumps(page)[1:-1]}"
-        count += len(page)
-    yield f'], "count": {count}}}'
+def _read_page(after: str, count: int) -> list[dict[str, Any]]:
+    return list(DeviceConfig.objects.filter(mac_address__gt=after).order_by("mac_address").values(*LISTED)[:count])
 
 
 @router.put(

@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
+from iotsupport.boards.noting import note_quick, respond_and_note
 from iotsupport.errors import public_view
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.serving.downloads import Downloads
@@ -30,6 +31,7 @@ DOWNLOADS = Downloads(
     storage=partial(mirror_storage, DeviceConfig.storage_alias),
     content_type="application/json",
     count=partial(count_answer, "get_raw"),
+    note=partial(note_quick, "configs"),
     is_small=True,
     name_schema=MAC_ADDRESS_SCHEMA,
     file_schema={"type": "object"},
@@ -50,4 +52,5 @@ def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
     with 400, and one without a configuration with 404.
     """
     filename = f"{normalise_mac_address(mac_address)}{DOWNLOADS.ending}"
-    return mirror_response(request, DOWNLOADS.storage(), filename, content_type=DOWNLOADS.content_type)
+    respond = partial(mirror_response, request, DOWNLOADS.storage(), filename, content_type=DOWNLOADS.content_type)
+    return respond_and_note("configs", request, filename, respond)

@@ -14,6 +14,7 @@ class IotSupportConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport import limits, receivers  # noqa: F401 - connects them
+        from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
             check_directories,
             check_dotenv,
@@ -24,6 +25,7 @@ class IotSupportConfig(AppConfig):
             check_plain_http,
             check_secret_key,
         )
+        from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.signals import serving
 
         for check in [
@@ -38,6 +40,7 @@ class IotSupportConfig(AppConfig):
             checks.register(check, "environment")
         checks.register(check_plain_http, "environment", deploy=True)
         limits.register(limits.LISTS)
+        database_metrics.register(BoardCollector())
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")

@@ -36,6 +36,7 @@ VARIABLES = {
     "PORT": ("iotsupport.E008", "Set PORT=8000, or leave it out."),
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
     "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
+    "SILENT_AFTER": ("iotsupport.E035", "Set SILENT_AFTER=24, or leave it out; 0 turns it off."),
     "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }
 

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from iotsupport.api import api
 
 api.add_router("", "devices.api.router")
+api.add_router("", "devices.boards_api.router")
 api.add_router("", "assets.api.router")
 
 _api_patterns, _app_name, _namespace = api.urls

@@ -87,7 +87,7 @@ def compare(using: str, *, repair: bool) -> list[str]:
 
 
 def _differing(configurations: Configurations, using: str) -> Iterator[str]:
-    boards, seen = Board.objects.using(using), set()
+    boards, seen = Board.objects.using(using), set[str]()
     everything = configurations.all(using)
     while batch := dict(islice(everything, BATCH_ROWS)):
         seen.update(batch)

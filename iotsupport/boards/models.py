@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Self
+from typing import Self
 
 from django.conf import settings
 from django.db import models
@@ -59,7 +59,8 @@ class BoardQuerySet(models.QuerySet["Board"]):
 
     def count_states(self) -> dict[str, int]:
         """How many boards there are in each state that is shown: one query."""
-        found = dict(self.shown().order_by().values_list("state").annotate(Count("*")))
+        groups = self.shown().order_by().values("state").annotate(count=Count("*"))
+        found = dict(groups.values_list("state", "count"))
         return {state.value: found.get(state.value, 0) for state in [*CONFIGURED, State.WAITING]}
 
 
@@ -143,7 +144,7 @@ class HourlyCount(models.Model):
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["hour", "kind"], name="one_count_for_each_hour")]
-        default_permissions: list[Any] = []
+        default_permissions = ()
 
     def __str__(self) -> str:
         return f"{self.count} {self.kind} in the hour from {self.hour:%Y-%m-%d %H:%M}"

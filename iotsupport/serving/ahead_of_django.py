@@ -79,7 +79,8 @@ def find_file(path: str) -> str | None:
 def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Answer | None:
     """Answer a usual GET or HEAD for a file that is there.
 
-    Needs of ``environ`` no more than ``REQUEST_METHOD``, ``PATH_INFO`` and the request's conditions.
+    Needs of ``environ`` no more than ``REQUEST_METHOD``, ``PATH_INFO`` and the request's conditions; of what else is
+    there, ``Downloads.note`` is told.
     """
     if environ["REQUEST_METHOD"] not in {"GET", "HEAD"} or environ.get("SCRIPT_NAME"):
         return None
@@ -101,4 +102,6 @@ def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Ans
         return None
     if downloads.count is not None:
         downloads.count(answer.status, perf_counter() - start)
+    if downloads.note is not None:
+        downloads.note(environ, name, answer.status, answer.headers)
     return answer

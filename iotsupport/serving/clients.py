@@ -15,8 +15,12 @@ USERNAME_CHARS = 255
 
 def client_address(request: HttpRequest) -> str | None:
     """Return the client's address as databases take it; see :func:`address_of`."""
-    address = address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
-    parsed = _parse(address.partition("%")[0])
+    return storable_address_of(request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR", ""))
+
+
+def storable_address_of(remote: str, forwarded: str) -> str | None:
+    """Return what :func:`address_of` does, as databases take it; None for what is no address, such as a socket."""
+    parsed = _parse(address_of(remote, forwarded).partition("%")[0])
     return None if parsed is None else str(parsed)
 
 

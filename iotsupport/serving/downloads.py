@@ -39,6 +39,8 @@ class Downloads:
     with_digests: bool = False
     # Told the status and the seconds of each answer that is given ahead of Django.
     count: Callable[[int, float], None] | None = None
+    # Told of each of them the request, the file's name, and status and headers of the answer. Must not raise.
+    note: Callable[[Mapping[str, Any], str, int, Mapping[str, str]], None] | None = None
     # Whether reading and hashing one takes no time worth mentioning.
     is_small: bool = False
 

@@ -28,6 +28,15 @@ QUICK_FIELDS = {
     "pragma",
     "range",
     "user-agent",
+    "x-esp32-chip-size",
+    "x-esp32-sdk-version",
+    "x-esp32-sketch-md5",
+    "x-esp32-sketch-sha256",
+    "x-esp32-version",
+    "x-esp8266-chip-size",
+    "x-esp8266-sdk-version",
+    "x-esp8266-sketch-md5",
+    "x-esp8266-version",
     "x-forwarded-for",
     "x-forwarded-proto",
     "x-sendfile-type",
@@ -36,13 +45,16 @@ QUICK_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)
 QUICK_MAX_BYTES = 4096
 
 
-def parse_quick_request(head: bytes) -> dict[str, str] | None:
-    """Return what WSGI calls the parts of a request that needs no parser; None for any other."""
+def parse_quick_request(head: bytes, remote: str) -> dict[str, str] | None:
+    """Return what WSGI calls the parts of a request that needs no parser; None for any other.
+
+    ``remote`` is the address of who is connected.
+    """
     match = QUICK_REQUEST.fullmatch(head) if len(head) <= QUICK_MAX_BYTES else None
     if match is None:
         return None
     method, path, fields = match[1].decode(), match[2].decode(), match[3].decode()
-    environ = {"REQUEST_METHOD": method, "PATH_INFO": path}
+    environ = {"REQUEST_METHOD": method, "PATH_INFO": path, "REMOTE_ADDR": remote}
     for line in fields.split("\r\n")[:-1]:
         name, _, value = line.partition(":")
         name = name.lower()

@@ -300,7 +300,7 @@ class Worker(ThreadWorker):
 
     def _serve_quickly(self, conn: Connection, head: bytes) -> bool:
         """Answer a usual download here and now: parsing it and waiting for a thread would cost more than answering."""
-        environ = parse_quick_request(head)
+        environ = parse_quick_request(head, conn.remote)
         if self._answer_quickly is None or environ is None or self.nr + 1 >= self.max_requests:
             return False
         answer = self._answer_quickly(environ)

@@ -377,18 +377,20 @@ class TestQuickRequests:
             b"",
             b"User-Agent: ESP32 HTTP Client/1.0\r\nContent-Length: 0\r\n",
             b'if-none-match: "x"\r\nConnection: close\r\n',
+            b"x-ESP32-version: 1.4.2\r\nx-ESP32-sketch-md5: 0123456789abcdef0123456789abcdef\r\n",
             b"Accept-Encoding:identity;q=1,chunked;q=0.1,*;q=0\r\nConnection: Keep-Alive\r\n",
         ],
     )
     def test_are_what_devices_send(self, more):
-        assert parse_quick_request(self.HEAD + more + b"\r\n") is not None
+        assert parse_quick_request(self.HEAD + more + b"\r\n", "") is not None
 
     def test_say_what_gunicorn_says(self):
-        environ = parse_quick_request(self.HEAD + b'If-None-Match: "x" \r\n\r\n')
+        environ = parse_quick_request(self.HEAD + b'If-None-Match: "x" \r\n\r\n', "192.0.2.7")
 
         assert environ == {
             "REQUEST_METHOD": "GET",
             "PATH_INFO": "/configs/x.json",
+            "REMOTE_ADDR": "192.0.2.7",
             "HTTP_HOST": "localhost:8000",
             "HTTP_IF_NONE_MATCH": '"x"',
         }
@@ -433,4 +435,4 @@ class TestQuickRequests:
         ],
     )
     def test_are_nothing_else(self, head):
-        assert parse_quick_request(head) is None
+        assert parse_quick_request(head, "") is None

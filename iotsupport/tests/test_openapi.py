@@ -30,6 +30,8 @@ OPERATIONS = {
     ("/configs/{mac_address}", "delete"),
     ("/configs/{mac_address}.json", "get"),
     ("/configs/{mac_address}.json", "put"),
+    ("/devices", "get"),
+    ("/devices/{mac_address}", "get"),
     ("/assets", "get"),
     ("/assets", "post"),
     ("/assets/{filename}", "get"),

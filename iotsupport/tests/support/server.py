@@ -48,6 +48,7 @@ NEUTRAL = dict.fromkeys(
         "PORT",
         "PYTHONDONTWRITEBYTECODE",  # compiling the product takes a tenth of a start
         "SECRET_KEY",
+        "SILENT_AFTER",
     ],
     "",
 ) | {"WEB_CONCURRENCY": "1"}  # each takes a second of the processor to start: more where a test is about several

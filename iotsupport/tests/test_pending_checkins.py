@@ -1,0 +1,236 @@
+"""What is heard of boards takes bounded memory, whoever asks for what, and however long the database is away."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from iotsupport.boards import pending as pending_module
+from iotsupport.boards.checkins import CheckIn
+from iotsupport.boards.pending import (
+    ASKING_AT_ONCE,
+    MINUTE,
+    MOST_ASKING,
+    MOST_HEARD,
+    MOST_HOURS,
+    Batch,
+    Pending,
+    Said,
+)
+from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, fetched, updated
+
+HOUR = int(NOON // 3600)
+
+
+class Fake(Collector):
+    """What it would write is kept here, and it is told whether that works."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[Batch] = []
+        self.error: Exception | None = None
+        self.counts: list[Any] = []
+        self._write = self.keep
+
+    def keep(self, batch: Batch, now: float) -> None:
+        if self.error is not None:
+            raise self.error
+        self.written.append(batch)
+
+    def note_and_flush(self, *check_ins: CheckIn) -> list[str]:
+        """The boards of which something is written."""
+        for check_in in check_ins:
+            self.note(check_in)
+            self.time = check_in.at
+        return self.flushed()
+
+    def flushed(self) -> list[str]:
+        before = len(self.written)
+        self.flush()
+        return [report.mac_address for batch in self.written[before:] for report in batch.reports]
+
+
+@pytest.fixture
+def collector(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake()
+    monkeypatch.setattr("iotsupport.boards.collector.count_check_ins", lambda *counts: fake.counts.append(counts))
+    return fake
+
+
+def mac(number: int) -> str:
+    digits = f"{number:012x}"
+    return "-".join(digits[i : i + 2] for i in range(0, 12, 2))
+
+
+def test_the_same_within_the_minute_is_written_once(collector: Fake) -> None:
+    assert collector.note_and_flush(fetched("a")) == [MAC]
+
+    for second in range(1, 60):
+        assert collector.note_and_flush(fetched("a", at=NOON + second)) == []
+
+    assert collector.note_and_flush(fetched("a", at=NOON + MINUTE)) == [MAC]
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        fetched("b", at=NOON + 1),
+        fetched("a", at=NOON + 1, remote="192.0.2.8"),
+        fetched("a", at=NOON + 1, user_agent="kitchen/1.4.2"),
+        fetched("a", at=NOON + 1, status=304),
+        updated(at=NOON + 1),
+        fetched("a", at=NOON - 1),  # the clock was set back
+    ],
+)
+def test_what_is_new_is_written_within_the_minute(collector: Fake, later: CheckIn) -> None:
+    collector.note_and_flush(fetched("a"))
+
+    assert collector.note_and_flush(later) == [MAC]
+
+
+def test_of_one_that_asks_a_thousand_times_a_second_each_is_counted_and_nothing_grows(collector: Fake) -> None:
+    board = fetched("a")
+    for number in range(30_000):
+        collector.note(board._replace(at=NOON + number / 1000))
+    collector.flush()
+
+    [batch] = collector.written
+    assert len(batch.reports) == 1
+    assert batch.hours == {HOUR: 30_000}
+    assert collector.counts == [({"worker": 30_000}, 0)]
+
+
+def test_of_one_that_asks_for_nothing_a_thousand_times_a_second_one_row_a_minute_says_how_often(
+    collector: Fake,
+) -> None:
+    seconds, board = {}, asked()
+    for second in range(70):
+        for _ in range(1000):
+            collector.note(board._replace(at=NOON + second))
+        collector.time = NOON + second
+        if collector.flushed():
+            seconds[second] = collector.written[-1].reports[0].asked
+
+    assert seconds == {0: 1000, 60: 60_000}
+
+
+def test_what_asked_before_it_fell_silent_is_written_when_the_minute_is_over(collector: Fake) -> None:
+    collector.note_and_flush(asked())
+    assert collector.note_and_flush(asked(at=NOON + 1)) == []
+    assert not collector._pending.is_empty()  # so the thread goes on
+
+    collector.time = NOON + MINUTE
+    assert collector.flushed() == [MAC]
+    assert collector._pending.is_empty()
+
+
+def test_a_flood_of_made_up_addresses_costs_no_more_than_so_many(collector: Fake) -> None:
+    stranger = asked()
+    for number in range(100_000):
+        collector.note(stranger._replace(filename=f"{mac(number)}.json", at=NOON + number / 2000))
+        if number % 2000 == 0:
+            collector.note(fetched("a", at=NOON + number / 2000, user_agent=f"kitchen/{number}"))
+            collector.time = NOON + number / 2000
+            written = collector.flushed()
+            assert MAC in written  # others are noted meanwhile
+            assert len(written) <= 1 + ASKING_AT_ONCE
+    collector.flush()
+
+    assert len(collector._pending._asking) <= MOST_ASKING
+    assert not collector._pending._reports
+    dropped = sum(dropped for _, dropped in collector.counts)
+    assert sum(counts["view"] for counts, _ in collector.counts) == 100_000
+    assert 90_000 < dropped < 100_000
+
+
+def test_boards_that_are_too_many_for_one_batch_are_in_the_next(collector: Fake, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pending_module, "REPORTS_AT_ONCE", 2)
+    for number in range(5):
+        collector.note(fetched("a", mac_address=mac(number)))
+
+    assert [collector.flushed() for _ in range(4)] == [[mac(0), mac(1)], [mac(2), mac(3)], [mac(4)], []]
+
+
+def test_what_is_too_much_between_two_looks_is_dropped_and_counted_and_may_be_said_again(collector: Fake) -> None:
+    for number in range(MOST_HEARD + 10):
+        collector.note(fetched("a", mac_address=mac(number)))
+    collector.flush()
+    assert collector.counts == [({"worker": MOST_HEARD + 10}, 10)]
+
+    last = fetched("a", mac_address=mac(MOST_HEARD + 9), at=NOON + 1)
+    collector.note(last)
+    while collector.flushed():
+        pass
+    assert last.filename.removesuffix(".json") in [r.mac_address for batch in collector.written for r in batch.reports]
+
+
+def test_while_the_database_is_away_the_last_of_each_is_kept(collector: Fake, monkeypatch: Any) -> None:
+    monkeypatch.setattr(pending_module, "MOST_REPORTS", 3)
+    collector.error = OperationalError("away")
+    collector.error.__cause__ = OSError()
+    for second in range(100):
+        for number in range(4):
+            collector.note(fetched(f"{second}", mac_address=mac(number), at=NOON + second))
+        collector.note(asked("ff-ff-ff-ff-ff-ff", at=NOON + second))
+        collector.time = NOON + second
+        collector.flush()
+
+    collector.error = None
+    collector.time += 1
+    collector.flush()
+
+    [batch] = collector.written
+    found = {report.mac_address: (report.at, report.holds_sha256, report.asked) for report in batch.reports}
+    held = hashlib.sha256(b"99").hexdigest()
+    expected: dict[str, Any] = {mac(number): (NOON + 99, held, 0) for number in range(3)}
+    assert found == expected | {"ff-ff-ff-ff-ff-ff": (NOON + 99, None, 100)}
+    assert batch.hours == {HOUR: 400}
+    assert sum(dropped for _, dropped in collector.counts) == 100  # of the fourth
+
+
+def test_what_the_database_refuses_for_good_is_dropped_and_counted(collector: Fake, caplog: Any) -> None:
+    collector.error = ValueError("no such value")
+    collector.note_and_flush(fetched("a"), asked("ff-ff-ff-ff-ff-ff"))
+
+    collector.error = None
+    assert collector.flushed() == []
+    assert collector.counts[0] == ({"worker": 1, "view": 1}, 2)
+    assert "What 2 boards did cannot be noted" in caplog.text
+
+
+def test_a_clock_that_jumps_about_fills_no_memory(collector: Fake) -> None:
+    for hour in range(1000):
+        collector.note(fetched("a", at=NOON + 3600.0 * hour))
+
+    assert len(collector._pending._hours) <= MOST_HOURS
+
+
+def test_what_is_remembered_has_a_limit(monkeypatch: Any) -> None:
+    monkeypatch.setattr(pending_module, "MOST_REMEMBERED", 10)
+    pending = Pending()
+    for number in range(1000):
+        pending.take(fetched("a", mac_address=mac(number)), Said(("configs", mac(number)), number))
+
+    assert len(pending._remembered) + len(pending._remembered_before) <= 20
+    assert pending.repeats("worker", Said(("configs", mac(999)), 999), NOON, is_download=True)
+    assert not pending.repeats("worker", Said(("configs", mac(0)), 0), NOON, is_download=True)
+
+
+def test_downloads_of_who_is_no_board_are_counted(collector: Fake) -> None:
+    collector.note(updated("", at=NOON))
+    collector.note(updated("", at=NOON, method="HEAD"))
+    collector.flush()
+
+    [batch] = collector.written
+    assert batch == Batch([], {HOUR: 1})  # type: ignore[arg-type]
+    assert collector.counts == [({}, 0)]
+
+
+def test_a_command_notes_nothing(collector: Fake) -> None:
+    collector.is_serving = False
+
+    assert collector.note_and_flush(fetched("a"), asked()) == []
+    assert collector._pending.is_empty()
