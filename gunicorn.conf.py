@@ -129,7 +129,13 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(server: Any, worker: Any) -> None:
-    """Send what is still to be announced. ``atexit`` is not enough: it waits for every thread, or never runs."""
+    """Write what boards did, and send what is still to be announced.
+
+    ``atexit`` is not enough: it waits for every thread, or never runs.
+    """
+    boards = sys.modules.get("iotsupport.boards.collector")
+    if boards is not None:
+        boards.collector.stop()
     notifications = sys.modules.get("notifications.publisher")
     if notifications is not None:
         notifications.publisher.stop()

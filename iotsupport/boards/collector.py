@@ -23,6 +23,9 @@ logger = logging.getLogger(__name__)
 # Between two batches of a process.
 PAUSE_SECONDS = 1.0
 
+# How long a process that ends waits for its last one.
+STOP_SECONDS = 2.0
+
 TROUBLE = "check-ins"
 
 
@@ -36,6 +39,7 @@ class CheckInCollector:
         self._thread: threading.Thread | None = None
         self._is_awake = False
         self._waking = threading.Condition()
+        self._flushing = threading.Lock()
         self.is_serving = False
         serving.connect(self._serve)
 
@@ -60,15 +64,23 @@ class CheckInCollector:
 
     def flush(self) -> None:
         """Count and write what there is. What the database does not take now is kept, as far as there is room."""
-        batch = self._pending.take_batch(self._now())
-        if batch:
-            try:
-                self._write(batch, self._now())
-                self._pending.forget(batch)
-                is_over(TROUBLE)
-            except Exception as error:
-                self._bear(error, batch)
-        count_check_ins(*self._pending.take_counts())
+        with self._flushing:
+            batch = self._pending.take_batch(self._now())
+            if batch:
+                try:
+                    self._write(batch, self._now())
+                    self._pending.forget(batch)
+                    is_over(TROUBLE)
+                except Exception as error:
+                    self._bear(error, batch)
+            count_check_ins(*self._pending.take_counts())
+
+    def stop(self) -> None:
+        """Write what there is, for some seconds at most: a server that starts anew would show boards as behind."""
+        if self.is_serving and not self._pending.is_empty():
+            last = threading.Thread(target=self._flush_alone, name="check-ins", daemon=True)
+            last.start()
+            last.join(STOP_SECONDS)
 
     def _bear(self, error: Exception, batch: Batch) -> None:
         if isinstance(error, DATABASE_ERRORS) and is_outage(error):
@@ -105,13 +117,17 @@ class CheckInCollector:
                 self._is_awake = False
                 self._is_awake = not self._pending.is_empty()
                 self._waking.wait_for(lambda: self._is_awake)
-            try:
-                self.flush()
-            except Exception:
-                logger.exception("What boards did could not be noted")
-            finally:
-                connection.close()
+            self._flush_alone()
             time.sleep(PAUSE_SECONDS)
+
+    def _flush_alone(self) -> None:
+        """In a thread, which has a connection of its own."""
+        try:
+            self.flush()
+        except Exception:
+            logger.exception("What boards did could not be noted")
+        finally:
+            connection.close()
 
 
 collector = CheckInCollector(write)

@@ -27,9 +27,9 @@ def note_quick(kind: Kind, environ: Mapping[str, Any], filename: str, status: in
     try:
         # Of a configuration, the main thread has read no more than a few fields of the request, and they are all that
         # can be new: to hash them takes less than to look for each.
-        if kind == "configs" and "wsgi.input" not in environ:
+        if kind == "configs" and status != 206 and "wsgi.input" not in environ:
             said = Said((kind, filename), hash((status, headers.get("ETag"), *environ.values())))
-            is_download = environ["REQUEST_METHOD"] == "GET" and status != 206
+            is_download = environ["REQUEST_METHOD"] == "GET"
             if collector.repeats("worker", said, at := time.time(), is_download=is_download):
                 return
             collector.take(check_in_of("worker", kind, filename, environ, status, headers, at), said)
