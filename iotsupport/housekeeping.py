@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 from django.utils import timezone
 
 from iotsupport.accounts.signin import LOCKED_FOR
+from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
 from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
@@ -39,6 +40,8 @@ def over() -> Iterator[QuerySet[Any]]:
     yield Session.objects.filter(expire_date__lt=now)
     yield AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR)
     yield KnownNetwork.objects.filter(used_at__lt=now - KNOWN_FOR)
+    yield HourlyCount.objects.filter(hour__lt=now - HourlyCount.KEPT_FOR)
+    yield Board.objects.filter(state=State.GONE, last_seen__lt=now - GONE_FOR)
     yield AccessLog.objects.all()  # of earlier versions
 
 

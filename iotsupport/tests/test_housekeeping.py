@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from iotsupport import housekeeping
 from iotsupport.accounts.signin import LOCKED_FOR
+from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
 from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.tests.support.api_client import failing_statements, make_user
@@ -50,9 +51,17 @@ class TestWhatIsOver:
         AccessLog.objects.create(username="maria")
         for number, ago in enumerate([KNOWN_FOR * 2, timedelta(0)]):
             KnownNetwork.objects.create(user=user, network=f"192.0.2.{number}", used_at=now - ago)
+        for ago in [HourlyCount.KEPT_FOR * 2, timedelta(0)]:
+            HourlyCount.objects.create(hour=now - ago, kind=HourlyCount.DOWNLOADS, count=1)
+        for number, (state, ago) in enumerate(
+            [(State.GONE, GONE_FOR * 2), (State.GONE, timedelta(0)), (State.CURRENT, GONE_FOR * 2)]
+        ):
+            Board.objects.create(mac_address=f"02-00-00-00-00-0{number}", state=state, last_seen=now - ago)
 
-        assert tidy() == 5
+        assert tidy() == 7
 
+        assert HourlyCount.objects.get().hour == now
+        assert [row.mac_address[-2:] for row in Board.objects.all()] == ["01", "02"]
         assert [Session.objects.get().expire_date > now, AccessAttempt.objects.get().username] == [True, "0:00:00"]
         assert KnownNetwork.objects.get().network == "192.0.2.1"
         assert not AccessLog.objects.exists()
