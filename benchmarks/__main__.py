@@ -35,6 +35,7 @@ BENCHMARKS = {
     "messages": [],
     "herd": [],
     "lists": [],
+    "checkins": [],
     "deletion": [],
 }
 

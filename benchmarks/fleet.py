@@ -5,6 +5,7 @@ Made quickly: without the signals and the disk's syncs of a save, but with all t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -87,6 +88,7 @@ def _make(size: int) -> None:
             ("devices_deviceconfig", _row),
             ("devices_historicaldeviceconfig", lambda number: {**_row(number), "history_id": number + 1}),
             ("notifications_debt", _announcement),
+            ("iotsupport_board", _board),
         ]:
             _multiply(database, table, (row(number) for number in range(1, size)))
     for number in range(size):
@@ -131,6 +133,10 @@ def _row(number: int) -> dict[str, Any]:
 
 def _announcement(number: int) -> dict[str, Any]:
     return {"id": number + 1, "filename": filename(number), "revision": number}
+
+
+def _board(number: int) -> dict[str, Any]:
+    return {"mac_address": mac_address(number), "config_sha256": hashlib.sha256(content(number).encode()).hexdigest()}
 
 
 def _make_administrator() -> tuple[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from django.db import transaction
@@ -18,9 +18,10 @@ class Configurations:
             yield mac_address, hashlib.sha256(content.encode()).hexdigest()
 
     @contextmanager
-    def locked(self, mac_address: str, using: str) -> Iterator[str | None]:
+    def locked(self, mac_addresses: Sequence[str], using: str) -> Iterator[dict[str, str]]:
         with transaction.atomic(using=using):
-            DeviceConfig.lock_name(mac_address, using)
+            for mac_address in mac_addresses:
+                DeviceConfig.lock_name(mac_address, using)
             rows = DeviceConfig._base_manager.using(using).select_for_update()
-            row = rows.filter(mac_address=mac_address).first()
-            yield None if row is None else row.content_sha256
+            found = rows.filter(mac_address__in=mac_addresses).order_by("mac_address")
+            yield {row.mac_address: row.content_sha256 for row in found}

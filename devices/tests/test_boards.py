@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -15,6 +16,7 @@ from django.db import connection, transaction
 from django.test import Client
 
 from devices.models import DeviceConfig
+from iotsupport.boards import configurations
 from iotsupport.boards.models import Board, State
 
 MAC, OTHER = "aa-bb-cc-dd-ee-ff", "aa-bb-cc-dd-ee-00"
@@ -256,6 +258,21 @@ def test_sync_mirror_tells_and_mends_a_row_that_contradicts_its_configuration(
     assert f"boards: the row of {mac_address} is in step with its configuration again\n" in sync_mirror()
     assert facts(mac_address) == expected
     assert sync_mirror("--check") == "Files and database are equal.\n"
+
+
+def test_many_rows_are_mended_in_few_transactions(monkeypatch: Any) -> None:
+    monkeypatch.setattr("iotsupport.boards.configurations.TOGETHER", 3)
+    macs = [f"02-00-00-00-00-{number:02x}" for number in range(7)]
+    for mac_address in macs:
+        DeviceConfig.objects.put(mac_address, OLD)
+    Board.objects.all()._raw_delete("default")
+    transactions = mock.Mock(wraps=transaction.atomic)
+    monkeypatch.setattr("devices.boards.transaction.atomic", transactions)
+
+    configurations.compare("default", repair=True)
+
+    assert transactions.call_count == 3
+    assert Board.objects.count_states()["never_fetched"] == 7
 
 
 # --- The update of an installation ----------------------------------------------------------------------------------

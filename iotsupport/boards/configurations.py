@@ -5,7 +5,7 @@ What sends no signal, such as a bulk update, is found and mended by ``sync_mirro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Protocol
@@ -15,7 +15,9 @@ from django.utils import timezone
 
 from iotsupport.boards.models import CONFIGURED, Board, State
 
+# Compared with one query, and mended in one transaction, which keeps others waiting.
 BATCH_ROWS = 1000
+TOGETHER = 100
 
 # One statement: every save waits for it. Of a board that has a row, what it holds decides.
 SAVED = """
@@ -58,8 +60,8 @@ class Configurations(Protocol):
     def all(self, using: str) -> Iterator[tuple[str, str]]:
         """Yield MAC address and SHA-256 of each."""
 
-    def locked(self, mac_address: str, using: str) -> AbstractContextManager[str | None]:
-        """The SHA-256 of one, None where there is none; until the block ends, nobody can change that."""
+    def locked(self, mac_addresses: Sequence[str], using: str) -> AbstractContextManager[dict[str, str]]:
+        """The SHA-256 of those of some that there are; until the block ends, nobody can change any of them."""
 
 
 _configurations: list[Configurations] = []
@@ -74,16 +76,22 @@ def compare(using: str, *, repair: bool) -> list[str]:
     """Return the MAC addresses whose row of a board contradicts the configuration; unless told not to, mend them."""
     found = []
     for configurations in _configurations:
-        differing = list(_differing(configurations, using))
+        differing = sorted(_differing(configurations, using))
         found += differing
-        for mac_address in differing if repair else []:
-            with configurations.locked(mac_address, using) as sha256:
-                if sha256 is None:
-                    note_deleted(mac_address, using)
-                else:
-                    Board.objects.using(using).filter(mac_address=mac_address).update(config_sha256=None)
-                    note_saved(mac_address, sha256, using)
+        for start in range(0, len(differing) if repair else 0, TOGETHER):
+            _mend(configurations, differing[start : start + TOGETHER], using)
     return found
+
+
+def _mend(configurations: Configurations, mac_addresses: list[str], using: str) -> None:
+    with configurations.locked(mac_addresses, using) as sha256s:
+        # As if it was saved just now, even where that says the same.
+        Board.objects.using(using).filter(mac_address__in=list(sha256s)).update(config_sha256=None)
+        for mac_address in mac_addresses:
+            if mac_address in sha256s:
+                note_saved(mac_address, sha256s[mac_address], using)
+            else:
+                note_deleted(mac_address, using)
 
 
 def _differing(configurations: Configurations, using: str) -> Iterator[str]:

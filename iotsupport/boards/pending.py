@@ -24,7 +24,7 @@ MOST_ASKING = 1_000
 MOST_REMEMBERED = 20_000
 
 # Written at once: a statement that takes long keeps others waiting who save. Of strangers, fewer.
-REPORTS_AT_ONCE = 1_000
+REPORTS_AT_ONCE = 500
 ASKING_AT_ONCE = 100
 
 # Hours in which there were downloads that are not written yet; there is one, or two, unless the clock is wrong.
