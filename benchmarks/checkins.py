@@ -1,7 +1,7 @@
-"""What it costs to note what boards do: downloads with and without it, in turn, and questions about 50,000 boards.
+"""What it costs to note what boards do: downloads and saves with and without it, and questions about 50,000 boards.
 
 ``python -m benchmarks.checkins``. Two hundred boards ask for their configurations as fast as one worker answers; then
-there is a fleet, a tenth of which is noted anew meanwhile, and the first page's questions are asked.
+there is a fleet, of which some are noted anew each time before the first page's questions are asked.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
+from unittest import mock
 
 from benchmarks.fleet import filename, fleet
 from benchmarks.harness import (
@@ -34,6 +35,7 @@ from benchmarks.harness import (
 BOARDS = 200
 CONNECTIONS = 16
 NOTING, WITHOUT = "noting", "without"
+SAVE, PLAIN_SAVE = "a save", "a save without the board's row"
 
 # The first page's questions; none may take longer than a page.
 QUESTIONS = ["states", "silent", "behind: a page", "last seen: a page", "the last that came", "downloads by the hour"]
@@ -172,6 +174,7 @@ def ask(size: int, rounds: int) -> None:
     for hours in range(31 * 24):
         HourlyCount.objects.create(hour=now - timedelta(hours=hours), kind=HourlyCount.DOWNLOADS, count=hours)
 
+    times = _saves(rounds)
     boards, since = Board.objects, now - timedelta(days=30)
     questions: dict[str, Callable[[], object]] = {
         "states": boards.count_states,
@@ -181,12 +184,30 @@ def ask(size: int, rounds: int) -> None:
         "the last that came": lambda: list(boards.exclude(last_seen=None).order_by("-last_seen")[:10]),
         "downloads by the hour": lambda: HourlyCount.objects.since(HourlyCount.DOWNLOADS, since),
     }
-    times: dict[str, list[float]] = defaultdict(list)
     for number in range(rounds):
         times[f"noting {REPORTS_AT_ONCE} boards"].append(_time(_noting(number, size)))
         for name in QUESTIONS:
             times[name].append(_time(questions[name]))
     print(json.dumps(times))
+
+
+def _saves(rounds: int) -> dict[str, list[float]]:
+    """Save a configuration by turns with its board's row and without."""
+    from devices import receivers
+    from devices.models import DeviceConfig
+
+    times, note_saved = defaultdict(list), receivers.note_saved
+    for number in range(30 * rounds):
+        for name, note in [(SAVE, note_saved), (PLAIN_SAVE, _do_nothing)]:
+            config = DeviceConfig.objects.get_or_create(mac_address="02-ff-ff-ff-ff-ff", defaults={"content": "{}"})[0]
+            config.content = json.dumps({"number": number, "name": name, "padding": "x" * 500})
+            with mock.patch.object(receivers, "note_saved", note):
+                times[name].append(_time(config.save))
+    return times
+
+
+def _do_nothing(*arguments: object) -> None:
+    pass
 
 
 def _noting(number: int, size: int) -> Callable[[], object]:
@@ -220,6 +241,8 @@ def measure_questions(data_dir: Path, size: int, rounds: int) -> None:
     slowest = max(QUESTIONS, key=lambda name: max(times[name]))
     claim = f"the slowest question about {size:,} boards ({slowest}), in ms"
     print_claim(claim, max(times[slowest]), at_most=MOST_MILLISECONDS)
+    cost = median(times[SAVE]) / median(times[PLAIN_SAVE])
+    print_claim("a save, in multiples of one without the board's row", cost, at_most=1.05)
     print()
 
 

@@ -205,6 +205,21 @@ def test_a_waiting_board_that_gets_a_configuration_waits_no_more() -> None:
     assert (row.state, row.asked, row.waiting_since) == (State.NEVER_FETCHED, 0, None)
 
 
+def test_all_that_is_dumped_is_loaded_again_over_what_is_there(tmp_path: Path) -> None:
+    saved_and_fetched(OLD)
+    DeviceConfig.objects.put(OTHER, OLD)
+    before = list(Board.objects.values())
+    dump = tmp_path / "dump.json"
+    call_command("dumpdata", "--output", str(dump), verbosity=0)
+    DeviceConfig.objects.all().delete()
+    Board.objects.create(mac_address=OTHER, state=State.WAITING, asked=7)
+
+    call_command("loaddata", str(dump), verbosity=0)
+
+    assert list(Board.objects.values()) == before
+    assert sync_mirror("--check") == "Files and database are equal.\n"
+
+
 # --- What sends no signal -------------------------------------------------------------------------------------------
 
 
