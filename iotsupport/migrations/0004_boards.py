@@ -70,7 +70,7 @@ class Migration(migrations.Migration):
                 ("count", models.PositiveBigIntegerField()),
             ],
             options={
-                "default_permissions": [],
+                "default_permissions": (),
                 "constraints": [models.UniqueConstraint(fields=("hour", "kind"), name="one_count_for_each_hour")],
             },
         ),
