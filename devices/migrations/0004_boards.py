@@ -12,7 +12,7 @@ def make_boards(apps, schema_editor):
     rows = DeviceConfig._base_manager.using(using).order_by("mac_address").values_list("mac_address", "content")
     last = ""
     while batch := list(rows.filter(mac_address__gt=last)[:BATCH_ROWS]):
-        Board.objects.using(using).bulk_create(
+        boards = (
             Board(
                 mac_address=mac_address,
                 config_sha256=hashlib.sha256(content.encode()).hexdigest(),
@@ -20,6 +20,8 @@ def make_boards(apps, schema_editor):
             )
             for mac_address, content in batch
         )
+        # Some are there where somebody went back and forth; the next start makes them equal.
+        Board.objects.using(using).bulk_create(boards, ignore_conflicts=True)
         last = batch[-1][0]
 
 
