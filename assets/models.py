@@ -40,7 +40,7 @@ class AssetManager(MirroredManager["Asset"]):
                 asset.set_bytes(blob)
                 asset.uploaded_by = user
         except Exception:
-            blob.close()  # now: a traceback may keep it for a while
+            blob.discard()
             raise
         return asset
 

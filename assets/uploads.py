@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
@@ -35,31 +34,20 @@ class Kept(NamedTuple):
 
 
 class StagedBlob(StagedFile):
-    """Bytes of an upload, hashed as they arrive; gone with the object unless they were committed.
-
-    What goes wrong with the disk is a :class:`MirrorError`.
-    """
+    """Bytes of an upload, hashed as they arrive; gone with the object unless they were committed."""
 
     ahead: Ahead | None = None
     """The same bytes beside the place where devices download them."""
 
     def __init__(self) -> None:
-        # Known from here on: whoever makes a storage may hold a lock while the garbage collector comes to `remove`.
-        self._blobs = mirror_storage(BLOBS)
-        with self._blobs.explained():
-            super().__init__(self._blobs.directory)
+        super().__init__(mirror_storage(BLOBS))
         self._md5 = hashlib.md5(usedforsecurity=False)  # what Arduino's HTTPUpdate checks
 
     def write(self, chunk: bytes) -> None:
         """Raises ``ValidationError`` past the size limit."""
         check_size(self.size + len(chunk))
-        with self._blobs.explained():
-            super().write(chunk)
+        super().write(chunk)
         self._md5.update(chunk)
-
-    def sync(self) -> Self:
-        with self._blobs.explained():
-            return super().sync()
 
     @property
     def md5(self) -> str:
@@ -72,9 +60,10 @@ class StagedBlob(StagedFile):
         only an upload that is not refused may replace. All of it goes with the object, as before.
         """
         self.sync()
-        if not self._target.exists():
-            self._put_under_digest()
-        self.ahead = Ahead(self.sha256, copy_file(self.path, self.sha256, MIRROR))
+        sha256 = self.sha256
+        if not self._storage.exists(sha256):
+            self._hold(sha256)
+        self.ahead = Ahead(sha256, copy_file(self.path, sha256, MIRROR))
 
     def keep(self) -> Kept:
         """Have the bytes under their digest, for good once the transaction commits.
@@ -82,35 +71,31 @@ class StagedBlob(StagedFile):
         Another upload of the same bytes may be in flight, so each puts a file of its own there, and a rollback
         takes away only what it brought. What was kept in a transaction that was rolled back may be so once more.
         """
+        sha256 = self.ahead.value if self.ahead is not None else self.sha256
         if self.state is State.STAGED:
             if self.ahead is None:  # else they are synced
                 self.sync()
-            self._put_under_digest()
-        kept = Kept(self.md5, self.sha256, self.size)
+            self._hold(sha256)
         if is_shared(connection):
-            with self._blobs.explained():
-                SharedChunk.objects.keep(kept.sha256, self.path)
+            with self._storage.explained():
+                SharedChunk.objects.keep(sha256, self.path)
         transaction.on_commit(self.stay)
-        return kept
+        return Kept(self.md5, sha256, self.size)
 
-    @property
-    def _target(self) -> Path:
-        return Path(self._blobs.path(self.sha256))
+    def _hold(self, sha256: str) -> None:
+        self.hold(sha256)
+        with self._storage.explained():
+            sync_directory(self._storage.directory)
 
-    def _put_under_digest(self) -> None:
-        with self._blobs.explained():
-            with self._blobs.lock():
-                self.move(self._target, State.IN_PLACE if self._target.exists() else State.KEPT)
-            sync_directory(self._blobs.directory)
-
-    def close(self) -> None:
+    def discard(self) -> None:
+        """Close it now, and what was made ready with it: a traceback may keep the object for a while."""
         if self.ahead is not None:
             self.ahead.close()
-        super().close()
+        self.close()
 
     def remove(self) -> None:
         # Under its digest, there may be another upload's file by now.
-        with self._blobs.lock():
+        with self._storage.lock():
             if is_same_file(self.path, self.descriptor):
                 self.path.unlink()
 
@@ -168,7 +153,7 @@ class UploadedAsset(UploadedFile):  # type: ignore[type-arg]
 
     def close(self) -> None:
         if self.blob is not None:
-            self.blob.close()
+            self.blob.discard()
 
 
 class AssetUploadHandler(FileUploadHandler):

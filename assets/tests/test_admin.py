@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from assets.models import Asset, SharedChunk
-from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
+from iotsupport.mirror.files import MirrorStorage, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 
 pytestmark = [
@@ -57,9 +57,9 @@ def mirrored(asset: Asset) -> bytes:
     return Path(mirror_storage("assets").path(asset.filename)).read_bytes()
 
 
-def full_disk(method: str) -> Any:
+def full_disk(call: str) -> Any:
     error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    return mock.patch.object(StagedFile, method, autospec=True, side_effect=error)
+    return mock.patch(f"iotsupport.mirror.files.os.{call}", autospec=True, side_effect=error)
 
 
 def test_the_list_costs_the_same_for_5_and_50_assets(signed_in: Client, administrator: User):
@@ -141,9 +141,9 @@ def test_a_version_needs_a_file(signed_in: Client, asset: Asset):
     assert "Choose a file to upload." in errors(response)
 
 
-@pytest.mark.parametrize("method", ["write", "sync"], ids=["while it arrives", "at its end"])
-def test_says_that_the_disk_is_full(signed_in: Client, asset: Asset, method: str):
-    with nothing_changed(), full_disk(method), counted(UPLOADS, status="error", error_type="storage"):
+@pytest.mark.parametrize("call", ["write", "fsync"], ids=["while it arrives", "at its end"])
+def test_says_that_the_disk_is_full(signed_in: Client, asset: Asset, call: str):
+    with nothing_changed(), full_disk(call), counted(UPLOADS, status="error", error_type="storage"):
         response = signed_in.post(change_url(asset), file("firmware.bin", b"two"))
 
     assert "No room is left on the disk of the" in errors(response)

@@ -69,10 +69,10 @@ def keep(content: bytes = BYTES) -> None:
 def kill_an_upload(directory: Path) -> str:
     """Return the name of the file that it leaves."""
     script = """
-import django, os, pathlib, sys
+import django, os, sys
 django.setup()
-from iotsupport.mirror.files import StagedFile
-staged = StagedFile(pathlib.Path(sys.argv[1]))
+from iotsupport.mirror.files import MirrorStorage, StagedFile
+staged = StagedFile(MirrorStorage(sys.argv[1]))
 print(staged.path.name, flush=True)
 os.kill(os.getpid(), 9)
 """
@@ -169,9 +169,7 @@ class TestKeeping:
 
         assert kept() == []
 
-    @pytest.mark.parametrize(
-        "make", [stage, lambda: StagedFile(mirror_storage("blobs").directory)], ids=["blob", "file"]
-    )
+    @pytest.mark.parametrize("make", [stage, lambda: StagedFile(mirror_storage("blobs"))], ids=["blob", "file"])
     def test_leaves_nothing_in_whatever_order_the_garbage_collector_comes_by(self, kept, monkeypatch, make):
         """A traceback ties what was staged to itself; the collector ends the parts of such a knot in any order."""
         trouble: list[Any] = []

@@ -38,8 +38,7 @@ SERVED_MODE = 0o644
 CHUNK_BYTES = 1024 * 1024
 
 # How long a change waits for others to change a directory, and between two looks. flock(2) itself would wait for ever.
-LOCK_SECONDS = 10.0
-LOCK_POLL_SECONDS = 0.002
+LOCK_SECONDS, LOCK_POLL_SECONDS = 10.0, 0.002
 
 
 class MirrorError(Exception):
@@ -63,7 +62,7 @@ class StagedFile:
 
     The file goes with the object unless it is in place for good: a transaction that rolls back drops its ``on_commit``
     callbacks, and with them what they hold. What a killed process leaves is not locked, which is how
-    :meth:`MirrorStorage.leftovers` knows it.
+    :meth:`MirrorStorage.leftovers` knows it. What goes wrong with the disk is a :class:`MirrorError`.
     """
 
     state = State.STAGED
@@ -71,22 +70,32 @@ class StagedFile:
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
 
-    def __init__(self, directory: Path) -> None:
-        self._descriptor, self.path = _create_locked(directory)
+    def __init__(self, storage: MirrorStorage) -> None:
+        self._storage = storage
+        with storage.explained():
+            self._descriptor, self.path = _create_locked(storage.directory)
         self._digest = hashlib.sha256()
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
-        while rest:
-            rest = rest[os.write(self.descriptor, rest) :]
+        with self._storage.explained():
+            while rest:
+                rest = rest[os.write(self.descriptor, rest) :]
         self._digest.update(chunk)
         self.size += len(chunk)
 
     def sync(self) -> Self:
         """Bring everything that was written to the disk."""
-        os.fsync(self.descriptor)
+        with self._storage.explained():
+            os.fsync(self.descriptor)
         return self
+
+    def hold(self, name: str) -> None:
+        """Have this name, unless the object goes; what had it before is replaced for good."""
+        with self._storage.explained(), self._storage.lock():
+            target = Path(self._storage.path(name))
+            self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
 
     @property
     def sha256(self) -> str:
@@ -182,15 +191,15 @@ class MirrorStorage(FileSystemStorage):
 
     def stage(self, chunks: Iterable[bytes]) -> StagedFile:
         """Write and sync new bytes beside their place. Raises :class:`MirrorError`."""
-        with self.explained():
-            staged = StagedFile(self.directory)
-            try:
+        staged = StagedFile(self)
+        try:
+            with self.explained():
                 for chunk in chunks:
                     staged.write(chunk)
                 return staged.sync()
-            except BaseException:
-                staged.close()  # now: a traceback may keep the object, and what fills the disk, for a while
-                raise
+        except BaseException:
+            staged.close()  # now: a traceback may keep the object, and what fills the disk, for a while
+            raise
 
     def replace(self, name: str, staged: StagedFile) -> None:
         """Give staged bytes their name.
@@ -303,7 +312,7 @@ class MirrorStorage(FileSystemStorage):
 
     def probe(self) -> None:
         """Write a little and remove it again. Raises :class:`MirrorError`."""
-        with self.explained(), closing(StagedFile(self.directory)) as staged:
+        with closing(StagedFile(self)) as staged:
             staged.write(b"\0" * 4096)
             staged.sync()
 

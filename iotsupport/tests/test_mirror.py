@@ -565,7 +565,7 @@ def test_damaged_bytes_are_never_mirrored(directories: Path) -> None:
 
 def test_temporary_names_cannot_meet(configs: Path) -> None:
     """One made by swapping the suffix would be the same for fw.bin and fw.elf."""
-    staged = [StagedFile(configs) for _ in range(100)]
+    staged = [StagedFile(mirror_storage("configs")) for _ in range(100)]
 
     assert len({file.path for file in staged}) == 100
     assert all(re.fullmatch(r"\.new-[0-9a-f]{32}", file.path.name) for file in staged)

@@ -187,7 +187,7 @@ def test_removes_what_killed_processes_left(directories: Path) -> None:
 
 
 def test_leaves_alone_what_is_being_saved(configs: Path) -> None:
-    staged = StagedFile(configs)
+    staged = StagedFile(mirror_storage("configs"))
 
     assert sync_mirror() == "Files and database are equal.\n"
     assert staged.path.exists()
