@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,8 +23,10 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from devices.parsing import parse_config
 from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
+from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client, token_client
-from iotsupport.tests.support.server import files
+from iotsupport.tests.support.server import clean_environ, files, manage
+from iotsupport.tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
 
@@ -307,3 +312,28 @@ class TestTheBytesOfAnAsset:
 
         with nothing_changed(), suppress(MirrorError):
             assert "No room is left." in upload("firmware.bin").content.decode()
+
+
+# --- What is killed ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.sqlite("its lock is what a save waits for")
+def test_what_is_killed_while_it_waits_leaves_staged_bytes_until_the_next_start(template, tmp_path):
+    installation = template.copy(tmp_path / "installation")
+    configs = installation.data_dir / "configs"
+    put = f"from devices.models import DeviceConfig; DeviceConfig.objects.put({MAC!r}, {NEW!r})"
+    command = [sys.executable, "manage.py", "shell", "-c", put]
+    env = clean_environ(installation.environ)
+    with closing(sqlite3.connect(installation.database.path, isolation_level=None)) as somebody_else:
+        somebody_else.execute("BEGIN IMMEDIATE")
+        with subprocess.Popen(command, cwd=BASE_DIR, env=env) as process:
+            eventually(lambda: configs.is_dir() and NEW.encode() in files(configs).values())
+            process.kill()
+        somebody_else.execute("ROLLBACK")
+    [left] = files(configs)
+
+    manage(installation.environ, "sync_mirror")
+
+    assert left.startswith(".new-")
+    assert files(configs) == {}
+    assert installation.database.query("SELECT 1 FROM devices_deviceconfig") == []
