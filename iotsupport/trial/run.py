@@ -25,13 +25,13 @@ from typing import Any
 
 from iotsupport import access, settings
 from iotsupport.trial.children import die_with
+from iotsupport.trial.demo import OFF, SIMULATED
 
 Child = subprocess.Popen[bytes]
 
 LOOPBACK = "127.0.0.1"
 EVERYWHERE = {"0.0.0.0": LOOPBACK, "::": "::1"}  # noqa: S104 - recognised, not bound
 BROKER_PORTS = range(1883, 1983)
-DEMO_DEVICES = 24
 
 BROKER_START_SECONDS = 10.0
 # More than gunicorn's graceful_timeout, after which it kills its workers itself.
@@ -195,7 +195,7 @@ class Run:
                 say("They cannot reach the private broker: set MQTT_URL to one on the network.")
 
     def _simulator_command(self) -> list[str]:
-        options = ["--count", str(DEMO_DEVICES), "--base-url", self._base_url]
+        options = ["--count", str(SIMULATED), "--off", *OFF, "--base-url", self._base_url]
         return [sys.executable, "manage.py", "simulate_devices", *options]
 
     @property

@@ -2,12 +2,12 @@
 
 Each fetches its configuration at start, and again, with ``If-None-Match``, whenever it has subscribed (so that nothing
 is missed while it was away) and when its file is announced. Where the configuration says ``"enableOTA": true``, the
-announced assets are downloaded and checked, too.
+announced assets are downloaded and checked, too; one that is an image is what the device runs after its restart. Where
+the configuration names its ``"firmware"``, the device asks for that at every start.
 """
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import json
 import threading
@@ -25,13 +25,17 @@ from notifications.broker import Broker
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.protocol import MQTT_3, MQTT_5
 from notifications.simulator.connections import Connections, make_client
+from notifications.simulator.firmware import Download, Firmware, client_of, read_asset
 from notifications.trouble import UNSUPPORTED_VERSION
 
 ALL_TOPICS = "iotsupport/updates/#"
 
 TIMEOUT_SECONDS = 10
 MAX_FETCHES_AT_ONCE = 16
-CHUNK_BYTES = 64 * 1024
+
+# A device asks by itself so often, since it may have missed a message; one that has no configuration yet, more often.
+FETCH_SECONDS = 6 * 3600
+WAIT_SECONDS = 60
 
 Say = Callable[[str], None]
 
@@ -57,6 +61,8 @@ class Simulator:
         self._say = say
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(MAX_FETCHES_AT_ONCE, thread_name_prefix="fetch")
+        self._is_stopping = threading.Event()
+        self._clock = threading.Thread(target=self._ask_again, name="clock", daemon=True)
         self.devices = [self.make_device(mac_address) for mac_address in mac_addresses]
         if broker is not None:
             for device in self.devices:
@@ -69,11 +75,20 @@ class Simulator:
         for device in self.devices:
             device.boot()
         self.connections.start()
+        self._clock.start()
 
     def stop(self) -> None:
         """Leave the broker, and let the downloads that have begun finish."""
+        self._is_stopping.set()
+        self._clock.join()
         self.connections.stop()
         self._pool.shutdown(cancel_futures=True)
+
+    def _ask_again(self) -> None:
+        while not self._is_stopping.wait(WAIT_SECONDS):
+            for device in self.devices:
+                if device.is_due(time.monotonic()):
+                    device.ask_again()
 
     def submit(self, work: Callable[[], None]) -> None:
         try:
@@ -107,8 +122,12 @@ class Device:
         self.mac_address = mac_address
         self.filename = f"{mac_address}.json"
         self._simulator = simulator
+        self.firmware = Firmware.from_factory(client_of(mac_address).project)
         self._etag: str | None = None
-        self._enable_ota = False
+        self._config: dict[str, Any] = {}
+        # Of the file that holds what it runs, where it came from the server: path and ETag.
+        self._flashed: tuple[str, str] | None = None
+        self._asked_at = 0.0
         self._is_out = False
         self._lock = threading.Lock()
         self._errands: dict[str, list[Errand]] = {}
@@ -116,6 +135,13 @@ class Device:
 
     def boot(self) -> None:
         self._go(Errand(f"/configs/{self.filename}", "at start"))
+
+    def is_due(self, now: float) -> bool:
+        """Whether it has not asked for long; ``now`` is of ``time.monotonic``."""
+        return now - self._asked_at >= (FETCH_SECONDS if self._etag else WAIT_SECONDS)
+
+    def ask_again(self) -> None:
+        self._go(Errand(f"/configs/{self.filename}", "since it is time to"))
 
     def listen(self, client: mqtt.Client, *, instead_of: mqtt.Client | None = None) -> None:
         """Be told by a client what is announced."""
@@ -162,7 +188,7 @@ class Device:
         filename = read_filename(message.payload)
         if message.topic == CONFIGS_TOPIC and filename == self.filename:
             path = f"/configs/{filename}"
-        elif message.topic == ASSETS_TOPIC and filename and self._enable_ota:
+        elif message.topic == ASSETS_TOPIC and filename and self.takes_updates:
             path = f"/assets/{quote(filename)}"
         else:
             return
@@ -205,28 +231,69 @@ class Device:
     def fetch(self, path: str) -> str:
         """Download, and return what is to be told of it. Raises ``ValueError`` for an answer that cannot be right."""
         is_config = path.startswith("/configs/")
-        headers = {"If-None-Match": self._etag} if is_config and self._etag else {}
         base_url = self._simulator.base_url
         make_connection = http.client.HTTPSConnection if base_url.scheme == "https" else http.client.HTTPConnection
         connection = make_connection(base_url.netloc, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("GET", base_url.path.rstrip("/") + path, headers=headers)
+            connection.request("GET", base_url.path.rstrip("/") + path, headers=self._headers(path))
             response = connection.getresponse()
-            return self._read_config(response) if is_config else f"{path} {read_asset(response)}"
+            return self._read_config(response) if is_config else f"{path} {self._read_asset(path, response)}"
         finally:
             connection.close()
 
+    def _headers(self, path: str) -> dict[str, str]:
+        """Who asks, and what it has already."""
+        client = client_of(self.mac_address)
+        if path.startswith("/configs/"):
+            headers, etag = client.for_config(self.mac_address, self.firmware), self._etag
+        else:
+            headers = client.for_asset(self.mac_address, self.firmware)
+            etag = self._flashed[1] if self._flashed and self._flashed[0] == path else None
+        return headers | ({"If-None-Match": etag} if etag else {})
+
+    @property
+    def takes_updates(self) -> bool:
+        return self._config.get("enableOTA") is True
+
     def _read_config(self, response: http.client.HTTPResponse) -> str:
         body = response.read()
+        self._asked_at = time.monotonic()
         if response.status == http.HTTPStatus.OK:
             config = json.loads(body)
-            self._enable_ota = isinstance(config, dict) and config.get("enableOTA") is True
+            self._config = config if isinstance(config, dict) else {}
             self._etag = response.headers["ETag"]
+            self._ask_for_firmware()
         elif response.status == http.HTTPStatus.NOT_FOUND:
             self._etag = None
         elif response.status != http.HTTPStatus.NOT_MODIFIED:
             raise ValueError(f"status {response.status}")
         return f"{response.status} {len(body)} bytes"
+
+    @property
+    def _firmware_path(self) -> str | None:
+        """Of the firmware that the configuration names; without, each image that is announced is taken for it."""
+        filename = self._config.get("firmware")
+        return f"/assets/{quote(filename)}" if isinstance(filename, str) and filename else None
+
+    def _ask_for_firmware(self) -> None:
+        if self.takes_updates and (path := self._firmware_path):
+            self._go(Errand(path, "as its configuration says"))
+
+    def _read_asset(self, path: str, response: http.client.HTTPResponse) -> str:
+        download = read_asset(response)
+        if download is None:
+            return f"{response.status} 0 bytes"
+        is_mine = self._firmware_path in (path, None)
+        if is_mine and download.is_image and download.md5 != self.firmware.md5:
+            self._flash(path, download)
+        return f"{response.status} {download.size} bytes, {download.check}"
+
+    def _flash(self, path: str, download: Download) -> None:
+        """Run it from now on; what is in the flash beside it, such as the configuration's ETag, stays."""
+        self.firmware = self.firmware.updated(download)
+        self._flashed = path, download.etag
+        self._go(Errand(f"/configs/{self.filename}", "after the restart"))
+        self._go(Errand(path, "after the restart"))
 
 
 def read_filename(payload: bytes | bytearray) -> str | None:
@@ -236,21 +303,3 @@ def read_filename(payload: bytes | bytearray) -> str | None:
     except (ValueError, KeyError, TypeError):
         return None
     return filename if isinstance(filename, str) else None
-
-
-def read_asset(response: http.client.HTTPResponse) -> str:
-    """Read a file in pieces, as a device with little memory does, and check its length and MD5 sum."""
-    digest = hashlib.md5(usedforsecurity=False)
-    size = 0
-    while chunk := response.read(CHUNK_BYTES):
-        digest.update(chunk)
-        size += len(chunk)
-    if response.status == http.HTTPStatus.NOT_FOUND:  # deleted meanwhile
-        return f"{response.status} {size} bytes"
-    if response.status != http.HTTPStatus.OK:
-        raise ValueError(f"status {response.status}")
-    if str(size) != response.headers["Content-Length"]:
-        raise ValueError(f"{size} bytes came, but Content-Length is {response.headers['Content-Length']}")
-    if digest.hexdigest() != response.headers["x-MD5"]:
-        raise ValueError(f"the bytes have the MD5 sum {digest.hexdigest()}, but x-MD5 is {response.headers['x-MD5']}")
-    return f"{response.status} {size} bytes, MD5 agrees"

@@ -22,7 +22,8 @@ from iotsupport.tests.support.server import NEW, Client, Installation, Server, c
 from iotsupport.tests.support.waiting import LIMIT, poll
 from notifications.management.commands.simulate_devices import allow_open_files, choose_mac_addresses
 from notifications.messages import CONFIGS_TOPIC
-from notifications.simulator.devices import read_asset, read_filename
+from notifications.simulator.devices import read_filename
+from notifications.simulator.firmware import read_asset
 
 LAMP = "02-00-00-00-00-0a"
 CLOCK = "02-00-00-00-00-0b"
@@ -221,6 +222,15 @@ def test_no_two_devices_have_one_address(transactional_db):
     addresses = choose_mac_addresses(3)
 
     assert addresses == ["02-00-00-00-00-01", "02-00-00-00-00-00", "02-00-00-00-00-02"]
+
+
+def test_devices_that_are_off_are_not_there(transactional_db):
+    for number in range(3):
+        DeviceConfig.objects.put(f"02-00-00-00-00-0{number}", "{}")
+
+    addresses = choose_mac_addresses(3, ["02-00-00-00-00-01", "02-00-00-00-00-03"])
+
+    assert addresses == ["02-00-00-00-00-00", "02-00-00-00-00-02", "02-00-00-00-00-04"]
 
 
 @pytest.mark.parametrize("payload", [b"", b"\xff", b"[]", b"{}", b'{"filename": 1}', b"null"])

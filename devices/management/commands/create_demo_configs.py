@@ -10,6 +10,7 @@ from django.db import transaction
 
 from devices.models import DeviceConfig
 from iotsupport.checks import INSTALLATION
+from iotsupport.trial.demo import MAC_ADDRESSES
 
 ROOMS = ["Kitchen", "Living room", "Bedroom", "Bathroom", "Office", "Hall", "Cellar", "Garage"]
 
@@ -19,6 +20,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
         "thermometer",
         {
             "enableOTA": True,
+            "firmware": "demo-firmware.bin",
             "sensors": [{"type": "DHT22", "pin": 4, "offset": -0.5}],
             "reportSeconds": 60,
         },
@@ -49,8 +51,8 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, **options: Any) -> None:
-        for number, (room, (kind, config)) in enumerate((room, kind) for room in ROOMS for kind in KINDS):
-            mac_address = f"02-de-30-00-00-{number + 1:02x}"
+        kinds = [(room, kind, config) for room in ROOMS for kind, config in KINDS]
+        for mac_address, (room, kind, config) in zip(MAC_ADDRESSES, kinds, strict=True):
             if not DeviceConfig.objects.filter(mac_address=mac_address).exists():
                 content = json.dumps(describe(room, kind) | config, indent=2, ensure_ascii=False)
                 DeviceConfig.objects.create(mac_address=mac_address, content=content)

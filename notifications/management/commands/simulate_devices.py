@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import threading
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,19 +28,22 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--count", type=int, default=24, help="how many (default: 24); known ones come first")
+        parser.add_argument("--off", nargs="+", default=[], metavar="MAC", help="known ones that are not there")
         parser.add_argument("--base-url", default=f"http://127.0.0.1:{settings.PORT}", help="default: %(default)s")
         parser.add_argument("--mqtt-url", default=settings.MQTT_URL, help="mqtt://host:port (default: MQTT_URL)")
         parser.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
 
-    def handle(self, *, count: int, base_url: str, mqtt_url: str, duration: float | None, **options: Any) -> None:
+    def handle(
+        self, *, count: int, off: list[str], base_url: str, mqtt_url: str, duration: float | None, **options: Any
+    ) -> None:
         if not 1 <= count <= MOST:
             raise CommandError(f"--count must be from 1 to {MOST}.")
         check_base_url(base_url)
         broker = find_broker(mqtt_url)
         if broker is None:
-            self.say("There is no broker (MQTT_URL is not set): the devices fetch once, and hear nothing.")
+            self.say("There is no broker (MQTT_URL is not set): the devices hear nothing, and fetch at start.")
         allow_open_files(count + OTHER_FILES)
-        simulator = Simulator(base_url, choose_mac_addresses(count), broker, self.say)
+        simulator = Simulator(base_url, choose_mac_addresses(count, off), broker, self.say)
         ended = end_on_signals()
         simulator.start()
         ended.wait(duration)
@@ -67,12 +71,16 @@ def find_broker(mqtt_url: str) -> Broker | None:
         raise CommandError(str(error).replace("MQTT_URL", "The broker's URL")) from error
 
 
-def choose_mac_addresses(count: int) -> list[str]:
-    """Return the first known MAC addresses, and made-up ones (locally administered) where there are not enough."""
-    known = list(DeviceConfig.objects.order_by("mac_address").values_list("mac_address", flat=True)[:count])
-    made_up = (f"02-00-00-00-{number >> 8:02x}-{number & 255:02x}" for number in range(count + len(known)))
-    fresh = (mac_address for mac_address in made_up if mac_address not in known)
-    return known + [next(fresh) for _ in range(count - len(known))]
+def choose_mac_addresses(count: int, off: Sequence[str] = ()) -> list[str]:
+    """Return the first known MAC addresses, and made-up ones (locally administered) where there are not enough.
+
+    Those that are ``off`` are none of them.
+    """
+    known = DeviceConfig.objects.order_by("mac_address").values_list("mac_address", flat=True)
+    there = list(known.exclude(mac_address__in=off)[:count])
+    made_up = (f"02-00-00-00-{number >> 8:02x}-{number & 255:02x}" for number in range(count + len(there) + len(off)))
+    fresh = (mac_address for mac_address in made_up if mac_address not in there and mac_address not in off)
+    return there + [next(fresh) for _ in range(count - len(there))]
 
 
 def allow_open_files(number: int) -> None:
