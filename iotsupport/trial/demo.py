@@ -7,9 +7,9 @@ MAC_ADDRESSES = [f"02-de-30-00-00-{number:02x}" for number in range(1, 25)]
 
 # Nobody has plugged these in yet.
 NEVER_FETCHED = MAC_ADDRESSES[20:22]
-# Off since a while; its configuration was edited since.
+# Off, and its configuration was edited since: see create_demo_boards.
 BEHIND = MAC_ADDRESSES[22]
-# Off since days.
+# Off for days.
 SILENT = MAC_ADDRESSES[23]
 
 OFF = [*NEVER_FETCHED, BEHIND, SILENT]

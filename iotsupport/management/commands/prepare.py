@@ -29,3 +29,4 @@ class Command(BaseCommand):
         if demo:
             call_command("create_demo_configs", stdout=self.stdout)
             call_command("create_demo_assets", stdout=self.stdout)
+            call_command("create_demo_boards", stdout=self.stdout)
