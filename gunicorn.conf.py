@@ -18,6 +18,7 @@ import gunicorn
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory
 from iotsupport.monitoring.news import is_news
+from iotsupport.serving import systemd
 
 ROOT = Path(__file__).resolve().parent
 
@@ -57,6 +58,7 @@ def _allow_open_files() -> None:
 
 
 _allow_open_files()
+systemd.take_datagram_socket()
 
 
 # After SIGUSR2, a server that was begun with `python -m gunicorn` looks for modules in gunicorn's own directory first,
@@ -101,6 +103,11 @@ def _sync_mirror(speaker: Any, *options: str) -> subprocess.CompletedProcess[str
             is_trouble = done.returncode or "System check identified" in output
             (speaker.log.warning if is_trouble else speaker.log.info)("manage.py sync_mirror: %s", output)
     return done
+
+
+def pre_exec(server: Any) -> None:
+    """Give the socket of check-ins to the master that takes over: see SIGUSR2."""
+    systemd.leave_to(server.cfg.env_orig)
 
 
 def when_ready(server: Any) -> None:

@@ -16,6 +16,7 @@ class IotSupportConfig(AppConfig):
         from iotsupport import limits, receivers  # noqa: F401 - connects them
         from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
+            check_checkins_socket,
             check_directories,
             check_dotenv,
             check_environment,
@@ -34,6 +35,7 @@ class IotSupportConfig(AppConfig):
             check_directories,
             check_files,
             check_metrics_directory,
+            check_checkins_socket,
             check_secret_key,
             check_https,
         ]:
@@ -44,6 +46,7 @@ class IotSupportConfig(AppConfig):
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")
+        serving.connect(listen_to_nginx, dispatch_uid="iotsupport.listen_to_nginx")
         tell_other_nodes()
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
 
@@ -64,6 +67,12 @@ def remove_what_is_over(**kwargs: Any) -> None:
     from iotsupport.housekeeping import Housekeeper
 
     Housekeeper().start()
+
+
+def listen_to_nginx(**kwargs: Any) -> None:
+    from iotsupport.boards.listening import Listener
+
+    Listener().start()
 
 
 def follow_other_nodes(**kwargs: Any) -> None:

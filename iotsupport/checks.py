@@ -54,6 +54,10 @@ OWNER_HINT = "Give it to the user that runs the server: chown USER FILE. Command
 
 METRICS_HINT = "Set METRICS_DIR to a directory in memory that the server's user can write, such as /run/iotsupport."
 
+SOCKET_HINT = "Leave CHECKINS_SOCKET out, or name a file in a directory that the server's user can write."
+# See unix(7): 108 bytes, the last of which ends it.
+SOCKET_PATH_BYTES = 107
+
 SECRET_KEY_MIN_LENGTH = 32
 
 
@@ -115,6 +119,18 @@ def check_metrics_directory(app_configs: Any, **kwargs: Any) -> list[checks.Chec
         return []
     message = f"METRICS_DIR {directory} cannot be written ({problem}): metrics are off."
     return [checks.Warning(message, hint=METRICS_HINT, id="iotsupport.W020")]
+
+
+def check_checkins_socket(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """nginx can tell of downloads. A warning: everything else works without."""
+    path = Path(settings.CHECKINS_SOCKET)
+    if _directory_problem("DATA_DIR", Path(settings.DATA_DIR)):
+        return []  # which check_directories says
+    problem = settings.ENVIRONMENT_PROBLEMS.get("CHECKINS_SOCKET") or _socket_problem(path)
+    if problem is None:
+        return []
+    message = f"{problem} What boards download from nginx is not noted."
+    return [checks.Warning(message, hint=SOCKET_HINT, id="iotsupport.W036")]
 
 
 def check_secret_key(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -183,6 +199,16 @@ def _directory_problem(name: str, path: Path) -> str | None:
     if os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK):
         return None
     return f"{name} {access.problem(path) or missing}"
+
+
+def _socket_problem(path: Path) -> str | None:
+    if len(os.fsencode(path)) > SOCKET_PATH_BYTES:
+        return f"CHECKINS_SOCKET '{path}' is longer than {SOCKET_PATH_BYTES} bytes, which no socket's path may be."
+    if path.is_socket():
+        return None
+    if os.path.lexists(path):
+        return f"CHECKINS_SOCKET '{path}' is there, and no socket."
+    return _directory_problem("CHECKINS_SOCKET", path.parent)
 
 
 def _database_file() -> Path | None:

@@ -177,6 +177,10 @@ class Environment(environ.Env):
             self.problems.setdefault(name, f"{name} '{path}' cannot be made{access.describe(error)}")
         return path
 
+    def file(self, name: str, default: Path) -> Path:
+        """Return the path of a file, whether it is there or not."""
+        return self._path(name) or default.absolute()
+
     def _path(self, name: str) -> Path | None:
         """Return the path that is given, absolute, None where there is none; ``~`` and ``~user`` are homes.
 

@@ -284,6 +284,9 @@ MQTT_PUBLISH_RATE = env.number("MQTT_PUBLISH_RATE", default=200, least=1, most=1
 # Hours without a sign of a board after which it is silent; 0: never.
 SILENT_AFTER = env.number("SILENT_AFTER", default=24, least=0, most=24 * 365)
 
+# Where nginx tells of downloads that it answers by itself.
+CHECKINS_SOCKET = env.file("CHECKINS_SOCKET", DATA_DIR / "checkins.sock")
+
 # --- Language, time, logging -------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-us"

@@ -230,8 +230,8 @@ def check_in_of(
         reaches_end=status != 206 or reaches_end(headers.get("Content-Range", "")),
         remote=str(environ.get("REMOTE_ADDR", "")),
         forwarded=str(environ.get("HTTP_X_FORWARDED_FOR", ""))[-MOST_CHARS:],
-        if_none_match=_decode(environ.get("HTTP_IF_NONE_MATCH", "")),
-        user_agent=_decode(environ.get("HTTP_USER_AGENT", "")),
+        if_none_match=decode(environ.get("HTTP_IF_NONE_MATCH", "")),
+        user_agent=decode(environ.get("HTTP_USER_AGENT", "")),
         **{field: _first(environ, names) for field, names in _HEADERS.items()},
     )
 
@@ -239,11 +239,11 @@ def check_in_of(
 def _first(environ: Mapping[str, Any], names: list[str]) -> str:
     for name in names:
         if value := environ.get(name):
-            return _decode(value)
+            return decode(value)
     return ""
 
 
-def _decode(value: str) -> str:
+def decode(value: str) -> str:
     """Return a header's value, which WSGI has as if it were Latin-1, cut; empty where it is not UTF-8."""
     value = value[:MOST_CHARS]
     if value.isascii():

@@ -45,7 +45,7 @@ class CheckInCollector:
 
     def note(self, check_in: CheckIn) -> None:
         """Take a check-in: some microseconds, from any thread. Never waits, never raises."""
-        said = Said((check_in.kind, check_in.board), hash(check_in[2:]))
+        said = Said.of(check_in)
         is_download = check_in.is_download
         if check_in.is_asking or not self.repeats(check_in.way, said, check_in.at, is_download=is_download):
             self.take(check_in, said)
@@ -60,6 +60,12 @@ class CheckInCollector:
     def take(self, check_in: CheckIn, said: Said) -> None:
         if self.is_serving:
             self._pending.take(check_in, said)
+            self._wake()
+
+    def drop(self) -> None:
+        """Count something that was to be a check-in, and cannot be read."""
+        if self.is_serving:
+            self._pending.drop(1)
             self._wake()
 
     def flush(self) -> None:

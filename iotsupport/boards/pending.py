@@ -38,6 +38,11 @@ class Said(NamedTuple):
     """The kind, and by what the board is known there; empty where it is none."""
     hash: int
 
+    @classmethod
+    def of(cls, check_in: CheckIn) -> Said:
+        """All of it, but the way and the time."""
+        return cls((check_in.kind, check_in.board), hash(check_in[2:]))
+
 
 @dataclass(slots=True)
 class Asking:

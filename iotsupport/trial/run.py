@@ -116,7 +116,7 @@ class Run:
         self.environ["WEB_CONCURRENCY"] = str(settings.WEB_CONCURRENCY)
         if demo:
             # Empty, so that neither the environment nor .env leads to the real data.
-            self.environ |= dict.fromkeys(["DATABASE_URL", "ESP32_CONFIGS_DIR", "ASSETS_DIR"], "")
+            self.environ |= dict.fromkeys(["DATABASE_URL", "ESP32_CONFIGS_DIR", "ASSETS_DIR", "CHECKINS_SOCKET"], "")
 
     def serve(self) -> int:
         """Start everything, and return the server's exit code when it ends.

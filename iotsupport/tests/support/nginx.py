@@ -43,11 +43,19 @@ def _with_https(text: str, address: str, certificates: Certificates) -> str:
 class Nginx(LoggedProcess):
     """Nothing but addresses and paths differs from the file.
 
-    ``is_asking`` takes its two lines out, ``certificates`` those for HTTPS in.
+    ``is_asking`` takes its two lines out, ``certificates`` those for HTTPS in. ``checkins`` is a socket that is told of
+    downloads in place of the server's.
     """
 
     def __init__(
-        self, directory: Path, server: Server, *, is_asking: bool = False, certificates: Certificates | None = None
+        self,
+        directory: Path,
+        server: Server,
+        *,
+        is_asking: bool = False,
+        certificates: Certificates | None = None,
+        checkins: Path | None = None,
+        workers: str = "auto",
     ) -> None:
         super().__init__()
         directory.mkdir()
@@ -55,7 +63,9 @@ class Nginx(LoggedProcess):
         self.url = f"http://127.0.0.1:{self.port}"
         text = (BASE_DIR / "deploy/nginx.conf").read_text()
         for old, new in [
+            ("/var/lib/iotsupport/checkins.sock", str(checkins or server.data_dir / "checkins.sock")),
             ("/var/lib/iotsupport", str(server.data_dir)),
+            ("worker_processes auto;", f"worker_processes {workers};"),
             ("127.0.0.1:8000", f"127.0.0.1:{server.port}"),
             ("listen 80 default_server;", f"listen 127.0.0.1:{self.port} default_server;"),
             ("listen [::]:80 default_server;", ""),

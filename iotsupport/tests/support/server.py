@@ -33,6 +33,7 @@ NEUTRAL = dict.fromkeys(
         "ALLOWED_HOSTS",
         "ASSETS_DIR",
         "ASSET_MAX_BYTES",
+        "CHECKINS_SOCKET",
         "CONFIG_MAX_BYTES",
         "CSRF_TRUSTED_ORIGINS",
         "DATABASE_URL",
