@@ -36,6 +36,7 @@ BENCHMARKS = {
     "herd": [],
     "lists": [],
     "checkins": [],
+    "nginx_checkins": ["--rounds=4", "--seconds=1"],
     "deletion": [],
 }
 

@@ -35,9 +35,11 @@ def bare(data_dir: Path) -> AbstractContextManager[Server]:
     )
 
 
-def deployed(data_dir: Path, upstream: Server) -> AbstractContextManager[Server]:
-    """``deploy/nginx.conf``, of which nothing differs but addresses and paths."""
-    port, directory = free_port(), data_dir / "nginx-deployed"
+def deployed(
+    data_dir: Path, upstream: Server, *, name: str = "nginx-deployed", checkins: str | None = "checkins.sock"
+) -> AbstractContextManager[Server]:
+    """``deploy/nginx.conf``, of which nothing differs but addresses and paths; it tells ``checkins``, if anybody."""
+    port, directory = free_port(), data_dir / name
     text = DEPLOYED.read_text().replace("/var/lib/iotsupport", str(data_dir))
     text = text.replace("127.0.0.1:8000", f"127.0.0.1:{upstream.port}")
     for pattern, new in [
@@ -48,6 +50,7 @@ def deployed(data_dir: Path, upstream: Server) -> AbstractContextManager[Server]
         (r"^\s*error_log\s[^;]*;", ""),
         (r"^(\s*access_log) /\S+", rf"\1 {directory}/access.log"),
         (r"^\s*worker_rlimit_nofile\s[^;]*;", ""),  # a container may not allow so many
+        (r"^(\s*access_log syslog:.*)/checkins\.sock(.*)", rf"\1/{checkins}\2" if checkins else ""),
     ]:
         text = re.sub(pattern, new, text, flags=re.MULTILINE)
     if f":{port};" not in text:
