@@ -18,7 +18,7 @@ from devices.parsing import decode_config, parse_config
 from iotsupport.boards.mac_addresses import MAC_ADDRESS
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import StagedFile, mirror_storage
+from iotsupport.mirror.files import StagedFile, Wanted, mirror_storage
 from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel
 
 
@@ -183,7 +183,7 @@ class DeviceConfig(MirroredModel):
         return row if row is not None and row.filename == filename else None
 
     @classmethod
-    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
+    def wanted_files(cls, filenames: Sequence[str], using: str) -> dict[str, Wanted]:
         addresses = [address for name in filenames if MAC_ADDRESS.fullmatch(address := name.removesuffix(".json"))]
         if not addresses:
             return {}
@@ -194,7 +194,7 @@ class DeviceConfig(MirroredModel):
                 addresses,
             )
             return {
-                f"{address}.json": hashlib.sha256(content.encode()).hexdigest()
+                f"{address}.json": Wanted(hashlib.sha256(content.encode()).hexdigest())
                 for address, content in cursor.fetchall()
             }
 

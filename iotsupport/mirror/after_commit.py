@@ -20,6 +20,7 @@ from iotsupport.mirror.files import (
     MirrorError,
     MirrorStorage,
     StagedFile,
+    Wanted,
     mirror_storage,
 )
 from iotsupport.mirror.rows import MirroredModel
@@ -56,12 +57,14 @@ class Change:
             others = [change for change in noted.values() if not change.is_done] if noted is not None else []
             make_all_equal(list(dict.fromkeys([self, *others])))
 
-    def make_equal(self, storage: MirrorStorage, sha256: str | None) -> None:
-        """Make the file equal to its row, which has these bytes now; None where there is no row."""
-        if sha256 is None:
+    def make_equal(self, storage: MirrorStorage, wanted: Wanted | None) -> None:
+        """Make the file equal to its row, which wants this now; None where there is no row."""
+        if wanted is None:
             storage.delete(self.filename)
             self.calls.clear()  # there is nothing to download
-        elif not storage.matches(self.filename, sha256):
+        elif storage.matches(self.filename, wanted.sha256):
+            storage.mark(self.filename, wanted.mode)
+        else:
             row = self.model.with_filename(self.filename, self.using)
             if row is not None:  # else deleted meanwhile: whoever did that waits for the lock
                 storage.replace(self.filename, row.stage())
@@ -72,8 +75,8 @@ class Change:
 _noted: WeakKeyDictionary[Any, WeakValueDictionary[tuple[type, str], Change]] = WeakKeyDictionary()
 
 
-def mirror_saved(row: MirroredModel, filename: str, staged: StagedFile, using: str) -> None:
-    """Call in ``post_save``: what is staged gets the row's file name after the commit."""
+def mirror_saved(row: MirroredModel, filename: str, staged: StagedFile | None, using: str) -> None:
+    """Call in ``post_save``: what is staged gets the row's file name after the commit; None where the row's bytes are those that it had."""
     _note(Change(type(row), filename, using, staged))
     name = getattr(row, row.name_field)
     if row.name_as_read not in {None, name}:
@@ -162,15 +165,15 @@ def _make_some_equal(left: deque[Change]) -> None:
     storage = mirror_storage(model.storage_alias)
     with storage.explained(), storage.lock():
         until = time.monotonic() + HOLD_SECONDS
-        saved = model.saved_sha256s(filenames, using)
+        wanted_files = model.wanted_files(filenames, using)
         for change in some:
-            sha256 = saved.get(change.filename)
+            wanted = wanted_files.get(change.filename)
             try:
                 with storage.explained():
-                    if change.staged is not None and change.staged.sha256 == sha256:
+                    if change.staged is not None and change.staged.what == wanted:
                         storage.replace(change.filename, change.staged)
                     else:
-                        change.make_equal(storage, sha256)
+                        change.make_equal(storage, wanted)
             except MirrorError as error:
                 change.error = error
             left.popleft()

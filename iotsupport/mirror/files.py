@@ -19,7 +19,7 @@ from contextlib import closing, contextmanager, suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, Self, cast
+from typing import IO, Any, NamedTuple, Self, cast
 
 from django.conf import settings
 from django.core.files.base import File
@@ -32,8 +32,10 @@ logger = logging.getLogger(__name__)
 # Never a public name: those do not start with a dot.
 TEMPORARY_PREFIX = ".new-"
 
-# Readable by the web server's user. A file that the database does not know is denied this bit, and is not served.
+# Readable by the web server's user. A file that the database does not know is denied this bit, and is not served. Rows
+# may say more with the bits that else make programs of files: what downloads have to know, they see without a database.
 SERVED_MODE = 0o644
+MARKS = 0o111
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -47,6 +49,13 @@ class MirrorError(Exception):
 
 class MirrorBehindError(MirrorError):
     """The row is committed, but its file could not be made equal to it. Nothing may be announced."""
+
+
+class Wanted(NamedTuple):
+    """What a mirrored file is to be: the SHA-256 of its bytes in hexadecimal, and its mode."""
+
+    sha256: str
+    mode: int = SERVED_MODE
 
 
 class State(Enum):
@@ -66,6 +75,7 @@ class StagedFile:
     """
 
     state = State.STAGED
+    mode = SERVED_MODE
 
     # No file object: of what goes together, the garbage collector may close that first, and with it goes the lock.
     _descriptor: int | None = None
@@ -97,10 +107,18 @@ class StagedFile:
             target = Path(self._storage.path(name))
             self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
 
+    def set_mode(self, mode: int) -> None:
+        os.fchmod(self.descriptor, mode)
+        self.mode = mode
+
     @property
     def sha256(self) -> str:
         """SHA-256 of what was written so far, in hexadecimal."""
         return self._digest.hexdigest()
+
+    @property
+    def what(self) -> Wanted:
+        return Wanted(self.sha256, self.mode)
 
     def move(self, target: Path, state: State = State.IN_PLACE) -> None:
         """Take the place of ``target``, at once."""
@@ -277,6 +295,15 @@ class MirrorStorage(FileSystemStorage):
                 return bool(served) and hashlib.file_digest(file, "sha256").hexdigest() == sha256
         except FileNotFoundError:
             return False
+
+    def has_marks(self, name: str, mode: int) -> bool:
+        """Whether the file's mode says what this one does."""
+        return not (os.stat(self.path(name)).st_mode ^ mode) & MARKS
+
+    def mark(self, name: str, mode: int) -> None:
+        """Change what a file's mode says. Its date stays, and with it the ETag that nginx makes."""
+        if not self.has_marks(name, mode):
+            os.chmod(self.path(name), mode)
 
     def withhold(self, name: str) -> None:
         """Keep a file, but let nobody download it."""

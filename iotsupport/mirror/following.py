@@ -19,7 +19,9 @@ def follow(model: type[MirroredModel], filename: str, using: str) -> None:
     only then the file changes: a crash in between does not lose it.
     """
     while (row := model.with_filename(filename, using)) is not None:
-        if row.is_mirrored():
+        if row.has_bytes_mirrored():
+            if not row.has_marks_mirrored():  # which is no news
+                make_equal(model, filename, using)
             return
         staged = row.stage()
         try:
@@ -46,7 +48,7 @@ def _replace(model: type[MirroredModel], filename: str, using: str, staged: Stag
     storage = mirror_storage(model.storage_alias)
     with storage.explained(), storage.lock():
         row = model.with_filename(filename, using)
-        if row is None or row.content_sha256 != staged.sha256:
+        if row is None or row.wanted_file != staged.what:
             return False
         storage.replace(filename, staged)
         return True

@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from iotsupport.database.names import lock_name
 from iotsupport.database.statements import lock_row, update_row
-from iotsupport.mirror.files import StagedFile, mirror_storage
+from iotsupport.mirror.files import SERVED_MODE, StagedFile, Wanted, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
 
@@ -122,8 +122,8 @@ class MirroredModel(models.Model):
         raise NotImplementedError
 
     @classmethod
-    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
-        """SHA-256 of what the database has now for those of these file names that are this model's: in one query.
+    def wanted_files(cls, filenames: Sequence[str], using: str) -> dict[str, Wanted]:
+        """What the database has now for those of these file names that are this model's: in one query.
 
         Every save asks this once, after its commit.
         """
@@ -139,17 +139,33 @@ class MirroredModel(models.Model):
         """SHA-256 of the mirrored bytes, in hexadecimal."""
         raise NotImplementedError
 
+    @property
+    def file_mode(self) -> int:
+        """Mode of the mirrored file."""
+        return SERVED_MODE
+
+    @property
+    def wanted_file(self) -> Wanted:
+        return Wanted(self.content_sha256, self.file_mode)
+
     @classmethod
     def collect_garbage(cls) -> list[str]:
         """Remove bytes that no version needs; called at start-up and by ``sync_mirror``. Returns what went."""
         return []
 
     def stage(self) -> StagedFile:
-        """Write this row's bytes beside their place. Raises :class:`MirrorError`."""
+        """Write this row's bytes beside their place, with its mode. Raises :class:`MirrorError`."""
         raise NotImplementedError
 
     def is_mirrored(self) -> bool:
+        return self.has_bytes_mirrored() and self.has_marks_mirrored()
+
+    def has_bytes_mirrored(self) -> bool:
+        """Whether devices get this row's bytes, whatever else the file's mode says."""
         return mirror_storage(self.storage_alias).matches(self.filename, self.content_sha256)
+
+    def has_marks_mirrored(self) -> bool:
+        return mirror_storage(self.storage_alias).has_marks(self.filename, self.file_mode)
 
     @classmethod
     def from_db(cls, *args: Any, **kwargs: Any) -> Self:

@@ -216,7 +216,7 @@ def test_a_database_that_goes_away_after_the_commit_is_asked_once(
         asked.append(len(filenames))
         raise OperationalError("gone")
 
-    monkeypatch.setattr(DeviceConfig, "saved_sha256s", fail)
+    monkeypatch.setattr(DeviceConfig, "wanted_files", fail)
 
     with pytest.raises(MirrorBehindError, match="3 files are not up to date: gone"):
         save_some(1, 2, 3)

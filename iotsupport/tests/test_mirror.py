@@ -276,13 +276,13 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     """Otherwise a process may look, wait, and then write what has been replaced meanwhile."""
     save()
     held: list[bool] = []
-    look = DeviceConfig.saved_sha256s
+    look = DeviceConfig.wanted_files
 
     def spy(filenames: list[str], using: str) -> dict[str, str]:
         held.append(is_locked_for_another_process(mirror_storage("configs").lock_path))
         return look(filenames, using)
 
-    monkeypatch.setattr(DeviceConfig, "saved_sha256s", spy)
+    monkeypatch.setattr(DeviceConfig, "wanted_files", spy)
     late[0]()
 
     assert held == [True]
