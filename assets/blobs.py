@@ -7,9 +7,11 @@ may serve several nodes, and each gets there what was uploaded to another one. W
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO
 
 from django.db import connection
 
@@ -28,23 +30,31 @@ def copy(sha256: str, alias: str) -> StagedFile:
 
     Raises :class:`MirrorError`, also where they are missing or damaged.
     """
-    path = mirror_storage(BLOBS).path(sha256)
-    if not os.path.exists(path) and is_shared(connection):
-        _fetch(sha256)
-    return copy_file(path, sha256, alias)
+    with open_blob(sha256) as file:
+        return stage_copy(file, sha256, alias)
 
 
-def copy_file(path: str | Path, sha256: str, alias: str) -> StagedFile:
-    """Stage a file's bytes, which have this digest, as :func:`copy` does."""
-    try:
-        with open(path, "rb") as file:
-            staged = mirror_storage(alias).stage(iter(partial(file.read, CHUNK_BYTES), b""))
-    except FileNotFoundError as error:
-        raise MirrorError(DAMAGED) from error
+def stage_copy(file: BinaryIO, sha256: str, alias: str) -> StagedFile:
+    """Stage the bytes of an open file, which have this digest, as :func:`copy` does."""
+    staged = mirror_storage(alias).stage(iter(partial(file.read, CHUNK_BYTES), b""))
     if staged.sha256 != sha256:
         staged.close()
         raise MirrorError(DAMAGED)
     return staged
+
+
+@contextmanager
+def open_blob(sha256: str) -> Iterator[BinaryIO]:
+    """The bytes kept under a digest, also where another node has them. Raises :class:`MirrorError` where nobody has."""
+    path = mirror_storage(BLOBS).path(sha256)
+    if not os.path.exists(path) and is_shared(connection):
+        _fetch(sha256)
+    try:
+        file = open(path, "rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError as error:
+        raise MirrorError(DAMAGED) from error
+    with file:
+        yield file
 
 
 def _fetch(sha256: str) -> None:

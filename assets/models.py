@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -12,15 +13,31 @@ from django.contrib.auth.models import User
 from django.db import models
 
 from assets import blobs
+from assets.identity import Identified, Version, doubts
+from assets.images import Image, Inspection
 from assets.names import name_of_upload, normalise_filename, validate_filename
+from assets.pending import PendingUpload
 from assets.shared import SharedChunk
 from assets.uploads import MIRROR, StagedBlob, check_size
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import CHUNK_BYTES, StagedFile, mirror_storage
+from iotsupport.mirror.files import CHUNK_BYTES, SERVED_MODE, StagedFile, Wanted, mirror_storage
 from iotsupport.mirror.rows import MirroredManager, MirroredModel
 
-__all__ = ["Asset", "AssetManager", "SharedChunk"]
+__all__ = ["Asset", "AssetManager", "PendingUpload", "SharedChunk"]
+
+# Fields that make no new version of the bytes.
+CHOICES = ["unchanged_where_running"]
+
+# What a mirrored file says of its row with its mode, and the fields that it is made from.
+UNCHANGED_WHERE_RUNNING = stat.S_IXUSR
+DOUBTFUL = stat.S_IXGRP
+MARKED = ["unchanged_where_running", "warnings"]
+
+
+def has_new_bytes(update_fields: Iterable[str] | None) -> bool:
+    """Whether a save, of these fields or of all, brings what devices download."""
+    return update_fields is None or "sha256" in update_fields
 
 
 class AssetManager(MirroredManager["Asset"]):
@@ -60,7 +77,7 @@ class AssetManager(MirroredManager["Asset"]):
         return "taken" if current is None else "replaced"
 
 
-class Asset(MirroredModel):
+class Asset(Identified, MirroredModel):
     """The current version of one file. Its bytes are kept under their SHA-256, see :mod:`assets.blobs`."""
 
     storage_alias: ClassVar[str] = MIRROR
@@ -76,8 +93,15 @@ class Asset(MirroredModel):
     )
     size = models.PositiveBigIntegerField("size in bytes", editable=False)
     sha256 = models.CharField("SHA-256", max_length=64, editable=False)
-    md5 = models.CharField("MD5", max_length=32, editable=False)
+    md5 = models.CharField("MD5", max_length=32, editable=False, db_index=True)
     folded = models.TextField(default="", editable=False)  # what searches look at
+    # A sketch that updates itself at each boot would else flash the same image for ever. Other clients take a 304 that
+    # they did not ask for as a failure, and try again for ever: so it is a choice.
+    unchanged_where_running = models.BooleanField(
+        "boards that say they run it are told that there is nothing new",
+        default=False,
+        help_text="For boards that update themselves whenever they start. Others may try again and again.",
+    )
     uploaded_at = models.DateTimeField(auto_now=True)
     uploaded_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
@@ -96,28 +120,54 @@ class Asset(MirroredModel):
         if self.filename != self.name_as_read:
             # An earlier version that comes back may have a name from before names had one form.
             self.filename = normalise_filename(self.filename).strip()
-            self.folded = fold(self.filename)
+        # What may be searched for of an image has no line break.
+        self.folded = fold("\n".join([self.filename, self.project, self.version, self.chip, self.idf_version]))
         super().save(*args, **kwargs)
 
-    def set_bytes(self, blob: StagedBlob) -> None:
+    def set_bytes(self, blob: StagedBlob | PendingUpload) -> None:
         """Make uploaded bytes the current version. Call in the transaction that saves the row."""
+        warnings = self.judge(blob.sha256, blob.inspection)
         self.md5, self.sha256, self.size = blob.keep()
         self.ahead = blob.ahead
+        self.identify(blob.inspection.image, warnings)
+
+    def judge(self, sha256: str, inspection: Inspection) -> list[str]:
+        """Return sentences on why boards may not take these bytes, or not be meant to, as the next version."""
+        image = inspection.image
+        before = Version(self.sha256, self.image) if self.pk else None
+        others = image is not None and image.version and self._versions_of(image).exclude(sha256=sha256).exists()
+        return [*inspection.warnings, *doubts(image, before, is_other_bytes=bool(others))]
+
+    def _versions_of(self, image: Image) -> Any:
+        return type(self).history.filter(filename=self.filename, project=image.project, version=image.version)
+
+    def save_choice(self) -> None:
+        """Save what else there is to choose, without making a version that devices would hear of."""
+        self.save(update_fields=CHOICES)
 
     @property
     def content_sha256(self) -> str:
         return self.sha256
 
+    @property
+    def file_mode(self) -> int:
+        marks = UNCHANGED_WHERE_RUNNING if self.unchanged_where_running else 0
+        return SERVED_MODE | marks | (DOUBTFUL if self.warnings else 0)
+
     def stage(self) -> StagedFile:
-        return blobs.copy(self.sha256, self.storage_alias)
+        staged = blobs.copy(self.sha256, self.storage_alias)
+        with mirror_storage(self.storage_alias).explained():
+            staged.set_mode(self.file_mode)
+        return staged
 
     @classmethod
     def with_filename(cls, filename: str, using: str) -> Self | None:
         return cls._base_manager.using(using).filter(filename=filename).first()
 
     @classmethod
-    def saved_sha256s(cls, filenames: Sequence[str], using: str) -> dict[str, str]:
-        return dict(cls._base_manager.using(using).filter(filename__in=filenames).values_list("filename", "sha256"))
+    def wanted_files(cls, filenames: Sequence[str], using: str) -> dict[str, Wanted]:
+        rows = cls._base_manager.using(using).filter(filename__in=filenames)
+        return {row.filename: row.wanted_file for row in rows.only("filename", "sha256", *MARKED)}
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:
@@ -125,6 +175,7 @@ class Asset(MirroredModel):
 
     @classmethod
     def collect_garbage(cls) -> list[str]:
-        return blobs.collect_garbage(
-            lambda sha256: cls.history.filter(sha256=sha256).exists() or cls.objects.filter(sha256=sha256).exists()
-        )
+        PendingUpload.objects.forget()
+        # In this order: one that is answered meanwhile is a version by the time that it is not pending any more.
+        named_by = [PendingUpload.objects, cls.history, cls.objects]
+        return blobs.collect_garbage(lambda sha256: any(rows.filter(sha256=sha256).exists() for rows in named_by))

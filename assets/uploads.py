@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from django.conf import settings
@@ -13,7 +14,9 @@ from django.core.files.uploadhandler import FileUploadHandler
 from django.db import connection, transaction
 from django.http import HttpRequest
 
-from assets.blobs import BLOBS, copy_file, is_same_file
+from assets.blobs import BLOBS, is_same_file, stage_copy
+from assets.identity import inspect_open
+from assets.images import Inspection
 from assets.shared import SharedChunk
 from iotsupport.database import is_shared
 from iotsupport.durable import sync_directory
@@ -53,17 +56,25 @@ class StagedBlob(StagedFile):
     def md5(self) -> str:
         return self._md5.hexdigest()
 
+    @cached_property
+    def inspection(self) -> Inspection:
+        """What it is: to be asked when all of it was written."""
+        with self._storage.explained():
+            return inspect_open(self.descriptor)
+
     def prepare(self) -> None:
         """Do what can be done ahead of the transaction that saves the row, while others can save.
 
-        The bytes are copied for the mirror. They are put under their digest unless something is there already, which
-        only an upload that is not refused may replace. All of it goes with the object, as before.
+        It is inspected, and copied for the mirror. The bytes are put under their digest unless something is there
+        already, which only an upload that is not refused may replace. All of it goes with the object, as before.
         """
         self.sync()
+        self.inspection  # noqa: B018 - is kept
         sha256 = self.sha256
         if not self._storage.exists(sha256):
             self._hold(sha256)
-        self.ahead = Ahead(sha256, copy_file(self.path, sha256, MIRROR))
+        with self._storage.explained(), self.path.open("rb") as file:
+            self.ahead = Ahead(sha256, stage_copy(file, sha256, MIRROR))
 
     def keep(self) -> Kept:
         """Have the bytes under their digest, for good once the transaction commits.

@@ -8,7 +8,7 @@ from typing import Any
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
-from assets.models import Asset
+from assets.models import Asset, has_new_bytes
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import call_when_in_place
 from iotsupport.mirror.rows import MirroredModel
@@ -25,8 +25,16 @@ def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: boo
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
-def announce_asset(sender: type[Asset], instance: Asset, raw: bool, using: str, **kwargs: Any) -> None:
-    if not raw:  # fixtures are not news
+def announce_asset(
+    sender: type[Asset],
+    instance: Asset,
+    raw: bool,
+    using: str,
+    update_fields: frozenset[str] | None = None,
+    **kwargs: Any,
+) -> None:
+    # Neither fixtures are news, nor what is chosen about bytes that boards have.
+    if not raw and has_new_bytes(update_fields):
         announce(ASSETS_TOPIC, instance, using)
 
 

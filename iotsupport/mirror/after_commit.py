@@ -76,7 +76,10 @@ _noted: WeakKeyDictionary[Any, WeakValueDictionary[tuple[type, str], Change]] = 
 
 
 def mirror_saved(row: MirroredModel, filename: str, staged: StagedFile | None, using: str) -> None:
-    """Call in ``post_save``: what is staged gets the row's file name after the commit; None where the row's bytes are those that it had."""
+    """Call in ``post_save``: what is staged gets the row's file name after the commit.
+
+    None where the row's bytes are those that it had.
+    """
     _note(Change(type(row), filename, using, staged))
     name = getattr(row, row.name_field)
     if row.name_as_read not in {None, name}:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, TypeVar
@@ -76,18 +76,23 @@ class MirroredModel(models.Model):
         # Outside a transaction, Django commits before it sends post_save: too late to refuse. Inside of one, what is
         # refused takes all of it back. Staged before it begins: while it is open, nobody else can save.
         using = kwargs.get("using") or DEFAULT_DB_ALIAS
-        value = getattr(self, self.bytes_field)
-        if self.ahead is None or self.ahead.staged is None or self.ahead.value != value:
-            self.ahead = Ahead(value, self.stage())
+        self._stage_ahead(kwargs.get("update_fields"))
         try:
             with transaction.atomic(using=using, savepoint=False):
                 if self._state.adding:
                     self.lock_name(getattr(self, self.name_field), using)
                 super().save(*args, **kwargs)
         finally:
-            if self.ahead.staged is not None:
+            if self.ahead is not None:
                 self.ahead.close()
             self.ahead = None
+
+    def _stage_ahead(self, update_fields: Collection[str] | None) -> None:
+        if update_fields is not None and self.bytes_field not in update_fields:
+            return
+        value = getattr(self, self.bytes_field)
+        if self.ahead is None or self.ahead.staged is None or self.ahead.value != value:
+            self.ahead = Ahead(value, self.stage())
 
     def _do_update(  # type: ignore[override]  # declared as of Django 6
         self, base_qs: Any, using: str, pk_val: Any, values: Any, *options: Any
@@ -104,6 +109,9 @@ class MirroredModel(models.Model):
         if ahead is None or ahead.staged is None or ahead.value != getattr(self, self.bytes_field):
             return self.stage()
         staged, ahead.staged = ahead.staged, None
+        if staged.mode != self.file_mode:
+            with mirror_storage(self.storage_alias).explained():
+                staged.set_mode(self.file_mode)
         return staged
 
     @classmethod
