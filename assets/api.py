@@ -11,6 +11,7 @@ from ninja import Router, Schema
 from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
+from assets.identity import describe
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
 from assets.names import find_filename, name_of_upload
@@ -33,9 +34,28 @@ Filename = Annotated[str, WithJsonSchema(FILENAME_SCHEMA)]
 
 UPLOAD_FORM = {
     "type": "object",
-    "properties": {"file": {"type": "string", "format": "binary"}},
+    "properties": {
+        "file": {"type": "string", "format": "binary"},
+        "unchanged_where_running": {
+            "type": "boolean",
+            "description": "Whether boards that say they run it are told that there is nothing new. Stays as it is"
+            " where it is left out; of a new asset it is false.",
+        },
+    },
     "required": ["file"],
 }
+CHOICES = {"true": True, "false": False}
+
+
+class ImageSchema(Schema):
+    chip: str
+    project: str | None
+    version: str | None
+    idf_version: str | None
+    built: str | None
+    elf_sha256: str | None
+    image_sha256: str | None
+    signed: bool
 
 
 class AssetSchema(Schema):
@@ -43,6 +63,9 @@ class AssetSchema(Schema):
     size: int
     sha256: str
     uploaded_at: datetime
+    image: ImageSchema | None
+    warnings: list[str]
+    unchanged_where_running: bool
 
 
 @router.get("/assets", response={200: list[AssetSchema], **REFUSALS}, summary="List all assets")
@@ -60,10 +83,13 @@ def list_assets(request: HttpRequest) -> HttpResponse:
 @decorate_view(track_uploads)
 def upload_asset(request: HttpRequest) -> HttpResponse:
     upload = _read_upload(request)
+    choice = _read_choice(request)
     blob = upload.require_blob()
     with Asset.objects.locked(name_of_upload(upload.full_name)) as asset:
         asset.uploaded_by = require(request, "assets.add_asset" if asset.pk is None else "assets.change_asset")
         asset.set_bytes(blob)
+        if choice is not None:
+            asset.unchanged_where_running = choice
     SIZE.observe(asset.size)
     return JsonResponse(_describe(asset))
 
@@ -98,10 +124,22 @@ def _read_upload(request: HttpRequest) -> UploadedAsset:
     return uploads[0]
 
 
+def _read_choice(request: HttpRequest) -> bool | None:
+    said = request.POST.get("unchanged_where_running")
+    if said is None:
+        return None
+    if said not in CHOICES:
+        raise ApiError(400, "INVALID_VALUE", "The field 'unchanged_where_running' is either true or false.")
+    return CHOICES[said]
+
+
 def _describe(asset: Asset) -> dict[str, Any]:
     return {
         "filename": asset.filename,
         "size": asset.size,
         "sha256": asset.sha256,
         "uploaded_at": asset.uploaded_at,
+        "image": describe(asset.image),
+        "warnings": asset.warnings,
+        "unchanged_where_running": asset.unchanged_where_running,
     }

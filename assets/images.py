@@ -222,6 +222,6 @@ def _built(date: str, time: str) -> str:
         return ""
     numbers = [int(day[3]), MONTHS.index(day[1]) + 1, int(day[2]), *map(int, clock.groups())]
     try:
-        return datetime(*numbers).isoformat()  # type: ignore[arg-type, misc]
+        return datetime(*numbers).isoformat()  # type: ignore[arg-type]
     except ValueError:
         return ""

@@ -13,7 +13,7 @@ from django.contrib.auth.models import User
 from django.db import models
 
 from assets import blobs
-from assets.identity import Identified, Version, doubts
+from assets.identity import Identified, Version, doubts, inspect_open
 from assets.images import Image, Inspection
 from assets.names import name_of_upload, normalise_filename, validate_filename
 from assets.pending import PendingUpload
@@ -75,6 +75,15 @@ class AssetManager(MirroredManager["Asset"]):
             if not dry_run:
                 self.upload(filename, iter(lambda: file.read(CHUNK_BYTES), b""))
         return "taken" if current is None else "replaced"
+
+    def judge_file(self, path: Path) -> list[str]:
+        """Return what :meth:`Asset.judge` says of a file. Raises ``ValidationError`` and ``OSError``."""
+        filename = name_of_upload(path.name)
+        check_size(path.stat().st_size)
+        with path.open("rb") as file:
+            inspection = inspect_open(file.fileno())
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return (self.filter(filename=filename).first() or self.model(filename=filename)).judge(sha256, inspection)
 
 
 class Asset(Identified, MirroredModel):
@@ -177,5 +186,5 @@ class Asset(Identified, MirroredModel):
     def collect_garbage(cls) -> list[str]:
         PendingUpload.objects.forget()
         # In this order: one that is answered meanwhile is a version by the time that it is not pending any more.
-        named_by = [PendingUpload.objects, cls.history, cls.objects]
+        named_by: list[Any] = [PendingUpload.objects, cls.history, cls.objects]
         return blobs.collect_garbage(lambda sha256: any(rows.filter(sha256=sha256).exists() for rows in named_by))

@@ -62,7 +62,7 @@ class PendingUpload(models.Model):
     objects = PendingUploadManager()
 
     class Meta:
-        default_permissions: list[str] = []
+        default_permissions = ()
 
     def __str__(self) -> str:
         return self.filename

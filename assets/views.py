@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from functools import partial
 
-from django.http import HttpRequest
+from django.core.exceptions import ValidationError
+from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 
+from assets.beside import answer_beside
 from assets.models import Asset
 from assets.names import find_filename
+from assets.running import says_it_runs
 from iotsupport.boards.noting import note_quick, respond_and_note
 from iotsupport.errors import public_view
 from iotsupport.mirror.files import mirror_storage
@@ -32,6 +35,7 @@ DOWNLOADS = Downloads(
     content_type="application/octet-stream",
     with_digests=True,
     note=partial(note_quick, "assets"),
+    is_running=says_it_runs,
     name_schema=FILENAME_SCHEMA,
     file_schema={"type": "string", "format": "binary"},
     operation={
@@ -46,14 +50,22 @@ DOWNLOADS = Downloads(
 def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
     """Send a device the bytes of an asset (RFC 9110: conditional and ranged), with their digests.
 
-    Reads the mirror only. Refuses an unusable name with 400 and an unknown one with 404.
+    Or what is made of them, where no asset has that name. Reads the mirror only. Refuses an unusable name with 400 and
+    an unknown one with 404.
     """
     storage = DOWNLOADS.storage()
-    filename = find_filename(filename, storage.exists)
-    respond = partial(
-        mirror_response,
-        *(request, storage, filename),
-        content_type=DOWNLOADS.content_type,
-        with_digests=DOWNLOADS.with_digests,
-    )
-    return respond_and_note("assets", request, filename, respond)
+    try:
+        filename = find_filename(filename, storage.exists)
+        respond = partial(
+            mirror_response,
+            *(request, storage, filename),
+            content_type=DOWNLOADS.content_type,
+            with_digests=DOWNLOADS.with_digests,
+            is_running=DOWNLOADS.is_running,
+        )
+        return respond_and_note("assets", request, filename, respond)
+    except (Http404, ValidationError):
+        made = answer_beside(request, storage, filename)
+        if made is None:
+            raise
+        return made

@@ -154,7 +154,7 @@ class Migration(migrations.Migration):
                 ),
             ],
             options={
-                "default_permissions": [],
+                "default_permissions": (),
             },
         ),
     ]

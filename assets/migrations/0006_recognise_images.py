@@ -53,7 +53,7 @@ def look_at_shared(apps, using, sha256):
     count = chunks.count()
     if not count:
         return None
-    kept = {}
+    kept: dict[int, bytes] = {}
 
     def part(number):
         if number not in kept:

@@ -38,6 +38,8 @@ both_databases = pytest.mark.both_databases
 
 BYTES = bytes(range(256)) * 5
 
+ANSWERED = ["filename", "size", "sha256", "uploaded_at", "image", "warnings", "unchanged_where_running"]
+
 
 @pytest.fixture
 def saved() -> Asset:
@@ -59,7 +61,8 @@ class TestUploading:
 
         answer = response.json()
         assert response.status_code == 200
-        assert list(answer) == ["filename", "size", "sha256", "uploaded_at"]
+        assert list(answer) == ANSWERED
+        assert (answer["image"], answer["warnings"], answer["unchanged_where_running"]) == (None, [], False)
         assert answer["filename"] == "firmware.bin"
         assert answer["size"] == len(BYTES)
         assert answer["sha256"] == sha256(BYTES)
@@ -247,7 +250,7 @@ class TestListing:
         response = caller.get(f"{root}/assets")
 
         assert response.status_code == 200
-        assert [list(asset) for asset in response.json()] == [["filename", "size", "sha256", "uploaded_at"]] * 2
+        assert [list(asset) for asset in response.json()] == [ANSWERED] * 2
         assert [(asset["filename"], asset["size"], asset["sha256"]) for asset in response.json()] == [
             ("a.bin", 0, sha256(b"")),
             ("firmware.bin", len(BYTES), sha256(BYTES)),

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from assets.images import FULL_FLASH, Image, Inspection, inspect, xor_of
-from assets.tests.images import CHIP_IDS, ELF_SHA256, make_esp8266_image, make_full_flash, make_image
+from iotsupport.tests.support.images import CHIP_IDS, ELF_SHA256, make_esp8266_image, make_full_flash, make_image
 from iotsupport.tests.support.properties import PATIENT
 
 CUT = "The image is cut short after"

@@ -700,7 +700,7 @@ class TestTrouble:
 
     def test_with_a_download_is_503(self, saved):
         too_many = OSError(24, "Too many open files")
-        with mock.patch("iotsupport.serving.responses.os.open", autospec=True, side_effect=too_many):
+        with mock.patch("iotsupport.serving.contents.os.open", autospec=True, side_effect=too_many):
             assert refusal(download().response) == (503, "UNAVAILABLE")
 
     def test_of_another_kind_is_logged_and_told_without_its_words(self, script, caplog):

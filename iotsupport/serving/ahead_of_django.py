@@ -97,6 +97,7 @@ def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Ans
             environ,
             content_type=downloads.content_type,
             with_digests=downloads.with_digests,
+            is_running=downloads.is_running,
         )
     except OSError:  # Nothing to serve, or trouble: the view says which.
         return None

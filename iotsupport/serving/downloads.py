@@ -16,6 +16,7 @@ from django.urls import URLPattern, path
 
 from iotsupport import converters  # noqa: F401 - registers <anything:…>
 from iotsupport.mirror.files import MirrorStorage
+from iotsupport.serving.responses import IsRunning
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Downloads:
     operation: Mapping[str, Any]
     ending: str = ""
     with_digests: bool = False
+    # Who is told that it has the file already, beside those who sent a validator.
+    is_running: IsRunning | None = None
     # Told the status and the seconds of each answer that is given ahead of Django.
     count: Callable[[int, float], None] | None = None
     # Told of each of them the request, the file's name, and status and headers of the answer. Must not raise.

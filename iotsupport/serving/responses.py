@@ -6,15 +6,10 @@
 
 from __future__ import annotations
 
-import base64
-import errno
 import hashlib
-import os
 import re
-import stat
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from io import FileIO
 from typing import Any, NamedTuple
@@ -24,29 +19,13 @@ from django.http.response import HttpResponseBase
 from django.utils.http import http_date, parse_etags, parse_http_date_safe
 
 from iotsupport.mirror.files import MirrorStorage
-
-CHUNK_BYTES = 64 * 1024
+from iotsupport.serving.contents import CHUNK_BYTES, Content, Digests, content_of, digests_of, open_file
 
 # Where a front server keeps bytes under their SHA-256, for itself alone: "internal" in deploy/nginx.conf.
 BYTES_BY_SHA256 = "/_blobs/"
 
-# Some 700 bytes each, in every process.
-CACHED_DIGESTS = 16384
-
 # One range. No more digits than Python converts.
 BYTE_RANGE = re.compile("bytes=([0-9]{0,999})-([0-9]{0,999})", re.ASCII | re.IGNORECASE)
-
-# What the system says where there is no file to serve. Anything else, such as too many open files, is our trouble:
-# a device must not be told that its file is gone.
-NO_SUCH_FILE = {
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.EISDIR,
-    errno.ELOOP,  # a symbolic link
-    errno.ENXIO,  # a socket
-    errno.EACCES,
-    errno.ENAMETOOLONG,
-}
 
 
 _http_date = lru_cache(maxsize=1024)(http_date)
@@ -83,25 +62,9 @@ class Answer(NamedTuple):
     body: FileSlice | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """The content of an open file, known by what changes with it: mirrored files are replaced, never written to."""
-
-    device: int
-    inode: int
-    modified_ns: int
-    # A replaced file's inode may be used again at once.
-    changed_ns: int
-    size: int
-    descriptor: int = field(compare=False)
-
-
-class Digests(NamedTuple):
-    """Of one content, as header values."""
-
-    etag: str
-    md5: str
-    repr_digest: str
+IsRunning = Callable[[Mapping[str, Any], Content, Digests], bool]
+"""Given a WSGI request and what a file holds: whether the client is to hear that it has that, though it sent no
+validator. The content is open meanwhile."""
 
 
 class MirroredFile(FileResponse):
@@ -109,17 +72,43 @@ class MirroredFile(FileResponse):
 
 
 def mirror_response(
-    request: HttpRequest, storage: MirrorStorage, name: str, *, content_type: str, with_digests: bool = False
+    request: HttpRequest,
+    storage: MirrorStorage,
+    name: str,
+    *,
+    content_type: str,
+    with_digests: bool = False,
+    is_running: IsRunning | None = None,
 ) -> HttpResponseBase:
     """Answer a GET or HEAD for a mirrored file, as :func:`respond` does.
 
     Raises ``Http404`` where there is none, and :class:`MirrorError` where the whole directory is away.
     """
     try:
-        answer = respond(storage.path(name), request.META, content_type=content_type, with_digests=with_digests)
+        answer = respond(
+            storage.path(name),
+            request.META,
+            content_type=content_type,
+            with_digests=with_digests,
+            is_running=is_running,
+        )
     except FileNotFoundError as error:
         storage.check_there()
         raise Http404(f"There is no file {name}.") from error
+    return _as_response(answer)
+
+
+def made_response(request: HttpRequest, body: bytes, modified: int, *, content_type: str) -> HttpResponseBase:
+    """Answer a GET or HEAD for bytes that were made from a file of this date, as if they were a file."""
+    etag = f'"{hashlib.sha256(body).hexdigest()}"'
+    status, headers, sent = _judge(request.META, etag, modified, len(body), {"Content-Type": content_type})
+    response = _as_response(Answer(status, headers))
+    if sent is not None and request.method != "HEAD":
+        response.streaming_content = [body[sent.start : sent.stop]]
+    return response
+
+
+def _as_response(answer: Answer) -> StreamingHttpResponse:
     # Never a plain HttpResponse: Django's middleware would give a 304 the length 0, as if the file were empty.
     response = StreamingHttpResponse() if answer.body is None else MirroredFile(answer.body)
     response.status_code = answer.status
@@ -129,17 +118,25 @@ def mirror_response(
     return response
 
 
-def respond(path: str, environ: Mapping[str, Any], *, content_type: str, with_digests: bool = False) -> Answer:
+def respond(
+    path: str,
+    environ: Mapping[str, Any],
+    *,
+    content_type: str,
+    with_digests: bool = False,
+    is_running: IsRunning | None = None,
+) -> Answer:
     """Answer a WSGI request for a file: conditional, and with at most one range.
 
-    ``with_digests`` adds ``x-MD5`` (what Arduino's HTTPUpdate checks) and ``Repr-Digest`` (RFC 9530); both are of the
-    whole file, also beside a part of it. nginx may ask to send these bytes itself, see :func:`_leave_to_nginx`. Raises
-    ``FileNotFoundError`` for anything but a regular file that everybody may read.
+    ``with_digests`` adds ``x-MD5`` and ``x-SHA256`` (what Arduino's HTTPUpdate checks) and ``Repr-Digest`` (RFC 9530);
+    all are of the whole file, also beside a part of it. Where ``is_running`` says so, the answer is 304. nginx may ask
+    to send these bytes itself, see :func:`_leave_to_nginx`. Raises ``FileNotFoundError`` for anything but a regular
+    file that everybody may read.
     """
-    file = _open(path)
+    file = open_file(path)
     answer = None
     try:
-        answer = _answer(file, environ, content_type, with_digests)
+        answer = _answer(file, environ, content_type, with_digests, is_running)
         if with_digests and environ.get("HTTP_X_SENDFILE_TYPE") == "X-Accel-Redirect":
             answer = _leave_to_nginx(answer)
         return answer
@@ -172,45 +169,36 @@ def asked_range(header: str, size: int) -> range | None:
     return range(first, min(last + 1, size))
 
 
-@lru_cache(maxsize=CACHED_DIGESTS)
-def digests_of(content: Content) -> Digests:
-    """Hash a file without moving its position."""
-    sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-    position = 0
-    while chunk := os.pread(content.descriptor, CHUNK_BYTES, position):
-        sha256.update(chunk)
-        md5.update(chunk)
-        position += len(chunk)
-    encoded = base64.b64encode(sha256.digest()).decode()
-    return Digests(f'"{sha256.hexdigest()}"', md5.hexdigest(), f"sha-256=:{encoded}:")
+def _answer(
+    file: FileIO, environ: Mapping[str, Any], content_type: str, with_digests: bool, is_running: IsRunning | None
+) -> Answer:
+    content = content_of(file)
+    digests = digests_of(content)
+    described = {"Content-Type": content_type}
+    if with_digests:
+        described |= {"x-MD5": digests.md5, "x-SHA256": digests.sha256, "Repr-Digest": digests.repr_digest}
+    has_it = is_running is not None and is_running(environ, content, digests)
+    status, headers, sent = _judge(environ, digests.etag, content.modified, content.size, described, has_it=has_it)
+    if sent is None or environ["REQUEST_METHOD"] == "HEAD":
+        return Answer(status, headers)
+    return Answer(status, headers, FileSlice(file, sent))
 
 
-def _open(path: str) -> FileIO:
-    try:
-        return FileIO(path, "r", opener=_open_descriptor)
-    except ValueError as error:  # a null character
-        raise FileNotFoundError(path) from error
-    except OSError as error:
-        if error.errno in NO_SUCH_FILE:
-            raise FileNotFoundError(path) from error
-        raise
+def _judge(
+    environ: Mapping[str, Any],
+    etag: str,
+    modified: int,
+    size: int,
+    described: Mapping[str, str],
+    *,
+    has_it: bool = False,
+) -> tuple[int, dict[str, str], range | None]:
+    """Return status and headers for a content, and which part of it to send; None for nothing.
 
-
-def _open_descriptor(path: str, flags: int) -> int:
-    # Not blocking: nobody might ever write to a named pipe.
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
-
-
-def _answer(file: FileIO, environ: Mapping[str, Any], content_type: str, with_digests: bool) -> Answer:
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_IROTH:
-        raise FileNotFoundError(file.name)
-    digests = digests_of(
-        Content(status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size, file.fileno())
-    )
-    modified = status.st_mtime_ns // 10**9
+    ``described``: what is said beside the content, or a part of it. ``has_it``: the client said so in words of its own.
+    """
     headers = {
-        "ETag": digests.etag,
+        "ETag": etag,
         # Of two versions in one second, the mirror dates the later one into the next; HTTP allows no such date.
         "Last-Modified": _http_date(min(modified, int(time.time()))),
         "Cache-Control": "no-cache",
@@ -218,22 +206,18 @@ def _answer(file: FileIO, environ: Mapping[str, Any], content_type: str, with_di
         # A script in a page must not run what somebody uploaded as an asset.
         "X-Content-Type-Options": "nosniff",
     }
-    if outcome := _failed_condition(environ, digests.etag, modified):
-        return Answer(outcome, headers if outcome == 304 else headers | {"Content-Length": "0"})
-
-    size = status.st_size
-    part = _asked_part(environ, digests.etag, modified, size)
+    outcome = _failed_condition(environ, etag, modified) or (304 if has_it else None)
+    if outcome:
+        return outcome, headers if outcome == 304 else headers | {"Content-Length": "0"}, None
+    part = _asked_part(environ, etag, modified, size)
     if part is not None and not part:
-        return Answer(416, headers | {"Content-Range": f"bytes */{size}", "Content-Length": "0"})
-    headers["Content-Type"] = content_type
-    if with_digests:
-        headers |= {"x-MD5": digests.md5, "Repr-Digest": digests.repr_digest}
+        return 416, headers | {"Content-Range": f"bytes */{size}", "Content-Length": "0"}, None
+    headers |= described
     if part is not None:
         headers["Content-Range"] = f"bytes {part.start}-{part.stop - 1}/{size}"
     sent = range(size) if part is None else part
     headers["Content-Length"] = str(len(sent))
-    body = None if environ["REQUEST_METHOD"] == "HEAD" else FileSlice(file, sent)
-    return Answer(200 if part is None else 206, headers, body)
+    return 200 if part is None else 206, headers, sent
 
 
 def _leave_to_nginx(answer: Answer) -> Answer:

@@ -29,8 +29,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from iotsupport.mirror.files import MirrorStorage
-from iotsupport.serving import responses
-from iotsupport.serving.responses import Content, asked_range, matches_any, mirror_response
+from iotsupport.serving import contents
+from iotsupport.serving.contents import Content
+from iotsupport.serving.responses import asked_range, matches_any, mirror_response
 from iotsupport.tests.support.properties import PATIENT
 from iotsupport.tests.support.waiting import LIMIT
 
@@ -136,7 +137,7 @@ class TestAWholeFile:
         assert (got.status, got.body, got.headers["Content-Length"]) == (200, b"", "0")
 
     def test_may_be_larger_than_what_is_read_at_once(self, mirror):
-        content = os.urandom(responses.CHUNK_BYTES * 3 + 1)
+        content = os.urandom(contents.CHUNK_BYTES * 3 + 1)
         write(mirror, content)
 
         got = fetch(mirror)
@@ -197,7 +198,7 @@ class TestNoFile:
         def fail(path: str, flags: int) -> int:
             raise OSError(errno.EMFILE, "Too many open files")
 
-        monkeypatch.setattr(responses.os, "open", fail)
+        monkeypatch.setattr(contents.os, "open", fail)
 
         with pytest.raises(OSError, match="Too many open files"):
             fetch(mirror)
@@ -224,12 +225,12 @@ class TestETag:
 
     def test_is_made_once_for_each_content(self, mirror, file):
         fetch(mirror)
-        misses = responses.digests_of.cache_info().misses
+        misses = contents.digests_of.cache_info().misses
 
         fetch(mirror)
         fetch(mirror, method="HEAD")
 
-        assert responses.digests_of.cache_info().misses == misses
+        assert contents.digests_of.cache_info().misses == misses
 
     @pytest.mark.parametrize("changed", ["device", "inode", "modified_ns", "changed_ns", "size"])
     def test_is_made_again_when_anything_about_the_file_changes(self, changed):
@@ -239,7 +240,7 @@ class TestETag:
         assert content != dataclasses.replace(content, **{changed: 99})
 
     def test_is_kept_for_a_bounded_number_of_files(self):
-        assert responses.digests_of.cache_info().maxsize == responses.CACHED_DIGESTS
+        assert contents.digests_of.cache_info().maxsize == contents.CACHED_DIGESTS
 
 
 class TestLastModified:

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 
 from iotsupport.mirror.files import MirrorStorage, mirror_storage
-from iotsupport.serving import responses
+from iotsupport.serving import contents
 from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware
 from iotsupport.serving.worker import parse_quick_request
+from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.properties import PATIENT_WITH_FIXTURES
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -59,6 +60,12 @@ LEFT_TO_THE_VIEW = [
     "/configs/x.json",
     "/assets/none.bin",
     "/assets/withheld.bin",
+    # Made of another file.
+    "/assets/firmware.bin.md5",
+    "/api/assets/firmware.bin.sha256",
+    "/assets/image.bin.manifest.json",
+    "/assets/firmware.bin.manifest.json",
+    "/assets/withheld.bin.md5",
     "/assets/.hidden",
     "/assets/.new-0123456789abcdef0123456789abcdef",
     "/configs/.new-0123456789abcdef0123456789abcdef",
@@ -197,6 +204,7 @@ def both(directories: Path) -> Both:
     for name, content in [("firmware.bin", ASSET), ("-_.7", b"x"), ("empty", b""), ("withheld.bin", b"x")]:
         put(assets, name, content)
     put(assets, "with space.bin", b"x")
+    put(assets, "image.bin", make_image())
     assets.withhold("withheld.bin")
     for alias in ["configs", "assets"]:
         (directories / alias / ".new-0123456789abcdef0123456789abcdef").write_bytes(b"not yet")
@@ -272,6 +280,7 @@ def test_a_device_is_told_nothing_about_pages_and_sessions(both):
         "X-Content-Type-Options",
         "Content-Type",
         "x-MD5",
+        "x-SHA256",
         "Repr-Digest",
         "Content-Length",
     ]
@@ -281,7 +290,7 @@ def test_trouble_with_opening_a_file_is_told_by_the_view(both, monkeypatch):
     def fail(path: str, flags: int) -> int:
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(responses.os, "open", fail)
+    monkeypatch.setattr(contents.os, "open", fail)
 
     view, fast = both.ask("/assets/firmware.bin")
 
