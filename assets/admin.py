@@ -3,64 +3,141 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 from django.template.defaultfilters import filesizeformat
+from django.template.response import TemplateResponse
 from django.urls import reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 
+from assets.blobs import open_blob
 from assets.forms import AssetForm
+from assets.identity import inspect_open
 from assets.metrics import SIZE, count_upload
-from assets.models import Asset
-from iotsupport.admin import MirroredAdmin
+from assets.models import Asset, PendingUpload
+from assets.panels import panels, path_of
+from assets.uploads import StagedBlob
+from iotsupport.admin import AsksFirst, MirroredAdmin
+
+IMAGE_FIELDS = ["chip", "project", "version", "idf_version", "built", "signed", "elf_sha256", "image_sha256"]
+BUTTONS = ["_save", "_continue", "_addanother"]
 
 
 @admin.register(Asset)
 class AssetAdmin(MirroredAdmin):
     form = AssetForm
+    change_form_template = "admin/assets/asset/change_form.html"
     saved_by = "uploaded_by"
     count_save = staticmethod(count_upload)
-    list_display = ["filename", "readable_size", "short_sha256", "uploaded_at", "uploaded_by"]
-    list_filter = ["uploaded_at"]
+    list_display = ["filename", "firmware", "readable_size", "uploaded_at", "uploaded_by"]
+    list_filter = ["chip", "uploaded_at"]
     list_select_related = ["uploaded_by"]
-    search_fields = ["folded__contains", "sha256", "md5"]
-    history_list_display = ["size", "sha256"]
+    search_fields = ["folded__contains", "sha256", "md5", "image_sha256", "elf_sha256"]
+    history_list_display = ["size", "firmware", "sha256"]
 
-    def get_fields(self, request: HttpRequest, obj: Asset | None = None) -> list[str]:
+    def get_fieldsets(self, request: HttpRequest, obj: Asset | None = None) -> Any:
         if obj is None:
-            return ["file"]
-        about = self.get_readonly_fields(request, obj)
+            return [(None, {"fields": ["file"]})]
         # Whoever may only look has no use for a field that takes a file.
-        return ["file", *about] if self.has_change_permission(request, obj) else about
+        file = ["file"] if self.has_change_permission(request, obj) else []
+        found = [(None, {"fields": [*file, "unchanged_where_running", *self._of_file(obj)]})]
+        return [*found, ("Firmware image", {"fields": IMAGE_FIELDS})] if obj.image is not None else found
 
     def get_readonly_fields(self, request: HttpRequest, obj: Asset | None = None) -> list[str]:
-        return [] if obj is None else ["download", "size", "sha256", "md5", "uploaded_at", "uploaded_by"]
+        return [] if obj is None else [*self._of_file(obj), *IMAGE_FIELDS]
+
+    def _of_file(self, obj: Asset) -> list[str]:
+        doubtful = ["doubtful"] if obj.warnings else []
+        return ["download", *doubtful, "size", "sha256", "md5", "uploaded_at", "uploaded_by"]
+
+    def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        form = super().get_form(request, *args, **kwargs)
+        form.user = request.user
+        return form
 
     @admin.display(description="size", ordering="size")
     def readable_size(self, obj: Asset) -> str:
         return filesizeformat(obj.size)
 
-    @admin.display(description="SHA-256", ordering="sha256")
-    def short_sha256(self, obj: Asset) -> str:
-        return f"{obj.sha256[:16]}…"
+    @admin.display(description="firmware", ordering="project")
+    def firmware(self, obj: Any) -> str:
+        """Of an asset, or of a version of one."""
+        what = f"{obj.project} {obj.version}".strip()
+        said = format_html("{} <small>{}</small>", what, obj.chip) if obj.chip else ""
+        doubtful = format_html('<span class="doubtful">{}</span>', "doubtful") if obj.warnings else ""
+        return format_html("{} {}", said, doubtful) if said or doubtful else "-"
+
+    @admin.display(description="Doubtful")
+    def doubtful(self, obj: Asset) -> str:
+        items = format_html_join("", "<li>{}</li>", ((warning,) for warning in obj.warnings))
+        return format_html('<ul class="doubts">{}</ul>', items)
 
     @admin.display(description="Devices download")
     def download(self, obj: Asset) -> str:
-        url = reverse("asset-download", args=[obj.filename], urlconf="iotsupport.public_urls")
+        url = path_of(obj)
         return format_html('<a href="{}">{}</a>', url, url)
 
-    def save_model(self, request: HttpRequest, obj: Asset, form: Any, change: bool) -> None:
-        upload = form.cleaned_data["file"]
-        if not change and obj.pk:
-            self._replace(request, obj)
-        if upload is not None:
-            obj.set_bytes(upload.blob)
-            transaction.on_commit(partial(SIZE.observe, obj.size))
-        super().save_model(request, obj, form, change)
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        asset = context.get("original")
+        if asset is not None:
+            context.update(panels(request, asset))
+        return super().render_change_form(request, context, *args, **kwargs)
 
-    def _replace(self, request: HttpRequest, obj: Asset) -> None:
-        if not self.has_change_permission(request, obj):
+    def save_model(self, request: HttpRequest, obj: Asset, form: Any, change: bool) -> None:
+        is_next_version = not change and bool(obj.pk)
+        if is_next_version and not self.has_change_permission(request, obj):
             raise PermissionDenied
-        self.message_user(request, f"The file is the new version of {obj.filename}. The history keeps the one before.")
+        if form.blob is None and not form.is_revert:
+            request.is_not_counted = True  # type: ignore[attr-defined]
+            obj.save_choice()
+            return
+        if form.blob is None:
+            self._judge_again(obj)
+        else:
+            self._take(obj, form, form.blob)
+        super().save_model(request, obj, form, change)
+        if is_next_version:
+            sentence = f"The file is the new version of {obj.filename}. The history keeps the one before."
+            self.message_user(request, sentence)
+        for warning in obj.warnings:
+            self.message_user(request, f"{obj.filename}: {warning}", messages.WARNING)
+
+    def _take(self, obj: Asset, form: AssetForm, blob: StagedBlob | PendingUpload) -> None:
+        if isinstance(blob, StagedBlob) and (warnings := obj.judge(blob.sha256, blob.inspection)):
+            raise AsksFirst(partial(self._ask, form=form, warnings=warnings))
+        obj.set_bytes(blob)
+        transaction.on_commit(partial(SIZE.observe, obj.size))
+
+    def _judge_again(self, obj: Asset) -> None:
+        """Say of a version that comes back what there is to say of it now."""
+        with open_blob(obj.sha256) as file:
+            inspection = inspect_open(file.fileno())
+        before = Asset.objects.filter(pk=obj.pk).first() or Asset(filename=obj.filename)
+        obj.identify(inspection.image, before.judge(obj.sha256, inspection))
+
+    def _ask(self, request: HttpRequest, form: AssetForm, warnings: list[str]) -> HttpResponseBase:
+        """Ask whether an upload is meant; its bytes are kept meanwhile."""
+        asset, blob = form.instance, form.blob
+        pending = PendingUpload.objects.keep(blob, asset.filename, request.user)  # type: ignore[arg-type]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Save {asset.filename} all the same?",
+            "opts": self.opts,
+            "asset": asset,
+            "size": pending.size,
+            "image": pending.inspection.image,
+            "warnings": warnings,
+            "fields": [("pending", pending.pk), *self._kept_fields(request)],
+            "back": self._url("changelist") if asset.pk is None else self._change_url(asset),
+        }
+        return TemplateResponse(request, "admin/assets/asset/ask.html", context)
+
+    def _kept_fields(self, request: HttpRequest) -> list[tuple[str, str]]:
+        kept = ["unchanged_where_running", *BUTTONS]
+        return [(name, request.POST[name]) for name in kept if name in request.POST]
+
+    def _change_url(self, asset: Asset) -> str:
+        return reverse("admin:assets_asset_change", args=[asset.pk])

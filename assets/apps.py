@@ -8,9 +8,12 @@ class AssetsConfig(AppConfig):
     def ready(self) -> None:
         from assets import receivers  # noqa: F401
         from assets.limits import LARGE_BODIES
+        from assets.versions import find_versions
         from assets.views import DOWNLOADS
         from iotsupport import limits
+        from iotsupport.boards import firmware
         from iotsupport.serving import downloads
 
         downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)
+        firmware.register(find_versions)

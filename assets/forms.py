@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 
-from assets.models import Asset
+from assets.models import Asset, PendingUpload
 from assets.names import name_of_upload
-from assets.uploads import UploadedAsset
+from assets.uploads import StagedBlob, UploadedAsset
 from iotsupport.mirror.files import MirrorError
 
 
@@ -29,10 +30,18 @@ class AssetFileField(forms.FileField):
 
 class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     file = AssetFileField(label="File", required=False)
+    # The key of an upload that somebody was asked about, in place of the file: in the page that asks alone.
+    pending = forms.CharField(label="Upload", required=False, widget=forms.HiddenInput)
+
+    # Who sent it; the admin says so.
+    user: User
+    # The bytes to be saved; None where there are no new ones.
+    blob: StagedBlob | PendingUpload | None = None
+    is_revert = False
 
     class Meta:
         model = Asset
-        fields: list[str] = []
+        fields = ["unchanged_where_running"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -44,21 +53,38 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any] | None:
         cleaned_data = super().clean()
-        upload = self.cleaned_data.get("file")
-        if upload is None and "file" not in self.errors and not self._is_revert():
-            self.add_error("file", ValidationError("Choose a file to upload.", code="NO_FILE"))
-        if upload is not None and self.instance.pk is None:
-            self._take_name(upload)
+        upload, key = self.cleaned_data.get("file"), self.cleaned_data.get("pending")
+        if upload is not None:
+            self.blob = upload.require_blob()
+        elif key and "file" not in self.errors:
+            self.blob = self._find_pending(key)
+        elif "file" not in self.errors:
+            self.is_revert = self._is_revert()
+            if not self.is_revert and not self._has_choice():
+                self.add_error("file", ValidationError("Choose a file to upload.", code="NO_FILE"))
+        if self.blob is not None and self.instance.pk is None:
+            self._take_name(upload.full_name if upload is not None else self.blob.filename)  # type: ignore[union-attr]
         return cleaned_data
 
-    def _take_name(self, upload: UploadedAsset) -> None:
+    def _find_pending(self, key: str) -> PendingUpload | None:
+        pending = PendingUpload.objects.of(self.user, key)
+        if pending is None or self.instance.pk and pending.filename != self.instance.filename:
+            message = "This upload is saved already, or was not answered for too long. Choose the file again."
+            self.add_error("file", ValidationError(message, code="NO_FILE"))
+            return None
+        return pending
+
+    def _take_name(self, name: str) -> None:
         try:
-            filename = name_of_upload(upload.full_name)
+            filename = name_of_upload(name)
         except ValidationError as error:
             self.add_error("file", error)
         else:
             self.instance = Asset.objects.filter(filename=filename).first() or self.instance
             self.instance.filename = filename
+
+    def _has_choice(self) -> bool:
+        return bool(self.instance.pk) and "unchanged_where_running" in self.changed_data
 
     def _is_revert(self) -> bool:
         """Whether the form holds a version of the history that is not the current one, and can be restored."""

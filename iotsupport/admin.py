@@ -32,6 +32,14 @@ logger = logging.getLogger(__name__)
 View = Callable[..., HttpResponseBase]
 
 
+class AsksFirst(Exception):
+    """Raised while a change is saved: nothing is, until somebody has answered what ``page`` asks."""
+
+    def __init__(self, page: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        super().__init__()
+        self.page = page
+
+
 class RefusedForm(ModelForm):  # type: ignore[type-arg]
     """A form that is shown again with a reason found while saving: what was typed is still there."""
 
@@ -122,7 +130,8 @@ class MirroredAdmin(UndoingAdmin):
             refusal_code = "FORBIDDEN"
             raise
         finally:
-            self.count_save(refusal_code, perf_counter() - start)
+            if not getattr(request, "is_not_counted", False):
+                self.count_save(refusal_code, perf_counter() - start)
 
     def prepared(self, request: HttpRequest) -> AbstractContextManager[None]:
         """Do what can be done ahead of the transaction, in which nobody else can save."""
@@ -130,8 +139,7 @@ class MirroredAdmin(UndoingAdmin):
 
     def _refusing(self, request: HttpRequest, view: View, again: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
         try:
-            with self.prepared(request), transaction.atomic():
-                return view(request, *args, **kwargs)
+            return self._saving(request, view, *args, **kwargs)
         except MirrorBehindError as error:
             return self._back(request, error)
         except MirrorError as error:
@@ -148,6 +156,16 @@ class MirroredAdmin(UndoingAdmin):
             )
         # It is rolled back by now.
         return again(self._refused(refusal), request, *args, **kwargs)
+
+    def _saving(self, request: HttpRequest, view: View, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        try:
+            with self.prepared(request), transaction.atomic():
+                return view(request, *args, **kwargs)
+        except AsksFirst as question:
+            # Until it is answered.
+            request.is_not_counted = True  # type: ignore[attr-defined]
+            with transaction.atomic():
+                return question.page(request)
 
     def _refused(self, reason: str) -> Self:
         """As this one, but its form does not pass, and says why."""
