@@ -24,6 +24,7 @@ from django.utils.http import http_date
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.mosquitto import Certificates
 from iotsupport.tests.support.nginx import Nginx
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256, sign_in
@@ -48,7 +49,19 @@ ASSETS = {
     "größe #1.bin": b"6",
     "x" * 200: b"7",
     "'<>[]{}|^`~$1$uri.bin": b"8",
+    "kitchen.bin": make_image(),
 }
+# Made of an asset by the application alone.
+BESIDE = [
+    f"{prefix}/assets/{name}"
+    for prefix in ["", "/api"]
+    for name in [
+        "firmware.bin.md5",
+        "kitchen.bin.sha256",
+        "kitchen.bin.manifest.json",
+        "gr%C3%B6%C3%9Fe%20%231.bin.md5",
+    ]
+]
 
 # Of each connection, not of the answer.
 HOP = {"server", "date", "connection", "keep-alive", "transfer-encoding"}
@@ -155,6 +168,10 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
         return Got(response.status, found, response.read()).without(*HOP)
     finally:
         connection.close()
+
+
+def md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def test_the_configuration_has_no_mistake_and_no_warning(nginx: Nginx):
@@ -384,6 +401,62 @@ def test_an_asset_whose_kept_bytes_are_out_of_reach_comes_from_the_application(
 
     assert got == ask(server.port, f"/assets/{damage}.bin")
     assert (got.status, got.body) == (200, content)
+
+
+@pytest.mark.parametrize("path", BESIDE)
+def test_what_is_made_of_an_asset_is_the_application_s(server: Server, either: Nginx, path: str):
+    etag = ask(server.port, path).headers["etag"]
+    for method, headers in [
+        ("GET", {}),
+        ("HEAD", {}),
+        ("GET", {"If_None_Match": etag}),
+        ("GET", {"Range": "bytes=2-4"}),
+    ]:
+        expected = ask(server.port, path, method, **headers)
+
+        assert ask(either.port, path, method, **headers) == expected
+        assert expected.status in {200, 206, 304}
+
+
+def test_a_real_asset_of_such_a_name_goes_first(server: Server, either: Nginx, client: Client):
+    client.upload("kitchen.bin", ASSETS["kitchen.bin"])
+    client.upload("real.bin", b"x")
+    client.upload("real.bin.md5", b"a file of this name")
+
+    assert ask(either.port, "/assets/real.bin.md5").body == b"a file of this name"
+
+
+def test_a_board_that_says_what_it_runs_is_told_where_that_is_chosen(server: Server, either: Nginx, client: Client):
+    content = make_image(project=b"chosen")
+    assert client.post(
+        "/assets", files={"file": ("chosen.bin", content)}, data={"unchanged_where_running": "true"}
+    ).json()["unchanged_where_running"]
+    for path in ["/assets/chosen.bin", "/api/assets/chosen.bin"]:
+        for said in [
+            {"x_ESP32_sketch_md5": md5(content)},
+            {"x_ESP32_sketch_sha256": content[-32:].hex().upper()},
+            {"x_ESP8266_sketch_md5": md5(content)},
+        ]:
+            got = ask(either.port, path, **said)
+
+            assert (got.status, got.body) == (304, b"")
+        other = ask(either.port, path, x_ESP32_sketch_md5="0" * 32)
+        assert (other.status, other.body) == (200, content)
+        assert (other.headers["x-md5"], other.headers["x-sha256"]) == (md5(content), sha256(content))
+        assert ask(either.port, path)[::2] == (200, content)
+    assert ask(either.port, "/assets/kitchen.bin", x_ESP32_sketch_md5=md5(ASSETS["kitchen.bin"])).status == 200
+
+
+def test_only_what_such_boards_ask_of_such_assets_costs_the_application(nginx: Nginx, client: Client):
+    client.post("/assets", files={"file": ("asked.bin", b"x")}, data={"unchanged_where_running": "true"})
+
+    asked = [
+        "x-md5" in ask(nginx.port, f"/assets/{name}", **said).headers
+        for name in ["asked.bin", "kitchen.bin"]
+        for said in [{}, {"x_ESP32_sketch_md5": "0" * 32}]
+    ]
+
+    assert asked == [False, True, False, False]
 
 
 def test_a_client_cannot_ask_for_a_place_instead_of_bytes(asking: Nginx):
@@ -630,7 +703,7 @@ def test_over_https_browsers_stay_and_cookies_are_secure(server: Server, tls: Ng
 # --- Without asking the application --------------------------------------------------------------------------------
 
 # "What differs" in docs/nginx.md has these.
-LEFT_OUT = {"x-md5", "repr-digest", *BROWSERS} - {"x-content-type-options"}
+LEFT_OUT = {"x-md5", "x-sha256", "repr-digest", *BROWSERS} - {"x-content-type-options"}
 REFUSALS = {412: b'"code": "PRECONDITION_FAILED"', 416: b'"code": "RANGE_NOT_SATISFIABLE"'}
 # With what the application says, and nginx.
 JUDGED_OTHERWISE: list[tuple[dict[str, str], int, int]] = [
@@ -740,6 +813,8 @@ def test_a_script_is_told_that_nginx_s_etag_is_not_the_configuration_s(client: C
 def test_without_the_application_devices_go_on(server: Server, nginx: Nginx, asking: Nginx):
     """It is stopped and started once for all of this."""
     had = ask(asking.port, CONFIG_PATHS[0]).headers["etag"]
+    with server.client() as client:
+        client.post("/assets", files={"file": ("chosen.bin", b"x")}, data={"unchanged_where_running": "true"})
     server.stop()
     try:
         for either in [nginx, asking]:
@@ -761,8 +836,15 @@ def check_that_devices_go_on(either: Nginx) -> None:
     assert ask(either.port, ASSET_PATHS[0], "HEAD").headers["content-length"] == str(len(FIRMWARE))
     assert ask(either.port, ASSET_PATHS[0], Range="bytes=5-9").body == FIRMWARE[5:10]
 
+    # A board that may run it already keeps it; who says nothing gets it.
+    said = {"x_ESP32_sketch_md5": "0" * 32}
+    assert [ask(either.port, "/assets/chosen.bin", **headers).status for headers in [{}, said]] == [200, 503]
+    assert ask(either.port, "/assets/kitchen.bin", **said).status == 200
+
     # A device that asks again is not told that its file is gone, nor is anything else said that nobody knows.
-    refused = [ask(either.port, path) for path in ["/assets/unknown.bin", "/configs/AABBCCDDEEFF.json", "/health"]]
+    refused = [
+        ask(either.port, path) for path in ["/assets/unknown.bin", "/configs/AABBCCDDEEFF.json", "/health", BESIDE[0]]
+    ]
     refused += [ask(either.port, path, "DELETE") for path in [CONFIG_PATHS[0], ASSET_PATHS[0]]]
     for got in refused:
         assert (got.status, got.headers["content-type"]) == (503, "application/json")
