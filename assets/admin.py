@@ -36,7 +36,7 @@ class AssetAdmin(MirroredAdmin):
     list_filter = ["chip", "uploaded_at"]
     list_select_related = ["uploaded_by"]
     search_fields = ["folded__contains", "sha256", "md5", "image_sha256", "elf_sha256"]
-    history_list_display = ["size", "firmware", "sha256"]
+    history_list_display = ["size", "firmware", "short_sha256"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Asset | None = None) -> Any:
         if obj is None:
@@ -69,6 +69,9 @@ class AssetAdmin(MirroredAdmin):
         said = format_html("{} <small>{}</small>", what, obj.chip) if obj.chip else ""
         doubtful = format_html('<span class="doubtful">{}</span>', "doubtful") if obj.warnings else ""
         return format_html("{} {}", said, doubtful) if said or doubtful else "-"
+
+    def short_sha256(self, version: Any) -> str:
+        return f"{version.sha256[:16]}…"
 
     @admin.display(description="Doubtful")
     def doubtful(self, obj: Asset) -> str:

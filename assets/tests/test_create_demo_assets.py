@@ -23,3 +23,11 @@ def test_a_second_time_it_changes_nothing(transactional_db):
     call_command("create_demo_assets")
 
     assert list(Asset.objects.values()) == before
+
+
+def test_the_firmware_is_recognised():
+    call_command("create_demo_assets")
+
+    firmware = Asset.objects.get(filename="demo-firmware.bin")
+    assert (firmware.chip, firmware.project, firmware.version) == ("ESP32", "demo-firmware", "1.0.0")
+    assert firmware.warnings == []

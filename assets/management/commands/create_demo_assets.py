@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import struct
 import zlib
@@ -9,11 +10,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
+from assets.images import BLOCK_BYTES, CHECKSUM_SEED, DESCRIPTOR_MAGIC, MAGIC, xor_of
 from assets.models import Asset
 from iotsupport.checks import INSTALLATION
 
 FIRMWARE_BYTES = 300 * 1024
-ESP32_IMAGE_MAGIC = b"\xe9"
+# Where the flash is to be read from.
+DATA_ADDRESS = 0x3F400020
 GLYPHS = range(32, 127)
 GLYPH_BYTES = 8
 IMAGE_PIXELS = 64
@@ -31,9 +34,23 @@ class Command(BaseCommand):
 
 
 def make_firmware() -> bytes:
-    """Bytes that look like an image for an ESP32, and would not start."""
+    """An image for an ESP32 that is recognised as one, and would not start: see ``assets/images.py`` for the layout."""
     noise = random.Random(1)  # noqa: S311 - the same for everybody
-    return ESP32_IMAGE_MAGIC + noise.randbytes(FIRMWARE_BYTES - 1)
+    project = b"demo-firmware"
+    descriptor = struct.pack(
+        "<I12x32s32s16s16s32s32s80x",
+        int.from_bytes(DESCRIPTOR_MAGIC, "little"),
+        b"1.0.0",
+        project,
+        b"12:00:00",
+        b"Nov  3 2026",
+        b"v5.3.1",
+        hashlib.sha256(project).digest(),
+    )
+    segment = descriptor + noise.randbytes(FIRMWARE_BYTES)
+    image = struct.pack("<BB10xH9xB", MAGIC, 1, 0, 1) + struct.pack("<II", DATA_ADDRESS, len(segment)) + segment
+    image += b"\0" * (BLOCK_BYTES - 1 - len(image) % BLOCK_BYTES) + bytes([CHECKSUM_SEED ^ xor_of(segment)])
+    return image + hashlib.sha256(image).digest()
 
 
 def make_font() -> bytes:
