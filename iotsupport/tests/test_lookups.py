@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 # Of any field: filters compare with a value each, and a search has one field for all.
 NEVER_OFFERED = ["", "__regex"]
 # A filter of all values that there are compares with the field as it is.
-OFFERED = {Asset: {"chip"}}
+OFFERED: dict[type[Model], set[str]] = {Asset: {"chip"}}
 
 every_list = pytest.mark.parametrize("model", admin.site._registry, ids=lambda model: model.__name__)
 

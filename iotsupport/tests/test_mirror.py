@@ -22,7 +22,7 @@ from assets.uploads import StagedBlob
 from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
 from iotsupport.mirror.after_commit import Change, make_all_equal, make_equal
-from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile, mirror_storage
+from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile, Wanted, mirror_storage
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
@@ -278,7 +278,7 @@ def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     held: list[bool] = []
     look = DeviceConfig.wanted_files
 
-    def spy(filenames: list[str], using: str) -> dict[str, str]:
+    def spy(filenames: list[str], using: str) -> dict[str, Wanted]:
         held.append(is_locked_for_another_process(mirror_storage("configs").lock_path))
         return look(filenames, using)
 

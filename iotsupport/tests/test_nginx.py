@@ -412,9 +412,9 @@ def test_what_is_made_of_an_asset_is_the_application_s(server: Server, either: N
         ("GET", {"If_None_Match": etag}),
         ("GET", {"Range": "bytes=2-4"}),
     ]:
-        expected = ask(server.port, path, method, **headers)
+        expected = ask(server.port, path, method, None, **headers)
 
-        assert ask(either.port, path, method, **headers) == expected
+        assert ask(either.port, path, method, None, **headers) == expected
         assert expected.status in {200, 206, 304}
 
 
@@ -437,7 +437,7 @@ def test_a_board_that_says_what_it_runs_is_told_where_that_is_chosen(server: Ser
             {"x_ESP32_sketch_sha256": content[-32:].hex().upper()},
             {"x_ESP8266_sketch_md5": md5(content)},
         ]:
-            got = ask(either.port, path, **said)
+            got = ask(either.port, path, "GET", None, **said)
 
             assert (got.status, got.body) == (304, b"")
         other = ask(either.port, path, x_ESP32_sketch_md5="0" * 32)
@@ -451,7 +451,7 @@ def test_only_what_such_boards_ask_of_such_assets_costs_the_application(nginx: N
     client.post("/assets", files={"file": ("asked.bin", b"x")}, data={"unchanged_where_running": "true"})
 
     asked = [
-        "x-md5" in ask(nginx.port, f"/assets/{name}", **said).headers
+        "x-md5" in ask(nginx.port, f"/assets/{name}", "GET", None, **said).headers
         for name in ["asked.bin", "kitchen.bin"]
         for said in [{}, {"x_ESP32_sketch_md5": "0" * 32}]
     ]
@@ -838,8 +838,11 @@ def check_that_devices_go_on(either: Nginx) -> None:
 
     # A board that may run it already keeps it; who says nothing gets it.
     said = {"x_ESP32_sketch_md5": "0" * 32}
-    assert [ask(either.port, "/assets/chosen.bin", **headers).status for headers in [{}, said]] == [200, 503]
-    assert ask(either.port, "/assets/kitchen.bin", **said).status == 200
+    assert [ask(either.port, "/assets/chosen.bin", "GET", None, **headers).status for headers in [{}, said]] == [
+        200,
+        503,
+    ]
+    assert ask(either.port, "/assets/kitchen.bin", "GET", None, **said).status == 200
 
     # A device that asks again is not told that its file is gone, nor is anything else said that nobody knows.
     refused = [

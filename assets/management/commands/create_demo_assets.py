@@ -15,6 +15,8 @@ from assets.models import Asset
 from iotsupport.checks import INSTALLATION
 
 FIRMWARE_BYTES = 300 * 1024
+# Of them: header, segment's header, descriptor, the checksum's block, digest.
+AROUND_BYTES = 24 + 8 + 256 + 16 + 32
 # Where the flash is to be read from.
 DATA_ADDRESS = 0x3F400020
 GLYPHS = range(32, 127)
@@ -47,7 +49,7 @@ def make_firmware() -> bytes:
         b"v5.3.1",
         hashlib.sha256(project).digest(),
     )
-    segment = descriptor + noise.randbytes(FIRMWARE_BYTES)
+    segment = descriptor + noise.randbytes(FIRMWARE_BYTES - AROUND_BYTES)
     image = struct.pack("<BB10xH9xB", MAGIC, 1, 0, 1) + struct.pack("<II", DATA_ADDRESS, len(segment)) + segment
     image += b"\0" * (BLOCK_BYTES - 1 - len(image) % BLOCK_BYTES) + bytes([CHECKSUM_SEED ^ xor_of(segment)])
     return image + hashlib.sha256(image).digest()
