@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
@@ -125,6 +126,17 @@ class Environment(environ.Env):
             return raw.strip("[]")
 
         return self.read(name, parse, default, "one host name or address, without scheme or port")
+
+    def time_zone(self, name: str, default: str) -> str:
+        """Return the name of a time zone that this machine knows."""
+
+        def parse(raw: str) -> str:
+            try:
+                return ZoneInfo(raw).key
+            except (ZoneInfoNotFoundError, OSError) as error:  # OSError for the name of a directory
+                raise ValueError(raw) from error
+
+        return self.read(name, parse, default, "a time zone that this machine knows, such as Europe/Amsterdam")
 
     def items(self, name: str, default: list[str], is_valid: Callable[[str], bool], expected: str) -> list[str]:
         """Return a comma-separated list without its wrong items; ``expected`` completes "each must be …"."""

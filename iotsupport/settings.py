@@ -129,6 +129,7 @@ INSTALLED_APPS = [
 MIDDLEWARE = [
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "iotsupport.middleware.PublicUrlsMiddleware",
+    "iotsupport.times.ShownTimeZoneMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "iotsupport.middleware.ContentSecurityPolicyMiddleware",
@@ -290,7 +291,9 @@ CHECKINS_SOCKET = env.file("CHECKINS_SOCKET", DATA_DIR / "checkins.sock")
 # --- Language, time, logging -------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-us"
+# Of the process: of what programs read, and of the log. The pages of people show times in the other one.
 TIME_ZONE = "UTC"
+SHOWN_TIME_ZONE = env.time_zone("TIME_ZONE", default="UTC")
 USE_I18N = False
 USE_TZ = True
 FORMAT_MODULE_PATH = "iotsupport.formats"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
@@ -18,11 +17,11 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from iotsupport.times import since, told
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Announcement
 from notifications.publisher import OLD_PROTOCOL, publisher
 from notifications.relay import MODELS
-from notifications.templatetags.notifications import describe_time
 
 logger = logging.getLogger(__name__)
 
@@ -196,9 +195,9 @@ class AnnouncementAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def kind(self, obj: Announcement) -> str:
         return KINDS.get(obj.topic, obj.topic)
 
-    @admin.display(description="owed since", ordering="owed_since", empty_value="announced")
+    @admin.display(description="owed", ordering="owed_since", empty_value="announced")
     def owed(self, obj: Announcement) -> str | None:
-        return describe_time(obj.owed_since) if obj.owed_since else None
+        return since(obj.owed_since) if obj.owed_since else None
 
     @admin.display(description="tries", ordering="tries")
     def failed(self, obj: Announcement) -> int:
@@ -216,14 +215,14 @@ class AnnouncementAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         if obj.claimed_until and obj.claimed_until > now:
             return "being sent"
         if obj.retry_at and obj.retry_at > now:
-            return obj.retry_at
+            return told(obj.retry_at)
         if publisher.suspension(obj.topic):
             return "within a minute"
         return NEXT_TRIES[publisher.state()]
 
     @admin.display(description="announced", ordering="announced_at")
-    def announced(self, obj: Announcement) -> datetime | None:
-        return obj.announced_at
+    def announced(self, obj: Announcement) -> str | None:
+        return told(obj.announced_at) if obj.announced_at else None
 
     @admin.action(description="Announce again", permissions=["announce"])
     def announce_again(self, request: HttpRequest, queryset: QuerySet[Announcement]) -> None:

@@ -11,6 +11,7 @@ from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.http import HttpRequest
 
 from iotsupport.editing.lists import QuickList, QuickRows
+from iotsupport.editing.told_times import ToldTimes
 
 # Each is a condition of its own: SQLite takes no more than a thousand, one within the other.
 MOST_WORDS = 100
@@ -53,7 +54,7 @@ class OfferedLookups(QuickList):
         return all((lookup, value) in offered for value in values)
 
 
-class OfferingAdmin(QuickRows):
+class OfferingAdmin(ToldTimes, QuickRows):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         base = super().get_changelist(request, **kwargs)
         return type(base.__name__, (OfferedLookups, base), {"__module__": base.__module__})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from django import template
-from django.template.defaultfilters import date
 from django.urls import reverse
 from django.utils import timezone
-from django.utils.timesince import timesince
 
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.monitoring.glance import Recent
@@ -45,11 +43,11 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
     may_look = user.has_perm("notifications.view_announcement") or user.has_perm("notifications.change_announcement")
     return {
         "is_away": is_away,
-        "away_since": describe_time(disconnection[0]) if disconnection else "",
+        "away_since": disconnection[0] if disconnection else None,
         "away_reason": disconnection[1].reason if disconnection else "",
         "away_advice": disconnection[1].advice if disconnection else "",
         "count": count,
-        "since": describe_time(oldest.owed_since) if oldest and oldest.owed_since else "",
+        "since": oldest.owed_since if oldest else None,
         "reason": oldest.last_error if oldest else "",
         "url": reverse("admin:notifications_announcement_changelist") if may_look else "",
     }
@@ -58,9 +56,3 @@ def announcement_trouble(context: template.Context) -> dict[str, Any]:
 # Every page asks. What has been owed for longest, and how many are.
 _oldest = Recent(lambda: Announcement.objects.owed().order_by("owed_since", "pk").first())
 _count = Recent(lambda: Announcement.objects.owed().count())
-
-
-def describe_time(moment: datetime) -> str:
-    """Write a moment of the past as lists of the admin do, and how long ago it was."""
-    ago = timesince(moment, depth=1)
-    return f"{date(timezone.localtime(moment), 'DATETIME_FORMAT')} ({'just now' if ago.startswith('0') else ago})"
