@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -13,14 +12,19 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 
-from devices.fields import MACAddressField, base_mac_address
+from devices import telling
+from devices.fields import MACAddressField, part_as_stored
+from devices.filters import SeenFilter, StateFilter
 from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
 from devices.models import DeviceConfig
+from devices.panel import Panel, panel_of
+from devices.waiting import WaitingBoardAdmin
 from iotsupport.admin import MirroredAdmin
+from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.times import lasting, told
 
-# In any of its spellings.
-MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
+__all__ = ["DeviceConfigAdmin", "WaitingBoardAdmin"]
 
 
 class ConfigList(ChangeList):
@@ -28,7 +32,9 @@ class ConfigList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
-        self.result_list = self.result_list.defer("content", "folded")
+        # Not defer(), which would leave out the board: that is no column.
+        columns = [field.name for field in self.opts.concrete_fields if field.name not in {"content", "folded"}]
+        self.result_list = self.result_list.only(*columns, "board")
 
 
 @admin.register(DeviceConfig)
@@ -37,10 +43,11 @@ class DeviceConfigAdmin(MirroredAdmin):
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}
     saved_by = "updated_by"
+    large_fields = ["content"]
     count_save = staticmethod(count_save)
-    list_display = ["mac_address", "device_name", "device_entity_id", "ota", "updated_at", "updated_by"]
-    list_filter = ["enable_ota", "updated_at"]
-    list_select_related = ["updated_by"]
+    list_display = ["device", "state", "seen", "runs", "ota", "changed"]
+    list_filter = [StateFilter, SeenFilter, "enable_ota", "updated_at"]
+    list_select_related = ["updated_by", "board"]
     search_fields = ["mac_address", "folded__contains"]
     search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
 
@@ -84,6 +91,37 @@ class DeviceConfigAdmin(MirroredAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ConfigList
 
+    def name_of(self, version: Any) -> str:
+        return version.device_name or super().name_of(version)
+
+    @admin.display(description="device", ordering="device_name")
+    def device(self, obj: DeviceConfig) -> str:
+        mac_address = format_html(
+            '<span class="{}">{}</span>', "second mono" if obj.device_name else "mono", obj.mac_address
+        )
+        names = format_html("{} {}", obj.device_name, mac_address) if obj.device_name else mac_address
+        return telling.with_second(names, obj.device_entity_id or "")
+
+    @admin.display(description="state", ordering="board__state")
+    def state(self, obj: DeviceConfig) -> str:
+        board = obj.board
+        if board is None:
+            return ""
+        behind = format_html("for {}", lasting(board.behind_since)) if board.behind_since else ""
+        return telling.with_second(telling.tell_state(board), behind)
+
+    @admin.display(description="last seen", ordering="board__last_seen")
+    def seen(self, obj: DeviceConfig) -> str:
+        return telling.tell_last_seen(obj.board) if obj.board else ""
+
+    @admin.display(description="says it runs", ordering="board__runs_version")
+    def runs(self, obj: DeviceConfig) -> str:
+        return telling.tell_runs(obj.board) if obj.board else ""
+
+    @admin.display(description="changed", ordering="updated_at")
+    def changed(self, obj: DeviceConfig) -> str:
+        return telling.with_second(told(obj.updated_at), str(obj.updated_by or ""))
+
     @admin.display(description="OTA", boolean=True, ordering="enable_ota")
     def ota(self, obj: DeviceConfig) -> bool | None:
         return obj.enable_ota
@@ -93,13 +131,20 @@ class DeviceConfigAdmin(MirroredAdmin):
         url = reverse("config-download", args=[obj.mac_address], urlconf="iotsupport.public_urls")
         return format_html('<a href="{}">{}</a>', url, url)
 
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"title": "Device configurations", **(extra_context or {})})
+
+    def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("obj")
+        return super().render_change_form(
+            request, {**context, "panel": config and _panel(request, config)}, *args, **kwargs
+        )
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[DeviceConfig], search_term: str
     ) -> tuple[QuerySet[DeviceConfig], bool]:
         found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
-        term = search_term.strip()
-        part = base_mac_address(term) or (_as_stored(term) if MAC_ADDRESS_PART.fullmatch(term) else None)
-        if part:
+        if part := part_as_stored(search_term):
             found |= queryset.filter(mac_address__contains=part)
         return found, may_have_duplicates
 
@@ -108,8 +153,8 @@ class DeviceConfigAdmin(MirroredAdmin):
         super().delete_model(request, obj)
 
 
-def _as_stored(part: str) -> str:
-    """Write a part of a MAC address as the database has it, as labels on boards and serial logs do not."""
-    if re.search("[-:]", part):
-        return part.replace(":", "-").lower()
-    return "-".join(part[i : i + 2] for i in range(0, len(part), 2)).lower()
+def _panel(request: HttpRequest, config: DeviceConfig) -> Panel | None:
+    try:
+        return panel_of(request, config)
+    except DATABASE_ERRORS:  # what somebody typed is shown again without it
+        return None

@@ -9,10 +9,13 @@ from django.core.exceptions import ValidationError
 from django.db import models
 
 from iotsupport.boards.mac_addresses import find_mac_address, spell
+from iotsupport.boards.models import Board
 from iotsupport.characters import name_of_character
 
 # EUI-64, as boards with IEEE 802.15.4 print it; made from a MAC address by putting ff:fe into its middle.
 EIGHT_BYTES = re.compile(r"[0-9a-f]{2}([-:]?)[0-9a-f]{2}(?:\1[0-9a-f]{2}){6}", re.ASCII | re.IGNORECASE)
+
+MAC_ADDRESS_PART = re.compile("[0-9a-f:-]{2,17}", re.ASCII | re.IGNORECASE)
 
 
 def normalise_mac_address(text: str) -> str:
@@ -34,6 +37,17 @@ def base_mac_address(text: str) -> str | None:
     return spell(digits[:6] + digits[10:])
 
 
+def part_as_stored(term: str) -> str | None:
+    """Return what somebody searches for as the database has it: a MAC address, or a part of one, in any spelling."""
+    term = term.strip()
+    if not MAC_ADDRESS_PART.fullmatch(term):
+        return base_mac_address(term)
+    if re.search("[-:]", term):
+        return term.replace(":", "-").lower()
+    # As labels on boards and serial logs write it.
+    return "-".join(term[i : i + 2] for i in range(0, len(term), 2)).lower()
+
+
 def _what_is_wrong(text: str) -> str:
     if base := base_mac_address(text):
         return (
@@ -51,6 +65,30 @@ def _what_is_wrong(text: str) -> str:
     return (
         "This is not a MAC address: write six pairs of hexadecimal digits and nothing else, such as aa-bb-cc-dd-ee-ff."
     )
+
+
+class BoardField(models.ForeignObject):  # type: ignore[type-arg]
+    """The row of the board that has the MAC address: to be joined, filtered and sorted by.
+
+    It has no column and no constraint: a board may be there without a configuration. So neither migrations nor
+    versions know of it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            Board,
+            models.DO_NOTHING,
+            from_fields=["mac_address"],
+            to_fields=["mac_address"],
+            related_name="+",
+            null=True,
+            editable=False,
+        )
+
+    def contribute_to_class(
+        self, cls: type[models.Model], name: str, private_only: bool = False, **kwargs: Any
+    ) -> None:
+        super().contribute_to_class(cls, name, private_only=True, **kwargs)
 
 
 class MACAddressField(models.CharField):  # type: ignore[type-arg]

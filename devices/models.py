@@ -6,16 +6,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
 
-from devices.fields import MACAddressField, normalise_mac_address
+from devices.fields import BoardField, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
 from iotsupport.boards.mac_addresses import MAC_ADDRESS
+from iotsupport.boards.models import Board
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
 from iotsupport.mirror.files import StagedFile, Wanted, mirror_storage
@@ -101,6 +102,8 @@ class DeviceConfig(MirroredModel):
     updated_by = models.ForeignKey(
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
+
+    board = BoardField()
 
     # What the four above were read from.
     _content_read: str | None = None
@@ -202,6 +205,15 @@ class DeviceConfig(MirroredModel):
     def remembers(cls, filename: str, sha256: str) -> bool:
         past = cls.history.filter(mac_address=filename.removesuffix(".json")).values_list("content", flat=True)
         return any(hashlib.sha256(content.encode()).hexdigest() == sha256 for content in past.iterator())
+
+
+class WaitingBoard(Board):
+    """A board that asks for a configuration, as the admin lists it."""
+
+    class Meta:
+        proxy = True
+        default_permissions: ClassVar[list[str]] = []  # whoever may view configurations sees it
+        verbose_name = "waiting board"
 
 
 def _storable(fact: str) -> str:

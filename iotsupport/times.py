@@ -106,4 +106,3 @@ def since(moment: datetime) -> SafeString:
 def lasting(moment: datetime) -> SafeString:
     """As HTML, for what began then: "3 hours". Where the clock was set back meanwhile, less than a minute."""
     return show(moment, how_long(max(timezone.now() - moment, timedelta())))
-

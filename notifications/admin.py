@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import F, QuerySet, Value
 from django.db.models.functions import Concat
-from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.views.decorators.http import require_POST
 
 from iotsupport.times import since, told
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
@@ -146,6 +148,25 @@ class AnnouncementAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     # Of 50,000 rows, one COUNT is enough.
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self.announce_again_view))
+        return [path("again/", view, name="notifications_announcement_again"), *super().get_urls()]
+
+    def announce_again_view(self, request: HttpRequest) -> HttpResponse:
+        """Announce the file of one row, which fields of the form name, and go back to its page."""
+        topic, pk = request.POST.get("topic", ""), request.POST.get("row", "")
+        if topic not in MODELS:
+            raise Http404
+        model_admin = admin.site.get_model_admin(MODELS[topic])
+        row = model_admin.get_object(request, pk)
+        if row is None:
+            raise Http404
+        if not model_admin.has_change_permission(request, row):
+            raise PermissionDenied
+        announce_again(model_admin, request, {topic: [row.filename]})
+        opts = model_admin.opts
+        return HttpResponseRedirect(reverse(f"admin:{opts.app_label}_{opts.model_name}_change", args=[row.pk]))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

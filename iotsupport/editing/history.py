@@ -35,6 +35,10 @@ class Versions(models.HistoricalRecords):
         defaults = {"bases": [InsertedRow], "history_manager": HistoryManager, "historical_queryset": VersionQuerySet}
         super().__init__(**{**defaults, **kwargs})
 
+    def fields_included(self, model: Any) -> list[Any]:
+        # Those that are kept in a column: a relation to what has the same name is none.
+        return [field for field in super().fields_included(model) if field.concrete]
+
     def get_meta_options(self, model: Any) -> dict[str, Any]:
         options: dict[str, Any] = super().get_meta_options(model)
         return {**options, "ordering": ["-history_id"], "get_latest_by": "history_id"}

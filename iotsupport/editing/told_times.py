@@ -33,19 +33,20 @@ class ToldTimes(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def _tell(self, names: Iterable[Any], among: set[str] | None = None) -> list[Any]:
         """These names of fields, with columns in place of the times ``among`` them, by default of all."""
-        told = []
+        told: list[Any] = []
+        model: Any = self.model
         for name in names:
             if isinstance(name, (list, tuple)):  # on one line of a form
                 told.append(self._tell(name, among))
             elif isinstance(name, str) and (among is None or name in among):
-                told.append(_column(self.model, name) or name)
+                told.append(_column(model, name) or name)
             else:
                 told.append(name)
         return told
 
 
 @cache  # Django looks for the same one in several lists
-def _column(model: type[models.Model], name: str) -> Callable[[Any], SafeString | None] | None:
+def _column(model: Any, name: str) -> Callable[[Any], SafeString | None] | None:
     """A column of a list that tells the times of a field; None where the name is no such field's."""
     field = next((field for field in model._meta.concrete_fields if field.name == name), None)
     if not isinstance(field, models.DateTimeField):

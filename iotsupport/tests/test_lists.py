@@ -71,7 +71,7 @@ def test_a_row_leads_to_its_form_and_back_to_the_same_filter(administrator: User
 
     page = signed_in.get(reverse("admin:devices_deviceconfig_changelist"), {"q": "lamp"}).content.decode()
 
-    assert f'<th class="field-mac_address"><a href="{url}">aa-bb-cc-dd-ee-ff</a></th>' in page
+    assert f'<th class="field-device"><a href="{url}">Lamp <span class="second mono">aa-bb-cc-dd-ee-ff</span>' in page
     assert signed_in.get(url).status_code == 200
 
 

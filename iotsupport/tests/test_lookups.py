@@ -19,7 +19,7 @@ from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_token, make_user, session_client
-from iotsupport.tests.support.page_walk import Page
+from iotsupport.tests.support.page_walk import Page, view_permission
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
@@ -39,7 +39,7 @@ def list_url(model: type[Model]) -> str:
 
 def viewer_of(model: type[Model]) -> Client:
     """Somebody who may look at this list, and do nothing else."""
-    return session_client(make_user(f"{model._meta.app_label}.view_{model._meta.model_name}", is_staff=True))
+    return session_client(make_user(view_permission(model), is_staff=True))
 
 
 def listed(response: Any) -> list[str]:

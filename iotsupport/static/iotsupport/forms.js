@@ -1,6 +1,6 @@
 // What somebody typed is not lost. Leaving a form that was changed asks. Before one is sent, the server is asked whether
 // its sender is still signed in: of others it reads no more than 64 KB. Who is not goes to sign in, and finds the text in
-// the form again; until then it is kept in this tab of the browser alone, without passwords.
+// the form again; until then it is kept in this tab of the browser alone, without passwords. And "/" leads to the search.
 "use strict";
 
 (() => {
@@ -47,6 +47,16 @@
     if (!isLeaving && [...loaded.keys()].some(isChanged)) {
       event.preventDefault();
       event.returnValue = ""; // for older browsers
+    }
+  });
+
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+    const search = document.getElementById("searchbar");
+    if (event.key === "/" && search && !isTyping && !event.ctrlKey && !event.altKey && !event.metaKey) {
+      event.preventDefault();
+      search.focus();
+      search.select();
     }
   });
 

@@ -182,6 +182,13 @@ def registered() -> list[type[models.Model]]:
     return list(admin.site._registry)
 
 
+def view_permission(model: type[models.Model]) -> str:
+    """What somebody needs who may look at the pages of a model, and do nothing else."""
+    if not model._meta.default_permissions:  # as waiting boards, which are seen with the configurations
+        return "devices.view_deviceconfig"
+    return f"{model._meta.app_label}.view_{model._meta.model_name}"
+
+
 def history_of(model: type[models.Model]) -> type[models.Model] | None:
     """The model of its versions, where it has some."""
     manager = getattr(model._meta, "simple_history_manager_attribute", None)

@@ -1,0 +1,101 @@
+"""The panel beside a configuration: what its board did, and how it asks."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import NamedTuple
+
+from django.http import HttpRequest
+from django.template.defaultfilters import filesizeformat
+from django.urls import reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from devices import telling
+from devices.models import DeviceConfig
+from iotsupport.boards import firmware
+from iotsupport.boards.models import Board
+from iotsupport.times import show, tell_date, told
+
+# So many versions are looked through for the one that a board holds: each may be 64 KB.
+MOST_VERSIONS = 50
+
+
+class Line(NamedTuple):
+    name: str
+    value: SafeString | str
+
+
+class Panel(NamedTuple):
+    lines: list[Line]
+    curl: str
+
+
+def panel_of(request: HttpRequest, config: DeviceConfig) -> Panel:
+    """What is known of the board of a configuration that may be viewed."""
+    path = reverse("config-download", args=[config.mac_address], urlconf="iotsupport.public_urls")
+    curl = f"curl -i {request.build_absolute_uri(path)}"
+    board = Board.objects.filter(mac_address=config.mac_address).first()
+    if board is None:
+        return Panel([], curl)
+    lines = [
+        Line("Configuration", format_html("{} {}", telling.tell_state(board), telling.tell_state_since(board))),
+        Line("Holds", _holds(board, config)),
+        Line("Last seen", _last_seen(board)),
+        Line("", _two_addresses(board)),
+        Line("Says it runs", _runs(board)),
+        Line("Identifies itself", board.user_agent),
+        Line("SDK", board.sdk_version),
+        Line("Flash", filesizeformat(board.chip_size) if board.chip_size else ""),
+    ]
+    return Panel([line for line in lines if line.value], curl)
+
+
+def _holds(board: Board, config: DeviceConfig) -> SafeString | str:
+    if board.holds_sha256 is None:
+        return "nothing that is known"
+    versions = config.history.only("history_id", "history_date", "history_type", "content").exclude(history_type="-")
+    for version in versions[:MOST_VERSIONS]:
+        if hashlib.sha256(version.content.encode()).hexdigest() == board.holds_sha256:
+            number = config.history.exclude(history_type="-").filter(history_id__lte=version.history_id).count()
+            url = reverse("admin:devices_deviceconfig_simple_history", args=[config.pk, version.history_id])
+            link = format_html('<a href="{}">version {}</a>', url, number)
+            return format_html("{} of {}{}", link, _date(version.history_date), _held_since(board))
+    return format_html("a version that is not kept{}", _held_since(board))
+
+
+def _held_since(board: Board) -> SafeString | str:
+    return format_html(", since {}", _date(board.holds_since)) if board.holds_since else ""
+
+
+def _last_seen(board: Board) -> SafeString | str:
+    if board.last_seen is None:
+        return "never"
+    seen = telling.tell_last_seen(board)
+    return format_html("{}, from {}", seen, board.last_address) if board.last_address else seen
+
+
+def _two_addresses(board: Board) -> SafeString | str:
+    if board.two_addresses_at is None:
+        return ""
+    other = format_html(" ({} before)", board.address_before) if board.address_before else ""
+    return format_html(
+        '<span class="state behind">seen from two addresses</span> within a minute, {}{}',
+        told(board.two_addresses_at),
+        other,
+    )
+
+
+def _runs(board: Board) -> SafeString | str:
+    found = firmware.find([board.runs_md5] if board.runs_md5 else [], [board.runs_sha256] if board.runs_sha256 else [])
+    version = found.get(board.runs_sha256) or found.get(board.runs_md5)
+    if version is None:
+        return telling.tell_runs(board)
+    file = format_html("{} of {}", version.filename, _date(version.uploaded_at))
+    says = board.runs_version or version.version
+    return format_html("{} ({})", says, file) if says else file
+
+
+def _date(moment: datetime) -> SafeString:
+    return show(moment, tell_date(moment))
