@@ -6,14 +6,16 @@ class AssetsConfig(AppConfig):
     verbose_name = "Assets"
 
     def ready(self) -> None:
-        from assets import receivers  # noqa: F401
+        from assets import first_page, receivers  # noqa: F401 - connects them
         from assets.limits import LARGE_BODIES
         from assets.versions import find_versions
         from assets.views import DOWNLOADS
         from iotsupport import limits
         from iotsupport.boards import firmware
+        from iotsupport.first_page import parts
         from iotsupport.serving import downloads
 
         downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)
         firmware.register(find_versions)
+        parts.numbers.append(first_page.numbers)

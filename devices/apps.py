@@ -6,17 +6,20 @@ class DevicesConfig(AppConfig):
     verbose_name = "Devices"
 
     def ready(self) -> None:
-        from devices import receivers  # noqa: F401
+        from devices import first_page, receivers  # noqa: F401 - connects them
         from devices.boards import Configurations
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
         from devices.views import DOWNLOADS
         from iotsupport import limits
         from iotsupport.boards import configurations
+        from iotsupport.first_page import parts
         from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.serving import downloads
 
         configurations.register(Configurations())
         database_metrics.register(ConfigCollector())
         downloads.register(DOWNLOADS)
+        parts.numbers.append(first_page.numbers)
+        parts.arrivals.append(first_page.arrivals)
         limits.register(*LARGE_BODIES)

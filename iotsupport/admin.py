@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from time import perf_counter
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from django.contrib import admin, messages
 from django.contrib.admin.utils import unquote
@@ -56,6 +56,12 @@ class MirroredAdmin(UndoingAdmin):
     # Of 50,000 rows, one COUNT is enough.
     show_full_result_count = False
     object_history_list_template = "admin/history_list.html"
+    # Of a version, what is not read where many are listed.
+    large_fields: ClassVar[list[str]] = []
+
+    def name_of(self, version: Any) -> str:
+        """What a version of a row is called in lists."""
+        return str(getattr(version, self.model.name_field))
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         if request.method != "POST" or not transaction.get_connection().in_atomic_block:

@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
+from iotsupport import first_page
 from iotsupport.accounts.signin import SignInForm
 from iotsupport.editing import unsaved
 from iotsupport.editing.deleting import delete_selected
@@ -24,6 +25,9 @@ class Site(OfferedLookupsSite):
     site_header = site_title = "IoT Support"
     index_title = "Devices and their files"
     login_form = SignInForm
+    # Devices and what they get, then who may what; whatever else there is comes last.
+    apps_in_order_of_use = ["devices", "assets", "notifications", "auth", "iotsupport"]
+    models_in_order_of_use = ["DeviceConfig", "User"]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -54,6 +58,16 @@ class Site(OfferedLookupsSite):
         # As they were done: the clock may have been set back meanwhile.
         return super().get_log_entries(request).order_by("-pk")
 
+    def get_app_list(self, request: HttpRequest, app_label: str | None = None) -> list[Any]:
+        apps = super().get_app_list(request, app_label)
+        for app in apps:
+            app["models"].sort(key=lambda model: _rank(model["object_name"], self.models_in_order_of_use))
+        apps.sort(key=lambda app: _rank(app["app_label"], self.apps_in_order_of_use))
+        return apps if app_label else _together(apps, ["auth", "iotsupport"], "Users and access")
+
+    def index(self, request: HttpRequest, extra_context: Any = None) -> Any:
+        return super().index(request, {**first_page.context(request), **(extra_context or {})})
+
     def login(self, request: HttpRequest, extra_context: Any = None) -> Any:
         _replace_next(request, reverse("admin:index"))
         if request.method != "POST":
@@ -72,6 +86,19 @@ class Site(OfferedLookupsSite):
         if request.method != "POST":
             tell_what_is_revoked(request, request.user)
         return super().password_change(request, extra_context)
+
+
+def _together(apps: list[Any], labels: list[str], name: str) -> list[Any]:
+    """These apps as if they were one, in the place of the first."""
+    of_one = [app for app in apps if app["app_label"] in labels]
+    if not of_one:
+        return apps
+    first = {**of_one[0], "name": name, "models": [model for app in of_one for model in app["models"]]}
+    return [first if app is of_one[0] else app for app in apps if app not in of_one[1:]]
+
+
+def _rank(name: str, order: list[str]) -> int:
+    return order.index(name) if name in order else len(order)
 
 
 def _replace_next(request: HttpRequest, otherwise: str) -> None:

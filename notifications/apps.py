@@ -7,9 +7,10 @@ class NotificationsConfig(AppConfig):
     verbose_name = "Notifications"
 
     def ready(self) -> None:
+        from iotsupport.first_page import parts
         from iotsupport.monitoring import health
         from iotsupport.monitoring.metrics import database_metrics
-        from notifications import receivers  # noqa: F401
+        from notifications import first_page, receivers  # noqa: F401 - connects them
         from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
         from notifications.health import report_old_protocol, report_owed, report_trouble
         from notifications.metrics import AnnouncementCollector
@@ -22,4 +23,5 @@ class NotificationsConfig(AppConfig):
         health.report_also("broker_trouble", report_trouble, only_where_any=True)
         health.report_also("mqtt_version", report_old_protocol, only_where_any=True)
         health.report_also("owed", report_owed, asks_database=True)
+        parts.numbers.append(first_page.numbers)
         publisher.start()

@@ -22,6 +22,7 @@ from django.utils.html import escape
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport.boards.models import Board
 from iotsupport.models import ApiToken
 from iotsupport.tests.support import page_walk
 from iotsupport.tests.support.api_client import make_user
@@ -74,6 +75,16 @@ def world(monkeypatch: pytest.MonkeyPatch) -> User:
             asset = Asset.objects.upload(filename, [chunk], user=administrator)
     for deleted in [config, asset]:
         deleted.delete()
+    Board.objects.filter(mac_address=MAC).update(
+        last_seen=timezone.now(),
+        user_agent=hostile("board"),
+        runs_version=hostile("runs"),
+        runs_filename=hostile("firmware"),
+        sdk_version=hostile("sdk"),
+    )
+    Board.objects.create(
+        mac_address="02-00-00-00-00-02", state="waiting", last_seen=timezone.now(), user_agent=hostile("newcomer")
+    )
     Announcement.objects.create(
         topic=CONFIGS_TOPIC,
         filename=hostile("owed"),
@@ -82,7 +93,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> User:
     )
     LogEntry.objects.create(
         user=administrator,
-        content_type=ContentType.objects.get_for_model(DeviceConfig),
+        content_type=ContentType.objects.get_for_model(Group),
         object_id="1",
         object_repr=hostile("logged"),
         action_flag=CHANGE,
@@ -154,8 +165,9 @@ def walk(user: User | None, urls: list[str]) -> tuple[Judge, Walk]:
     return judge, walk
 
 
-# Of people, boards, strangers and the broker. Reasons and user agents are stored, and no page shows them yet.
+# Of people, boards, strangers and the broker. Reasons, and what strangers' browsers say, no page shows yet.
 SHOWN = ["user", "first", "group", "token", "device", "before", "entity", "owed", "refused", "broker", "logged"]
+SHOWN += ["board", "runs", "sdk", "firmware", "newcomer"]
 
 
 def test_no_page_makes_html_of_what_people_and_boards_write(world: User):
@@ -169,16 +181,14 @@ def test_no_page_makes_html_of_what_people_and_boards_write(world: User):
 
 
 def test_nor_for_those_who_may_only_look(world: User):
-    models = [model._meta for model in page_walk.registered()]
-    viewer = make_user(
-        *[f"{meta.app_label}.view_{meta.model_name}" for meta in models], username="viewer", is_staff=True
-    )
+    permissions = {page_walk.view_permission(model) for model in page_walk.registered()}
+    viewer = make_user(*permissions, username="viewer", is_staff=True)
 
     judge, _ = walk(viewer, page_walk.addresses())
 
     assert judge.troubles == []
-    # Tokens of others are not theirs to see, nor what others did.
-    assert [what for what in SHOWN if not judge.saw(hostile(what))] == ["token", "logged"]
+    # Tokens of others are not theirs to see.
+    assert [what for what in SHOWN if not judge.saw(hostile(what))] == ["token"]
 
 
 def test_nor_of_what_stands_in_an_address(signed_in: Client):

@@ -156,7 +156,7 @@ class TestPages:
     def test_a_list_is_sorted_by_a_time_as_before(self, signed_in: Client):
         for number in range(3):
             DeviceConfig.objects.put(f"02-00-00-00-00-0{number}", "{}")
-            DeviceConfig.objects.filter(mac_address__endswith=number).update(
+            DeviceConfig.objects.filter(mac_address__endswith=str(number)).update(
                 updated_at=NOW - timedelta(days=(number + 1) % 3)
             )
         columns = signed_in.get(CONFIGS).context["cl"].list_display
