@@ -32,9 +32,19 @@ class ConfigList(ChangeList):
 
     def get_results(self, request: HttpRequest) -> None:
         super().get_results(request)
+        if any("board__" in str(field) for field in self.queryset.query.order_by):
+            self.result_list = self._in_order_of_boards(self.result_list)
         # Not defer(), which would leave out the board: that is no column.
         columns = [field.name for field in self.opts.concrete_fields if field.name not in {"content", "folded"}]
         self.result_list = self.result_list.only(*columns, "board")
+
+    def _in_order_of_boards(self, page: QuerySet[DeviceConfig]) -> QuerySet[DeviceConfig]:
+        """The same page, read from the boards: each configuration has one, and their index has the order.
+
+        A configuration that might have none would have all of them joined first, and then sorted.
+        """
+        rows: QuerySet[DeviceConfig] = self.queryset.filter(board__state__isnull=False)
+        return rows[page.query.low_mark : page.query.high_mark]
 
 
 @admin.register(DeviceConfig)

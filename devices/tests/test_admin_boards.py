@@ -15,10 +15,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from devices import panel
+from devices import filters, panel
 from devices.models import DeviceConfig
 from iotsupport.boards import firmware
-from iotsupport.boards.models import Board
+from iotsupport.boards.models import CONFIGURED, Board
 from iotsupport.tests.support.api_client import make_user, session_client
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories"), pytest.mark.both_databases]
@@ -104,8 +104,9 @@ class TestTheList:
         put()
         Board.objects.all().delete()
 
-        assert cells(signed_in)["device"].startswith("Lamp")
-        assert cells(signed_in, o="3")["state"] == "-"
+        found = cells(signed_in)
+        assert found["device"].startswith("Lamp")
+        assert (found["state"], found["seen"], found["runs"]) == ("-", "-", "-")
         assert signed_in.get(f"{LIST}{DeviceConfig.objects.get().pk}/change/").status_code == 200
 
     @pytest.fixture
@@ -141,6 +142,13 @@ class TestTheList:
     )
     def test_is_narrowed_down_to(self, signed_in: Client, fleet: None, query: dict[str, str], names: list[str]):
         assert sorted(listed(signed_in, **query)) == sorted(names)
+
+    def test_is_narrowed_down_to_many_as_to_few(self, signed_in: Client, fleet: None, monkeypatch: pytest.MonkeyPatch):
+        few = {state: listed(signed_in, state=state) for state in CONFIGURED}
+        monkeypatch.setattr(filters, "FEW", 1)
+
+        assert {state: listed(signed_in, state=state) for state in CONFIGURED} == few
+        assert [len(names) for names in few.values()] == [2, 2, 2]
 
     def test_is_sorted_by_when_they_were_seen(self, signed_in: Client, fleet: None):
         columns = signed_in.get(LIST).context["cl"].list_display
