@@ -14,12 +14,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.harness import ROOT, environ
 
 CONFIG_BYTES = 1000
+# Boards that have no configuration, and ask.
+WAITING = 500
 
 
 class Fleet(NamedTuple):
@@ -86,7 +89,7 @@ def _make(size: int) -> None:
     with closing(sqlite3.connect(settings.DATABASES["default"]["NAME"])) as database, database:
         for table, row in [
             ("devices_deviceconfig", _row),
-            ("devices_historicaldeviceconfig", lambda number: {**_row(number), "history_id": number + 1}),
+            ("devices_historicaldeviceconfig", _version),
             ("notifications_debt", _announcement),
             ("iotsupport_board", _board),
         ]:
@@ -100,11 +103,22 @@ def _save_first() -> None:
     from django.utils import timezone
 
     from devices.models import DeviceConfig
+    from iotsupport.boards.models import Board, HourlyCount
     from notifications.messages import CONFIGS_TOPIC
     from notifications.models import Announcement
 
     DeviceConfig.objects.put(mac_address(0), content(0))
     Announcement.objects.create(topic=CONFIGS_TOPIC, filename=filename(0), announced_at=timezone.now())
+    Board.objects.update_or_create(mac_address=mac_address(0), defaults=_board(0))
+    now = timezone.now().replace(minute=0, second=0, microsecond=0)
+    HourlyCount.objects.bulk_create(
+        HourlyCount(hour=now - timedelta(hours=hours), kind=HourlyCount.DOWNLOADS, count=hours % 24)
+        for hours in range(1, 31 * 24)
+    )
+    Board.objects.bulk_create(
+        Board(mac_address=mac_address(2**23 + number), state="waiting", asked=number, **_seen(number))
+        for number in range(WAITING)
+    )
 
 
 def _multiply(database: sqlite3.Connection, table: str, changes: Iterator[dict[str, Any]]) -> None:
@@ -112,7 +126,14 @@ def _multiply(database: sqlite3.Connection, table: str, changes: Iterator[dict[s
     database.row_factory = sqlite3.Row
     first = dict(database.execute(f"SELECT * FROM {table}").fetchone())  # noqa: S608 - a name of ours
     places = ", ".join(f":{name}" for name in first)
-    database.executemany(f"INSERT INTO {table} VALUES ({places})", (first | change for change in changes))  # noqa: S608
+    database.executemany(f"INSERT INTO {table} VALUES ({places})", (first | _as_stored(change) for change in changes))  # noqa: S608
+
+
+def _as_stored(row: dict[str, Any]) -> dict[str, Any]:
+    """Times as Django writes them."""
+    return {
+        name: f"{value:%Y-%m-%d %H:%M:%S.%f}" if isinstance(value, datetime) else value for name, value in row.items()
+    }
 
 
 def _row(number: int) -> dict[str, Any]:
@@ -131,12 +152,42 @@ def _row(number: int) -> dict[str, Any]:
     }
 
 
-def _announcement(number: int) -> dict[str, Any]:
-    return {"id": number + 1, "filename": filename(number), "revision": number}
+def _version(number: int) -> dict[str, Any]:
+    """As if they had been saved over the last thirty days."""
+    return {**_row(number), "history_id": number + 1, "history_date": _ago(number % (30 * 24 * 60))}
 
 
 def _board(number: int) -> dict[str, Any]:
-    return {"mac_address": mac_address(number), "config_sha256": hashlib.sha256(content(number).encode()).hexdigest()}
+    """One of ten is behind, one was never seen, one is silent."""
+    digest = hashlib.sha256(content(number).encode()).hexdigest()
+    kind = number % 10
+    if kind == 0:
+        unseen = dict.fromkeys(["holds_sha256", "holds_since", "holds_at", "behind_since", *_seen(number)])
+        return {**unseen, "mac_address": mac_address(number), "config_sha256": digest, "state": "never_fetched"}
+    return {
+        "mac_address": mac_address(number),
+        "config_sha256": digest,
+        "holds_sha256": digest if kind > 1 else "0" * 64,
+        "holds_since": _ago(5000),
+        "behind_since": _ago(number % 5000) if kind == 1 else None,
+        "state": "behind" if kind == 1 else "current",
+        "user_agent": "kitchen/1.4.2",
+        "runs_version": "1.4.2",
+        **_seen(3000 if kind == 9 else number % 1000),
+    }
+
+
+def _seen(minutes: int) -> dict[str, Any]:
+    moment = _ago(minutes)
+    return {"first_seen": moment, "last_seen": moment, "waiting_since": moment, "last_address": "192.0.2.1"}
+
+
+def _ago(minutes: int) -> datetime:
+    return datetime.now(UTC) - timedelta(minutes=minutes)
+
+
+def _announcement(number: int) -> dict[str, Any]:
+    return {"id": number + 1, "filename": filename(number), "revision": number}
 
 
 def _make_administrator() -> tuple[str, str]:
