@@ -76,7 +76,9 @@ def open_row(visitor: Visitor, path: str, text: str) -> Page:
 
 
 def open_config(visitor: Visitor, mac_address: str) -> Page:
-    return open_row(visitor, f"devices/deviceconfig/?q={mac_address}", mac_address)
+    visitor.open(f"devices/deviceconfig/?q={mac_address}")
+    visitor.follow("#result_list .field-device a")
+    return visitor.page
 
 
 def revert_to_first_version(visitor: Visitor) -> None:
@@ -607,6 +609,47 @@ def test_shows_a_configuration_to_those_who_may_only_look(stranger: Visitor, ser
 
     assert stranger.page.locator(".field-content .readonly").inner_text() == '{\n  "deviceName": "Looked at"\n}'
     assert stranger.page.locator("[name=_save], .deletelink, textarea").count() == 0
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Client, width: int):
+    name = "A-sensor-with-a-name-of-one-word-that-does-not-end-before-the-edge-of-the-page"
+    script.save_config("02-aa-00-00-00-70", f'{{"deviceName": "{name}", "deviceEntityId": "{name}"}}'.encode())
+    assert script.get("/configs/02-aa-00-00-00-71.json").status_code == 404
+    visitor.page.set_viewport_size({"width": width, "height": 800})
+
+    for path in ["", "devices/deviceconfig/", "devices/deviceconfig/?q=070", "devices/waitingboard/"]:
+        page = visitor.open(path)
+        assert page.eval_on_selector_all("html, .results", SHOWS_ALL), path
+    assert open_config(visitor, "02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
+    beside = visitor.page.evaluate(
+        "() => document.querySelector('.panel').getBoundingClientRect().left"
+        " > document.querySelector('.django-ace-widget').getBoundingClientRect().right"
+    )
+    assert beside == (width == 1280)
+
+
+def test_a_slash_leads_to_the_search_but_not_where_one_types(visitor: Visitor):
+    page = visitor.open("devices/deviceconfig/?q=lamp")
+    page.keyboard.press("Tab")
+
+    page.keyboard.press("/")
+    page.keyboard.type("a/b")
+
+    assert page.evaluate("document.activeElement.id") == "searchbar"
+    assert page.input_value("#searchbar") == "a/b"
+
+
+def test_a_number_of_the_first_page_is_followed_by_keyboard(visitor: Visitor, script: Client):
+    script.save_config("02-aa-00-00-00-72", b'{"deviceName": "Never fetched"}')
+    page = visitor.open("")
+    page.focus(".numbers a:has-text('never fetched')")
+
+    with page.expect_navigation(wait_until="load"):
+        page.keyboard.press("Enter")
+
+    assert "state=never_fetched" in page.url
+    assert page.locator("#result_list >> text='Never fetched'").count() == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
