@@ -17,11 +17,11 @@ MINUTE = 60.0
 # Check-ins between two looks of the thread, and boards of which something is to be written: for a while of a database
 # that does not answer. A few kilobytes and some hundred bytes each.
 MOST_HEARD = 5_000
-MOST_REPORTS = 20_000
+MOST_REPORTS = 10_000
 # Boards that asked for a configuration that is not there: anybody can make some up.
 MOST_ASKING = 1_000
 # Of which it is remembered what they said last; twice as many at most.
-MOST_REMEMBERED = 20_000
+MOST_REMEMBERED = 10_000
 
 # Written at once: a statement that takes long keeps others waiting who save. Of strangers, fewer.
 REPORTS_AT_ONCE = 500
