@@ -217,6 +217,15 @@ class TestAConfiguration:
         with nothing_changed(), pytest.raises(IntegrityError):
             DeviceConfig(mac_address=MAC, content=NEW).save()
 
+    def test_that_is_refused_is_gone_while_somebody_still_holds_it(self):
+        """As a traceback may."""
+        new = DeviceConfig.objects.prepare(NEW)
+
+        with pytest.raises(ZeroDivisionError), DeviceConfig.objects.locked(MAC, new):
+            raise ZeroDivisionError
+
+        assert files(mirror_storage("configs").directory) == {f"{MAC}.json": OLD.encode()}
+
     def test_that_was_refused_once_can_be_saved_later(self, saved):
         saved.content, pk = NEW, saved.pk
         with pytest.raises(IntegrityError):
