@@ -120,13 +120,13 @@ def test_what_is_refused_says_why_although_the_session_cannot_be_saved(transacti
     with failing_statements(OperationalError("away")):
         response = SessionMiddleware(refuse)(RequestFactory().get("/admin/"))
 
+    assert isinstance(response, HttpResponse)
     assert (response.status_code, response.content) == (403, b"No.")
 
 
 def test_half_a_body_is_refused_whoever_serves() -> None:
-    environ = RequestFactory()._base_environ(
-        REQUEST_METHOD="PUT", CONTENT_TYPE="application/json", CONTENT_LENGTH="10", **{"wsgi.input": io.BytesIO(b"{}")}
-    )
+    announced = RequestFactory().put("/configs/x", b"{}", content_type="application/json").environ
+    environ = {**announced, "CONTENT_LENGTH": "10", "wsgi.input": io.BytesIO(b"{}")}
 
     with pytest.raises(ApiError) as refused:
         read_json(WSGIRequest(environ), 100)
@@ -140,9 +140,9 @@ def test_a_form_that_breaks_off_is_refused_with_what_to_do(signed_in: Client, tr
         def read(self, size: int | None = -1) -> bytes:
             raise OSError("The client is gone.")
 
-    options: dict[str, Any] = {"CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": "10"}
+    options: dict[str, Any] = {"CONTENT_LENGTH": "10", "wsgi.input": Broken()}
 
-    response = signed_in.post("/admin/login/", **options, **{"wsgi.input": Broken()})
+    response = signed_in.post("/admin/login/", content_type="application/x-www-form-urlencoded", **options)
 
     assert response.status_code == 400
     assert "Not all of the form arrived. Nothing was changed. Send it again." in response.content.decode()
