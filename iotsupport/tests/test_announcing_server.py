@@ -179,7 +179,7 @@ def test_the_broker_hears_goodbye_from_every_worker_when_the_server_reloads(serv
 def test_the_broker_hears_goodbye_from_a_worker_that_has_served_enough_and_its_successor_goes_on(
     make_server: Callable[..., Server], broker: Mosquitto, devices: list[str]
 ) -> None:
-    server = make_server(MQTT_URL=broker.url).start("--max-requests", "50")
+    server = make_server(MQTT_URL=broker.url).start(*NEW, "--max-requests", "50")
     [worker] = server.wait_until_connected(broker)
 
     with server.client() as client, Fleet(server, broker) as fleet:

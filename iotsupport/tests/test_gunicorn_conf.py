@@ -23,7 +23,7 @@ import requests
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.mosquitto import Subscriber
-from iotsupport.tests.support.server import Installation, Server, clean_environ
+from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 LISTS = r'^iot_config_operations_total\{operation="list",status="\w+"\} (\S+)'
@@ -198,7 +198,7 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
 
 
 def test_recycled_workers_keep_the_counts(make_server):
-    server = make_server().start("--max-requests", "10")
+    server = make_server().start(*NEW, "--max-requests", "10")
 
     download(server, 40)
 
@@ -233,7 +233,7 @@ def test_files_equal_the_database_before_the_first_request_is_answered_and_devic
     make_server, broker
 ):
     """What a power cut may leave: the file's new name was not on the disk yet."""
-    server = make_server(MQTT_URL=broker.url).start()
+    server = make_server(MQTT_URL=broker.url).start(*NEW)
     path = server.directory("configs") / "02-00-00-00-00-01.json"
     with server.client() as client:
         client.save_config(path.stem, b'{"version": 1}')
@@ -253,7 +253,7 @@ def test_files_equal_the_database_before_the_first_request_is_answered_and_devic
 
 def test_workers_say_goodbye_to_the_broker_though_a_download_does_not_end(make_server, broker):
     """The worker stops waiting for slow clients before the master stops waiting for the worker."""
-    server = make_server(MQTT_URL=broker.url).start()
+    server = make_server(MQTT_URL=broker.url).start(*NEW)
     client_id = f"iotsupport-.*-{server.workers()[0]}-"
     broker.wait_for_log(f"New client connected .* as {client_id}")
     with server.client() as client:

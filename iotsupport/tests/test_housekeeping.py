@@ -19,7 +19,7 @@ from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
 from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.tests.support.api_client import failing_statements, make_user
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import poll
 
 pytestmark = [pytest.mark.both_databases]
@@ -165,7 +165,7 @@ def test_a_server_removes_them_by_itself(make_server: Callable[..., Server]) -> 
     [(lasting,)] = server.query("SELECT count(*) FROM django_session")
     server.database.change(ENDED)
 
-    server.start()
+    server.start(*NEW)
 
     poll(lambda: server.query("SELECT count(*) FROM django_session"), lambda found: found == [(lasting,)])
     server.wait_for_log("Removed what was over, such as ended sessions: 1 rows")

@@ -25,7 +25,7 @@ from iotsupport.tests.support.disk import Image, may_mount
 from iotsupport.tests.support.marathons import POWER_CUTS, marathon
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto
 from iotsupport.tests.support.postgresql import PostgreSQL
-from iotsupport.tests.support.server import PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
+from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server, clean_environ, sha256, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 from iotsupport.tests.support.wiretap import Wiretap
 from iotsupport.tests.test_crash import Person, check_that_files_equal_rows
@@ -262,7 +262,7 @@ def test_what_was_answered_survives_power_cuts(
     with machine.run() as server, Wiretap(broker.port, lambda filename: digest_of(server, filename)) as tap:
         server.environ["MQTT_URL"] = tap.url
         server.add_staff(administrator.username, is_superuser=True)
-        server.start()
+        server.start(*NEW)
         imports: list[Import] = []
         for number in range(POWER_CUTS):
             imports.append(Import(tmp_path, number))

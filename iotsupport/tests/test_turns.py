@@ -26,7 +26,7 @@ from iotsupport.database.sqlite.turns import Queue, queue_of
 from iotsupport.errors import as_api_error
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.marathons import WRITERS_KILLED, marathon
-from iotsupport.tests.support.server import Client, Server
+from iotsupport.tests.support.server import NEW, Client, Server
 from iotsupport.tests.support.waiting import LIMIT, eventually, poll
 from iotsupport.tests.support.writers import Process, Writers
 
@@ -331,7 +331,7 @@ def test_one_database_has_one_queue_in_a_process(path: str) -> None:
 
 @pytest.mark.sqlite("queues in front of its lock")
 def test_while_somebody_writes_others_read_and_download_and_saves_wait(make_server: Callable[..., Server]) -> None:
-    server = make_server(WEB_CONCURRENCY="2").start()
+    server = make_server(WEB_CONCURRENCY="2").start(*NEW)
     with server.client() as client, ThreadPoolExecutor(4) as threads:
         assert client.save_config("aa-bb-cc-dd-ee-00", b"{}").status_code == 200
         with somebody_writes(str(server.data_dir / "db.sqlite3")):
@@ -350,7 +350,7 @@ def _save(server: Server, number: int) -> int:
 
 @pytest.mark.sqlite("queues in front of its lock")
 def test_a_command_and_a_server_write_in_turn(make_server: Callable[..., Server], tmp_path: Path) -> None:
-    server = make_server(WEB_CONCURRENCY="2").start()
+    server = make_server(WEB_CONCURRENCY="2").start(*NEW)
     folder = tmp_path / "imported"
     folder.mkdir()
     for number in range(100):
@@ -378,7 +378,7 @@ def test_a_command_and_a_server_write_in_turn(make_server: Callable[..., Server]
 @marathon
 @pytest.mark.sqlite("queues in front of its lock")
 def test_workers_that_are_killed_in_the_middle_of_writing_hold_nobody_up(make_server: Callable[..., Server]) -> None:
-    server = make_server(WEB_CONCURRENCY="3").start()
+    server = make_server(WEB_CONCURRENCY="3").start(*NEW)
     is_over = threading.Event()
     counts = [0] * 6
     saved: dict[str, set[bytes]] = {}

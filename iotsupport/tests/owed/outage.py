@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from iotsupport.tests.owed.fleet import FILENAMES, hear_all, heard_until_the_end, save_all
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.wiretap import Missed
 
 # All of what an outage left owed is out before so many seconds after the broker's return have passed.
@@ -58,7 +58,7 @@ def assert_that_an_outage_is_made_good(
 def go_through_an_outage(server: Server, broker: Mosquitto, subscriber: Subscriber, seconds: float) -> Outage:
     """Save each of 20 files three times without a broker, which comes back so many seconds later."""
     server.environ["WEB_CONCURRENCY"] = str(WORKERS)
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     broker.stop()
     save_all(server, times=3)
     with Missed(broker.port) as missed:

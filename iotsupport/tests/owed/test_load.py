@@ -13,7 +13,7 @@ import pytest
 from iotsupport.tests.support.chaos import Chaos, Person, find_lost
 from iotsupport.tests.support.marathons import ENDS, KILL_ROUNDS, RECYCLED_WORKERS, RELOADS, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import LIMIT
 from iotsupport.tests.support.wiretap import Wiretap
 
@@ -80,7 +80,7 @@ def test_what_was_answered_before_the_server_was_ended_is_announced(
 def test_what_was_answered_while_the_server_reloaded_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
 
     with saving(server, people) as answers:
         for reloads in range(RELOADS):
@@ -95,7 +95,7 @@ def test_what_was_answered_while_the_server_reloaded_is_announced(
 def test_what_was_answered_while_workers_took_turns_is_announced(
     server: Server, broker: Mosquitto, tap: Wiretap, people: list[Person]
 ) -> None:
-    server.start_connected(broker, "--max-requests", "20", "--max-requests-jitter", "10")
+    server.start_connected(broker, *NEW, "--max-requests", "20", "--max-requests-jitter", "10")
 
     with saving(server, people) as answers:
         server.wait_for_log("Autorestarting worker", count=RECYCLED_WORKERS)
@@ -106,7 +106,7 @@ def test_what_was_answered_while_workers_took_turns_is_announced(
 
 @marathon
 def test_no_change_is_lost_in_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
-    server.start()
+    server.start(*NEW)
     rounds = Chaos(server, broker, tap, seed=26)
 
     for _ in range(KILL_ROUNDS):

@@ -17,7 +17,7 @@ from iotsupport.tests.owed.fleet import (
 from iotsupport.tests.owed.outage import assert_that_an_outage_is_made_good
 from iotsupport.tests.support.marathons import OUTAGE_SECONDS, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
-from iotsupport.tests.support.server import Server
+from iotsupport.tests.support.server import NEW, Server
 
 # Of another device.
 LATER = "aa-bb-cc-dd-ff-00.json"
@@ -34,7 +34,7 @@ def test_60_saves_of_20_files_in_an_outage_are_announced_soon_after_it(
 def test_saves_of_an_outage_are_announced_after_every_process_was_killed_and_those_of_a_server_that_starts_in_it(
     server: Server, broker: Mosquitto, subscriber: Subscriber
 ) -> None:
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     broker.stop()
     save_all(server)
     server.kill()
@@ -52,7 +52,7 @@ def test_saves_of_an_outage_are_announced_after_every_process_was_killed_and_tho
 
 def owe_nothing(server: Server, broker: Mosquitto, subscriber: Subscriber) -> None:
     """Start the server, and save; return when all of it is announced, and heard as often as it was announced."""
-    server.start_connected(broker)
+    server.start_connected(broker, *NEW)
     save_all(server)
     hear_all(server, subscriber)
     subscriber.publish("iotsupport/updates/configs", b"so far")
