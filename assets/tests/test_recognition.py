@@ -18,7 +18,10 @@ from assets.identity import as_fields
 from assets.images import FULL_FLASH
 from assets.models import DOUBTFUL, UNCHANGED_WHERE_RUNNING, Asset, SharedChunk
 from iotsupport.database import is_shared
+from iotsupport.mirror.after_commit import Change, make_all_equal
 from iotsupport.mirror.files import CHUNK_BYTES, MARKS, mirror_storage
+from iotsupport.mirror.following import follow
+from iotsupport.signals import following
 from iotsupport.tests.support.api_client import nothing_changed, refusal
 from iotsupport.tests.support.images import ELF_SHA256, make_full_flash, make_image
 from iotsupport.tests.support.multipart import part, post, upload
@@ -287,3 +290,35 @@ def test_a_start_after_the_migration_says_nothing_new(migrate: Callable[[], None
 
     assert {name: os.stat(mirror_storage("assets").path(name)).st_mtime_ns for name in before} == before
     assert [mode_of(name) for name in before] == [0, DOUBTFUL]
+
+
+def test_another_node_follows_a_choice_without_calling_devices_back():
+    Asset.objects.upload("firmware.bin", [make_image()])
+    before = os.stat(mirror_storage("assets").path("firmware.bin")).st_mtime_ns
+    Asset.objects.update(unchanged_where_running=True)
+    told: list[str] = []
+
+    def hear(filename: str, **kwargs: object) -> None:
+        told.append(filename)
+
+    following.connect(hear, sender=Asset)
+    try:
+        follow(Asset, "firmware.bin", "default")
+    finally:
+        following.disconnect(hear, sender=Asset)
+
+    assert mode_of("firmware.bin") == UNCHANGED_WHERE_RUNNING
+    assert os.stat(mirror_storage("assets").path("firmware.bin")).st_mtime_ns == before
+    assert told == []
+
+
+def test_of_two_saves_of_the_same_bytes_the_last_commit_decides(directories: Path):
+    """Though the first one's file comes later."""
+    asset = Asset.objects.upload("firmware.bin", [make_image()])
+    asset.unchanged_where_running = True
+    staged = asset.stage()
+    late = Change(Asset, "firmware.bin", "default", staged)  # of a save that has committed, and was overtaken
+
+    make_all_equal([late])
+
+    assert mode_of("firmware.bin") == 0

@@ -68,6 +68,14 @@ def test_what_was_deleted_is_found():
     assert found([md5(NEW)]) == {md5(NEW): said("kitchen.bin", NEW, "1.5.0")}
 
 
+def test_a_deletion_makes_nothing_newer():
+    for name in ["first.bin", "second.bin"]:
+        Asset.objects.upload(name, [b"same"])
+    Asset.objects.get(filename="first.bin").delete()
+
+    assert found([md5(b"same")]) == {md5(b"same"): said("second.bin", b"same", "")}
+
+
 def test_nothing_is_found_by_nothing():
     Asset.objects.upload("plain.bin", [make_image(has_digest=False)])
 
