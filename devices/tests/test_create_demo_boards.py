@@ -22,6 +22,7 @@ def test_one_board_is_behind_one_silent_and_all_others_have_not_come_yet(demo):
 
     assert (behind.state, behind.is_silent, behind.runs_version) == ("behind", False, "1.4.2")
     assert (silent.state, silent.is_silent) == ("current", True)
+    assert silent.last_seen is not None
     assert silent.last_seen < timezone.now() - timedelta(days=3)
     assert Board.objects.count_states() == {"current": 1, "behind": 1, "never_fetched": 22, "waiting": 0}
     assert set(NEVER_FETCHED) < set(Board.objects.filter(state="never_fetched").values_list("pk", flat=True))

@@ -229,6 +229,8 @@ def test_a_socket_that_systemd_owns_is_read_in_its_place(listen, path, heard, tm
         listener = listen()
 
         tell_until_heard(elsewhere, heard, "192.168.1.7")
+        # As systemd's NonBlocking= leaves it: it would never wait.
+        assert os.get_blocking(owned.fileno())
         end(listener, elsewhere)
 
     assert not path.exists()

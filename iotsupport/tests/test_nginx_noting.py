@@ -38,6 +38,8 @@ class Noted(NamedTuple):
     asked: int
 
 
+UNKNOWN = Noted("unknown", None, None, "", "", "", 0)
+
 NOTED = """
 SELECT state, holds_sha256, last_address, user_agent, runs_version, runs_md5, asked
 FROM iotsupport_board WHERE mac_address = '{mac_address}'
@@ -92,22 +94,20 @@ def board(server: Server) -> Iterator[str]:
         client.delete(f"/configs/{mac_address}")
 
 
-def noted(server: Server, mac_address: str) -> Noted | None:
+def noted(server: Server, mac_address: str) -> Noted:
     rows = server.query(NOTED.format(mac_address=mac_address))
-    return Noted(*rows[0]) if rows else None
+    return Noted(*rows[0]) if rows else UNKNOWN
 
 
 def wait_until_noted(server: Server, mac_address: str, **expected: Any) -> None:
-    def is_so(found: Noted | None) -> bool:
-        return found is not None and found == found._replace(**expected)
-
-    poll(lambda: noted(server, mac_address), is_so)
+    poll(lambda: noted(server, mac_address), lambda found: found == found._replace(**expected) != UNKNOWN)
 
 
 def download(nginx: Nginx, path: str, method: str = "GET", **headers: str) -> requests.Response:
     """As a board does: nothing is said that is not named, and ``_`` stands for ``-``."""
-    sent = {name.replace("_", "-"): value for name, value in headers.items()}
-    return requests.request(method, nginx.url + path, headers={"User-Agent": None} | sent, timeout=LIMIT)
+    sent: dict[str, str | None] = {"User-Agent": None}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    return requests.request(method, nginx.url + path, headers=sent, timeout=LIMIT)
 
 
 def metric(server: Server, name: str) -> float:

@@ -37,7 +37,7 @@ def fetch(mac_address: str, seconds_ago: float, *, address: str, user_agent: str
     if config is None or Board.objects.filter(mac_address=mac_address, last_seen__isnull=False).exists():
         return False
     at, etag = time.time() - seconds_ago, f'"{config.content_sha256}"'
-    told = {"remote": address, "user_agent": user_agent}
-    report = report_of(CheckIn("worker", at, "configs", config.filename, "GET", 200, etag, **told))
+    fetched = CheckIn("worker", at, "configs", config.filename, "GET", 200, etag, remote=address, user_agent=user_agent)
+    report = report_of(fetched)
     write(Batch([report] if report else []), at)
     return True
