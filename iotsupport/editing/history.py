@@ -10,8 +10,6 @@ from typing import Any
 
 from simple_history import manager, models, utils
 
-from iotsupport.database.statements import InsertedRow
-
 
 class HistoryManager(manager.HistoryManager):
     """Makes its class once: the library makes another whenever it is asked for a history, which is at every save."""
@@ -32,8 +30,7 @@ class Versions(models.HistoricalRecords):
     """Keeps each version of a row that is saved or deleted."""
 
     def __init__(self, **kwargs: Any) -> None:
-        defaults = {"bases": [InsertedRow], "history_manager": HistoryManager, "historical_queryset": VersionQuerySet}
-        super().__init__(**{**defaults, **kwargs})
+        super().__init__(**{"history_manager": HistoryManager, "historical_queryset": VersionQuerySet, **kwargs})
 
     def fields_included(self, model: Any) -> list[Any]:
         # Those that are kept in a column: a relation to what has the same name is none.

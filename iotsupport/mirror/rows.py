@@ -11,7 +11,6 @@ from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from iotsupport.database.names import lock_name
-from iotsupport.database.statements import lock_row, update_row
 from iotsupport.mirror.files import SERVED_MODE, StagedFile, Wanted, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
@@ -42,9 +41,9 @@ class MirroredManager(models.Manager[M]):
         """
         try:
             with transaction.atomic(using=self.db):
-                row = lock_row(self.model, self.model.name_field, name, self.db)
+                row = self._lock(name)
                 if row is None and self.model.lock_name(name, self.db):
-                    row = lock_row(self.model, self.model.name_field, name, self.db)  # created meanwhile
+                    row = self._lock(name)  # created meanwhile
                 if row is None:
                     row = self.model(**{self.model.name_field: name})
                 row.ahead = ahead
@@ -53,6 +52,9 @@ class MirroredManager(models.Manager[M]):
         finally:
             if ahead is not None and ahead.staged is not None:
                 ahead.close()
+
+    def _lock(self, name: str) -> M | None:
+        return self.select_for_update().filter(**{self.model.name_field: name}).first()
 
 
 class MirroredModel(models.Model):
@@ -93,15 +95,6 @@ class MirroredModel(models.Model):
         value = getattr(self, self.bytes_field)
         if self.ahead is None or self.ahead.staged is None or self.ahead.value != value:
             self.ahead = Ahead(value, self.stage())
-
-    def _do_update(  # type: ignore[override]  # declared as of Django 6
-        self, base_qs: Any, using: str, pk_val: Any, values: Any, *options: Any
-    ) -> bool:
-        # What Django asks, once it has done the rest of a save, to write the row.
-        fields, news = tuple(field for field, _, _ in values), [value for _, _, value in values]
-        if any(hasattr(value, "resolve_expression") for value in news):
-            return bool(super()._do_update(base_qs, using, pk_val, values, *options))
-        return update_row(type(self), pk_val, fields, news, using)
 
     def take_staged(self) -> StagedFile:
         """The bytes of this row beside their place, for whoever renames or closes them. Raises :class:`MirrorError`."""
