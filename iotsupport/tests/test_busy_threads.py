@@ -21,8 +21,8 @@ from iotsupport.tests.support.waiting import LIMIT, eventually
 
 MAC = "aa-bb-cc-dd-ee-ff"
 THREADS, DOWNLOADS = 24, 10
-# A download takes some milliseconds of its own.
-MOST_SECONDS = 0.15
+# A quarter of that where nothing else runs, and half as much again with the interval that Python has by itself.
+MOST_SECONDS = 0.4
 
 
 @pytest.mark.processes

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from iotsupport.tests.support.waiting import looks
+from iotsupport.tests.support.waiting import eventually, looks
 
 
 class Disk:
@@ -81,7 +81,8 @@ class Image(Disk):
     def make_read_only(self) -> None:
         """Also while files are open for writing, which go on: as where an error makes the kernel do it."""
         _run("mount", "--bind", str(self.path), str(self.path))
-        _run("mount", "-o", "remount,bind,ro", str(self.path))
+        # Not while a file is open for writing that was opened since: those are open for moments.
+        eventually(lambda: _runs("mount", "-o", "remount,bind,ro", str(self.path)))
         self._is_read_only = True
 
     def make_writable(self) -> None:
@@ -141,3 +142,7 @@ def may_mount() -> bool:
 
 def _run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _runs(*command: str) -> bool:
+    return subprocess.run(command, capture_output=True).returncode == 0
