@@ -160,7 +160,7 @@ class TestPages:
                 updated_at=NOW - timedelta(days=(number + 1) % 3)
             )
         columns = signed_in.get(CONFIGS).context["cl"].list_display
-        at = [getattr(column, "__name__", column) for column in columns].index("updated_at")
+        at = [getattr(column, "__name__", column) for column in columns].index("changed")
 
         listed: Any = signed_in.get(CONFIGS, {"o": f"-{at}"}).context["cl"].result_list
 
