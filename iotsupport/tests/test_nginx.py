@@ -419,7 +419,6 @@ def test_what_is_made_of_an_asset_is_the_application_s(server: Server, either: N
 
 
 def test_a_real_asset_of_such_a_name_goes_first(server: Server, either: Nginx, client: Client):
-    client.upload("kitchen.bin", ASSETS["kitchen.bin"])
     client.upload("real.bin", b"x")
     client.upload("real.bin.md5", b"a file of this name")
 
