@@ -173,7 +173,7 @@ def _make_some_equal(left: deque[Change]) -> None:
             wanted = wanted_files.get(change.filename)
             try:
                 with storage.explained():
-                    if change.staged is not None and change.staged.what == wanted:
+                    if change.staged is not None and (change.staged.sha256, change.staged.mode) == wanted:
                         storage.replace(change.filename, change.staged)
                     else:
                         change.make_equal(storage, wanted)

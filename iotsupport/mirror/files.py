@@ -27,13 +27,15 @@ from django.core.files.storage import FileSystemStorage, storages
 from django.utils.deconstruct import deconstructible
 from django.utils.functional import cached_property
 
+from iotsupport.mirror.explaining import explain
+
 logger = logging.getLogger(__name__)
 
 # Never a public name: those do not start with a dot.
 TEMPORARY_PREFIX = ".new-"
 
-# Readable by the web server's user. A file that the database does not know is denied this bit, and is not served. Rows
-# may say more with the bits that else make programs of files: what downloads have to know, they see without a database.
+# Readable by the web server's user. A file that the database does not know is denied this bit, and is not served. With
+# the bits that else make programs of files, rows say what downloads have to know without a database.
 SERVED_MODE = 0o644
 MARKS = 0o111
 
@@ -115,10 +117,6 @@ class StagedFile:
     def sha256(self) -> str:
         """SHA-256 of what was written so far, in hexadecimal."""
         return self._digest.hexdigest()
-
-    @property
-    def what(self) -> Wanted:
-        return Wanted(self.sha256, self.mode)
 
     def move(self, target: Path, state: State = State.IN_PLACE) -> None:
         """Take the place of ``target``, at once."""
@@ -297,7 +295,6 @@ class MirrorStorage(FileSystemStorage):
             return False
 
     def has_marks(self, name: str, mode: int) -> bool:
-        """Whether the file's mode says what this one does."""
         return not (os.stat(self.path(name)).st_mode ^ mode) & MARKS
 
     def mark(self, name: str, mode: int) -> None:
@@ -364,14 +361,3 @@ def _open_lock(path: Path) -> int:
 def mirror_storage(alias: str) -> MirrorStorage:
     """The storage of this name in ``STORAGES``."""
     return cast(MirrorStorage, storages[alias])
-
-
-def explain(error: OSError, label: str) -> str:
-    """One sentence on why bytes could not be stored, and what to do."""
-    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return f"No room is left on the disk of the {label} directory. Free some space there, then try again."
-    if error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
-        return f"The {label} directory cannot be written. Make it writable for the server's user, then try again."
-    if error.errno in {errno.ENOENT, errno.ENOTDIR}:
-        return f"The {label} directory is missing. Create it for the server's user, then try again."
-    return f"The {label} directory cannot be used ({error.strerror}). Repair it, then try again."

@@ -48,7 +48,7 @@ def _replace(model: type[MirroredModel], filename: str, using: str, staged: Stag
     storage = mirror_storage(model.storage_alias)
     with storage.explained(), storage.lock():
         row = model.with_filename(filename, using)
-        if row is None or row.wanted_file != staged.what:
+        if row is None or row.wanted_file != (staged.sha256, staged.mode):
             return False
         storage.replace(filename, staged)
         return True
