@@ -27,6 +27,7 @@ from iotsupport.tests.support.ports import free_port, reserved
 from iotsupport.tests.support.server import NEUTRAL, Installation, clean_environ, manage, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 from iotsupport.trial import run
+from iotsupport.trial.demo import SIMULATED
 
 READY = "IoT Support is ready"
 
@@ -284,22 +285,23 @@ def test_the_demo_has_its_own_data_and_devices_that_hear_of_an_edit(start, tmp_p
         "DATABASE_URL": f"sqlite:///{tmp_path / 'real.sqlite3'}",
         "ESP32_CONFIGS_DIR": str(tmp_path / "real-configs"),
         "ASSETS_DIR": str(tmp_path / "real-assets"),
+        "CHECKINS_SOCKET": str(tmp_path / "real.sock"),
     }
     runner = start("--demo", **elsewhere)
-    runner.wait_for_log(" bytes, at start", count=24)
+    runner.wait_for_log(" bytes, at start", count=SIMULATED)
     runner.wait_until_ready()
     demo = runner.data_dir / "demo"
     # It has subscribed, and fetches after that.
-    runner.wait_for_log("02-de-30-00-00-01 (200|304) .* after subscribing")
+    runner.wait_for_log("02-de-30-00-00-02 (200|304) .* after subscribing")
 
     code = (
-        "from devices.models import DeviceConfig; config = DeviceConfig.objects.get(mac_address='02-de-30-00-00-01');"
+        "from devices.models import DeviceConfig; config = DeviceConfig.objects.get(mac_address='02-de-30-00-00-02');"
         'config.content = \'{"deviceName": "Kitchen"}\'; config.save()'
     )
     broker_url = f"mqtt://127.0.0.1:{runner.broker_port}"
     manage({"DATA_DIR": str(demo), "MQTT_URL": broker_url}, "shell", "--command", code)
 
-    runner.wait_for_log("02-de-30-00-00-01 200 25 bytes, .* ms after the announcement")
+    runner.wait_for_log("02-de-30-00-00-02 200 25 bytes, .* ms after the announcement")
     runner.process.terminate()
     assert runner.wait() == 0
     # What a command has no time to note as acknowledged is left to the server, which says it once more.
@@ -307,6 +309,7 @@ def test_the_demo_has_its_own_data_and_devices_that_hear_of_an_edit(start, tmp_p
     assert len(list((demo / "configs").glob("*.json"))) == 24
     assert len(list((demo / "assets").glob("demo-*"))) == 3
     assert not (tmp_path / "real.sqlite3").exists()
+    assert not (tmp_path / "real.sock").exists()
     assert not list((tmp_path / "real-configs").iterdir())
     assert not list((tmp_path / "real-assets").iterdir())
     runner.wait_until_all_ended()
