@@ -21,8 +21,8 @@ from assets.shared import SharedChunk
 from assets.uploads import MIRROR, StagedBlob, check_size
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import CHUNK_BYTES, SERVED_MODE, StagedFile, Wanted, mirror_storage
-from iotsupport.mirror.rows import MirroredManager, MirroredModel
+from iotsupport.mirror.files import CHUNK_BYTES, SERVED_MODE, StagedFile, mirror_storage
+from iotsupport.mirror.rows import MirroredManager, MirroredModel, Wanted
 
 __all__ = ["Asset", "AssetManager", "PendingUpload", "SharedChunk"]
 
@@ -165,8 +165,7 @@ class Asset(Identified, MirroredModel):
 
     def stage(self) -> StagedFile:
         staged = blobs.copy(self.sha256, self.storage_alias)
-        with mirror_storage(self.storage_alias).explained():
-            staged.set_mode(self.file_mode)
+        staged.set_mode(self.file_mode)
         return staged
 
     @classmethod

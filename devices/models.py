@@ -19,8 +19,8 @@ from iotsupport.boards.mac_addresses import MAC_ADDRESS
 from iotsupport.boards.models import Board
 from iotsupport.characters import fold
 from iotsupport.editing.history import Versions
-from iotsupport.mirror.files import StagedFile, Wanted, mirror_storage
-from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel
+from iotsupport.mirror.files import StagedFile, mirror_storage
+from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel, Wanted
 
 
 @dataclass(eq=False)

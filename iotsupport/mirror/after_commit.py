@@ -20,10 +20,9 @@ from iotsupport.mirror.files import (
     MirrorError,
     MirrorStorage,
     StagedFile,
-    Wanted,
     mirror_storage,
 )
-from iotsupport.mirror.rows import MirroredModel
+from iotsupport.mirror.rows import MirroredModel, Wanted
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple, Self, cast
+from typing import IO, Any, Self, cast
 
 from django.conf import settings
 from django.core.files.base import File
@@ -51,13 +51,6 @@ class MirrorError(Exception):
 
 class MirrorBehindError(MirrorError):
     """The row is committed, but its file could not be made equal to it. Nothing may be announced."""
-
-
-class Wanted(NamedTuple):
-    """What a mirrored file is to be: the SHA-256 of its bytes in hexadecimal, and its mode."""
-
-    sha256: str
-    mode: int = SERVED_MODE
 
 
 class State(Enum):
@@ -110,7 +103,8 @@ class StagedFile:
             self.move(target, State.IN_PLACE if target.exists() else State.KEPT)
 
     def set_mode(self, mode: int) -> None:
-        os.fchmod(self.descriptor, mode)
+        with self._storage.explained():
+            os.fchmod(self.descriptor, mode)
         self.mode = mode
 
     @property
@@ -121,8 +115,7 @@ class StagedFile:
     def move(self, target: Path, state: State = State.IN_PLACE) -> None:
         """Take the place of ``target``, at once."""
         os.replace(self.path, target)
-        self.path = target
-        self.state = state
+        self.path, self.state = target, state
 
     def stay(self) -> None:
         """Be in place for good."""
@@ -223,8 +216,7 @@ class MirrorStorage(FileSystemStorage):
         The directory is not synced, which would double the time of a save: after a power cut the start-up makes the
         file equal to its row again, and calls back the devices that got the old one meanwhile.
         """
-        target = Path(self.path(name))
-        now = time.time_ns()
+        target, now = Path(self.path(name)), time.time_ns()
         with suppress(FileNotFoundError):
             # HTTP dates count seconds: no version may have the date of an earlier one of the same second.
             now = max(now, (target.stat().st_mtime_ns // 10**9 + 1) * 10**9 + now % 10**9)
@@ -248,8 +240,7 @@ class MirrorStorage(FileSystemStorage):
             return
         with self._open_lock() as file:
             self._wait_for(file)
-            # A file is not removed because nothing is found where its directory was: it may come back with it.
-            self.check_there()
+            self.check_there()  # what is not found may come back with its directory
             try:
                 self._locked.here = True
                 yield
@@ -258,13 +249,13 @@ class MirrorStorage(FileSystemStorage):
 
     @property
     def lock_path(self) -> Path:
-        """Not the directory itself, which other users may read, and so lock: a file that is this user's alone."""
+        # Not the directory itself, which other users may read, and so lock.
         return _lock_path(settings.DATA_DIR, self.directory.name, os.path.realpath(self.location))
 
     def _open_lock(self) -> IO[bytes]:
         path = self.lock_path
         try:
-            return os.fdopen(_open_lock(path), "rb")
+            return open(_open_lock(path), "rb")
         except OSError as error:
             logger.warning("%s cannot be used: %s", path, error)
             raise MirrorError(explain(error, "DATA_DIR")) from error
@@ -273,11 +264,10 @@ class MirrorStorage(FileSystemStorage):
         deadline = time.monotonic() + LOCK_SECONDS
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                message = (
+                raise MirrorError(
                     f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does not"
                     f" help, find out which one has {self.lock_path} open, and end it."
                 )
-                raise MirrorError(message)
             time.sleep(LOCK_POLL_SECONDS)
 
     def names(self) -> list[str]:
@@ -330,15 +320,12 @@ class MirrorStorage(FileSystemStorage):
     def check_writable(self) -> None:
         """Raise :class:`MirrorError` unless names can be changed here. Costs one system call."""
         if not os.access(self.directory, os.W_OK | os.X_OK):
-            # Root may everything but write to a read-only file system, so ask for the reason.
-            code = errno.EACCES if self.directory.is_dir() else errno.ENOENT
-            raise MirrorError(explain(OSError(code, os.strerror(code)), self.label))
+            self.check_there()
+            raise MirrorError(explain(OSError(errno.EACCES, os.strerror(errno.EACCES)), self.label))
 
     def probe(self) -> None:
         """Write a little and remove it again. Raises :class:`MirrorError`."""
-        with closing(StagedFile(self)) as staged:
-            staged.write(b"\0" * 4096)
-            staged.sync()
+        self.stage([b"\0" * 4096]).close()
 
 
 @cache

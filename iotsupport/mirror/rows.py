@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
 from iotsupport.database.names import lock_name
-from iotsupport.mirror.files import SERVED_MODE, StagedFile, Wanted, mirror_storage
+from iotsupport.mirror.files import SERVED_MODE, StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
+
+
+class Wanted(NamedTuple):
+    """What a mirrored file is to be: the SHA-256 of its bytes in hexadecimal, and its mode."""
+
+    sha256: str
+    mode: int = SERVED_MODE
 
 
 @dataclass(eq=False)
@@ -103,8 +110,7 @@ class MirroredModel(models.Model):
             return self.stage()
         staged, ahead.staged = ahead.staged, None
         if staged.mode != self.file_mode:
-            with mirror_storage(self.storage_alias).explained():
-                staged.set_mode(self.file_mode)
+            staged.set_mode(self.file_mode)
         return staged
 
     @classmethod

@@ -22,7 +22,8 @@ from assets.uploads import StagedBlob
 from devices.models import DeviceConfig
 from iotsupport.mirror import files as mirror
 from iotsupport.mirror.after_commit import Change, make_all_equal, make_equal
-from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile, Wanted, mirror_storage
+from iotsupport.mirror.files import MirrorBehindError, MirrorError, MirrorStorage, StagedFile, mirror_storage
+from iotsupport.mirror.rows import Wanted
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import files
 from iotsupport.tests.support.waiting import LIMIT
