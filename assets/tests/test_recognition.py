@@ -240,10 +240,10 @@ def migrate() -> Iterator[Callable[[], None]]:
     forwards()
 
 
-@pytest.mark.parametrize("are_elsewhere", [False, True], ids=["here", "on another node"])
+@pytest.mark.parametrize(
+    "are_elsewhere", [False, pytest.param(True, marks=pytest.mark.postgresql)], ids=["here", "on another node"]
+)
 def test_the_migration_recognises_every_version(migrate: Callable[[], None], directories: Path, are_elsewhere: bool):
-    if are_elsewhere and not is_shared(connection):
-        pytest.skip("There is one node.")
     assert len(LARGE) > CHUNK_BYTES
     contents = {"a.bin": [make_image(), b"a font"], "b.bin": [make_image(9)[:-1]], "c.bin": [LARGE], "d.bin": [b""]}
     for name, versions in contents.items():
