@@ -160,8 +160,7 @@ class Asset(Identified, MirroredModel):
 
     @property
     def file_mode(self) -> int:
-        marks = UNCHANGED_WHERE_RUNNING if self.unchanged_where_running else 0
-        return SERVED_MODE | marks | (DOUBTFUL if self.warnings else 0)
+        return _mode(self.unchanged_where_running, self.warnings)
 
     def stage(self) -> StagedFile:
         staged = blobs.copy(self.sha256, self.storage_alias)
@@ -175,7 +174,10 @@ class Asset(Identified, MirroredModel):
     @classmethod
     def wanted_files(cls, filenames: Sequence[str], using: str) -> dict[str, Wanted]:
         rows = cls._base_manager.using(using).filter(filename__in=filenames)
-        return {row.filename: row.wanted_file for row in rows.only("filename", "sha256", *MARKED)}
+        return {
+            filename: Wanted(sha256, _mode(*marked))
+            for filename, sha256, *marked in rows.values_list("filename", "sha256", *MARKED)
+        }
 
     @classmethod
     def remembers(cls, filename: str, sha256: str) -> bool:
@@ -187,3 +189,9 @@ class Asset(Identified, MirroredModel):
         # In this order: one that is answered meanwhile is a version by the time that it is not pending any more.
         named_by: list[Any] = [PendingUpload.objects, cls.history, cls.objects]
         return blobs.collect_garbage(lambda sha256: any(rows.filter(sha256=sha256).exists() for rows in named_by))
+
+
+def _mode(unchanged_where_running: bool, warnings: list[str]) -> int:
+    """What the mode of a mirrored file says of its row: of what is ``MARKED``, in that order."""
+    choice = UNCHANGED_WHERE_RUNNING if unchanged_where_running else 0
+    return SERVED_MODE | choice | (DOUBTFUL if warnings else 0)
