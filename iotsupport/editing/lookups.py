@@ -10,6 +10,7 @@ from django.contrib.admin.views.main import SEARCH_VAR, ChangeList, ChangeListSe
 from django.contrib.admin.widgets import url_params_from_lookup_dict
 from django.http import HttpRequest
 
+from iotsupport.editing.chosen_filters import ChosenFilters
 from iotsupport.editing.lists import QuickList, QuickRows
 from iotsupport.editing.told_times import ToldTimes
 
@@ -24,7 +25,7 @@ class SearchForm(ChangeListSearchForm):
             self.add_error(SEARCH_VAR, f"Search for at most {MOST_WORDS} words. All rows are shown.")
 
 
-class OfferedLookups(QuickList):
+class OfferedLookups(ChosenFilters, QuickList):
     """A list that takes from its address what its filters and its search offer, and refuses every other lookup.
 
     Django takes whatever names a field of the model itself. A regular expression runs in Python on SQLite, and holds
