@@ -8,6 +8,7 @@ class AssetsConfig(AppConfig):
     def ready(self) -> None:
         from assets import first_page, receivers  # noqa: F401 - connects them
         from assets.limits import LARGE_BODIES
+        from assets.panels import page_of
         from assets.versions import find_versions
         from assets.views import DOWNLOADS
         from iotsupport import limits
@@ -17,5 +18,5 @@ class AssetsConfig(AppConfig):
 
         downloads.register(DOWNLOADS)
         limits.register(*LARGE_BODIES)
-        firmware.register(find_versions)
+        firmware.register(find_versions, page_of)
         parts.numbers.append(first_page.numbers)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import Any, NamedTuple
 
+from django.contrib import admin
 from django.db.models import Count
 from django.http import HttpRequest
 from django.urls import reverse
 
 from assets.models import Asset
+from iotsupport.boards.firmware import FoundVersion
 from iotsupport.boards.models import Board
 
 MOST_VERSIONS = 10
@@ -55,6 +57,14 @@ def panels(request: HttpRequest, asset: Asset) -> dict[str, Any]:
         "download_path": path_of(asset),
         "has_manifest": asset.image is not None and not asset.warnings,
     }
+
+
+def page_of(request: HttpRequest, version: FoundVersion) -> str:
+    """Return where the asset of a version is seen; empty where it is gone, or is not for who asks."""
+    asset = Asset.objects.filter(filename=version.filename).first()
+    if asset is None or not admin.site.get_model_admin(Asset).has_view_permission(request, asset):
+        return ""
+    return reverse("admin:assets_asset_change", args=[asset.pk])
 
 
 def path_of(asset: Asset) -> str:

@@ -44,7 +44,7 @@ def panel_of(request: HttpRequest, config: DeviceConfig) -> Panel:
         Line("Holds", _holds(board, config)),
         Line("Last seen", _last_seen(board)),
         Line("", _two_addresses(board)),
-        Line("Says it runs", _runs(board)),
+        Line("Says it runs", _runs(request, board)),
         Line("Identifies itself", board.user_agent),
         Line("SDK", board.sdk_version),
         Line("Flash", filesizeformat(board.chip_size) if board.chip_size else ""),
@@ -87,12 +87,14 @@ def _two_addresses(board: Board) -> SafeString | str:
     )
 
 
-def _runs(board: Board) -> SafeString | str:
+def _runs(request: HttpRequest, board: Board) -> SafeString | str:
     found = firmware.find([board.runs_md5] if board.runs_md5 else [], [board.runs_sha256] if board.runs_sha256 else [])
     version = found.get(board.runs_sha256) or found.get(board.runs_md5)
     if version is None:
         return telling.tell_runs(board)
-    file = format_html("{} of {}", version.filename, _date(version.uploaded_at))
+    page = firmware.page_of(request, version)
+    name = format_html('<a href="{}">{}</a>', page, version.filename) if page else version.filename
+    file = format_html("{} of {}", name, _date(version.uploaded_at))
     says = board.runs_version or version.version
     return format_html("{} ({})", says, file) if says else file
 

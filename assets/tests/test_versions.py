@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterable
 
 import pytest
+from django.contrib.auth.models import User
 from django.db import connection
+from django.test import RequestFactory
 from django.test.utils import CaptureQueriesContext
 
 from assets.models import Asset
 from iotsupport.boards import firmware
 from iotsupport.boards.firmware import FoundVersion
+from iotsupport.tests.support.api_client import make_administrator, make_user
 from iotsupport.tests.support.images import make_image
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -96,3 +99,25 @@ def test_no_query_reads_every_version(column: str):
     assert Asset.history.model._meta.get_field(column).db_index
     if connection.vendor == "sqlite":  # the other reads a table of so few rows
         assert "USING INDEX" in Asset.history.filter(**{f"{column}__in": ["0" * 32]}).explain()
+
+
+def page_for(user: User) -> str:
+    """Where this person sees the asset whose earlier version a board runs."""
+    [version] = firmware.find([md5(OLD)], []).values()
+    request = RequestFactory().get("/admin/")
+    request.user = user
+    return firmware.page_of(request, version)
+
+
+def test_the_page_of_a_version_is_that_of_its_asset_for_who_may_view_it():
+    page = f"/admin/assets/asset/{Asset.objects.get(filename='kitchen.bin').pk}/change/"
+
+    assert page_for(make_administrator()) == page
+    assert page_for(make_user("assets.view_asset", username="guest", is_staff=True)) == page
+    assert page_for(make_user("devices.view_deviceconfig", username="other", is_staff=True)) == ""
+
+
+def test_what_was_deleted_has_no_page():
+    Asset.objects.get(filename="kitchen.bin").delete()
+
+    assert page_for(make_administrator()) == ""

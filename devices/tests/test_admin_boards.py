@@ -45,7 +45,7 @@ def ago(**length: float) -> Any:
 
 def text_of(html: str) -> str:
     words = " ".join(unescape(re.sub("<[^>]*>", " ", html)).split())
-    return re.sub(r" ([,)])", r"\1", words)
+    return re.sub(r" (?=[,)])|(?<=\() ", "", words)
 
 
 def cells(client: Client, **query: str) -> dict[str, str]:
@@ -262,10 +262,13 @@ class TestThePanel:
     @pytest.fixture
     def known_firmware(self) -> Iterator[None]:
         known = firmware.FoundVersion("kitchen.bin", "0" * 64, timezone.now() - timedelta(days=400), "1.4.1")
-        before = firmware._finders[:]
-        firmware.register(lambda md5s, sha256s: {digest: known for digest in [*md5s, *sha256s] if digest == "5" * 32})
+        before = [*firmware._finders, *firmware._page_finders]
+        firmware.register(
+            lambda md5s, sha256s: {digest: known for digest in [*md5s, *sha256s] if digest == "5" * 32},
+            lambda request, version: f"/of/{version.filename}" if request.user.is_superuser else "",
+        )
         yield
-        firmware._finders[:] = before
+        firmware.register(*before)  # type: ignore[arg-type]
 
     def test_says_which_file_has_what_it_runs(self, signed_in: Client, config: DeviceConfig, known_firmware: None):
         note(runs_md5="5" * 32)
@@ -276,6 +279,16 @@ class TestThePanel:
 
         note(runs_md5="6" * 32)
         assert self.lines(signed_in, config)["Says it runs"] == "1.4.2"
+
+    def test_leads_to_the_page_of_the_file_that_it_runs(
+        self, signed_in: Client, config: DeviceConfig, known_firmware: None
+    ):
+        note(runs_md5="5" * 32)
+        guest = session_client(make_user("devices.view_deviceconfig", is_staff=True))
+        url = f"{LIST}{config.pk}/change/"
+
+        assert '1.4.1 (<a href="/of/kitchen.bin">kitchen.bin</a> of' in signed_in.get(url).text
+        assert "1.4.1 (kitchen.bin of" in guest.get(url).text
 
     def test_has_the_line_that_asks_as_the_board_does(self, signed_in: Client, config: DeviceConfig):
         page = signed_in.get(f"{LIST}{config.pk}/change/").text
