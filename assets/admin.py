@@ -36,7 +36,7 @@ class AssetAdmin(MirroredAdmin):
     list_filter = ["chip", "uploaded_at"]
     list_select_related = ["uploaded_by"]
     search_fields = ["folded__contains", "sha256", "md5", "image_sha256", "elf_sha256"]
-    history_list_display = ["size", "firmware", "short_sha256"]
+    history_list_display = ["readable_size", "firmware", "short_sha256"]
 
     def get_fieldsets(self, request: HttpRequest, obj: Asset | None = None) -> Any:
         if obj is None:
@@ -59,7 +59,8 @@ class AssetAdmin(MirroredAdmin):
         return form
 
     @admin.display(description="size", ordering="size")
-    def readable_size(self, obj: Asset) -> str:
+    def readable_size(self, obj: Any) -> str:
+        """Of an asset, or of a version of one."""
         return filesizeformat(obj.size)
 
     @admin.display(description="firmware", ordering="project")
@@ -70,6 +71,7 @@ class AssetAdmin(MirroredAdmin):
         doubtful = format_html('<span class="doubtful">{}</span>', "doubtful") if obj.warnings else ""
         return format_html("{} {}", said, doubtful) if said or doubtful else "-"
 
+    @admin.display(description="SHA-256")
     def short_sha256(self, version: Any) -> str:
         return f"{version.sha256[:16]}…"
 
@@ -82,6 +84,9 @@ class AssetAdmin(MirroredAdmin):
     def download(self, obj: Asset) -> str:
         url = path_of(obj)
         return format_html('<a href="{}">{}</a>', url, url)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        return super().changelist_view(request, {"title": "Assets", **(extra_context or {})})
 
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         asset = context.get("original")

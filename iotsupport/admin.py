@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import Any, ClassVar, Self
 
 from django.contrib import admin, messages
-from django.contrib.admin.utils import unquote
+from django.contrib.admin.utils import label_for_field, unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
@@ -120,7 +120,9 @@ class MirroredAdmin(UndoingAdmin):
         return found
 
     def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
-        return TemplateResponse(request, template, context)
+        names = context.get("history_list_display", [])  # none where one version is shown
+        columns = [(name, label_for_field(name, self.model, self)) for name in names]
+        return TemplateResponse(request, template, {**context, "history_columns": columns})
 
     def _save(self, request: HttpRequest, view: View, *args: Any, again: View, **kwargs: Any) -> HttpResponseBase:
         """Answer with ``view``, and where it is refused with ``again``, of an admin whose form does not pass."""

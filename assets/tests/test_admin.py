@@ -224,3 +224,11 @@ def test_who_may_only_look_brings_nothing_back(asset: Asset):
         response = guest.post(history_url(asset), {})
 
     assert response.status_code == 403
+
+
+def test_the_history_names_its_columns_as_people_do(signed_in: Client, asset: Asset):
+    page = signed_in.get(f"{LIST}{asset.pk}/history/").text
+
+    assert '<th scope="col">SHA-256</th>' in page
+    assert f'<td data-label="SHA-256">{asset.sha256[:16]}…</td>' in page
+    assert '<td data-label="Size">3\xa0bytes</td>' in page

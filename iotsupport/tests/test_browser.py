@@ -11,6 +11,7 @@ import requests
 from playwright.sync_api import Browser, Page
 
 from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
+from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT
 
@@ -618,7 +619,11 @@ def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Clien
     assert script.get("/configs/02-aa-00-00-00-71.json").status_code == 404
     visitor.page.set_viewport_size({"width": width, "height": 800})
 
-    for path in ["", "devices/deviceconfig/", "devices/deviceconfig/?q=070", "devices/waitingboard/"]:
+    script.upload(f"{name}.bin", make_image(project=name.encode()[:31]))
+    asset = open_row(visitor, "assets/asset/", f"{name}.bin").url.partition("/admin/")[2].removesuffix("change/")
+
+    lists = ["assets/asset/?chip=ESP32-C3", "devices/deviceconfig/?q=070", "devices/waitingboard/"]
+    for path in ["", "devices/deviceconfig/", *lists, f"{asset}change/", f"{asset}history/"]:
         page = visitor.open(path)
         assert page.eval_on_selector_all("html, .results", SHOWS_ALL), path
     assert open_config(visitor, "02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)

@@ -478,24 +478,25 @@ def test_announces_all_again_without_reading_the_rows(signed_in: Client, away: N
 # --- Beside one file ---------------------------------------------------------------------------------------------
 
 
-def beside(client: Client, config: DeviceConfig) -> str:
-    """What the page of a configuration says of its announcement."""
-    html = page(client, f"{CONFIGS}{config.pk}/change/")
+def beside(client: Client, row: DeviceConfig | Asset) -> str:
+    """What the page of a file says of its announcement."""
+    html = page(client, f"{ASSETS if isinstance(row, Asset) else CONFIGS}{row.pk}/change/")
     start = html.index("<dt>Announced</dt>")
     return " ".join(re.sub("<[^>]*>", "", html[start : html.index("</section>", start)]).split())
 
 
 @pytest.mark.both_databases
-def test_the_page_of_a_file_says_whether_it_is_announced(signed_in: Client, connected: None):
-    config = DeviceConfig.objects.put(LAMP, "{}")
+@pytest.mark.parametrize("kind", [DeviceConfig, Asset])
+def test_the_page_of_a_file_says_whether_it_is_announced(signed_in: Client, connected: None, kind: type[Any]):
+    row = DeviceConfig.objects.put(LAMP, "{}") if kind is DeviceConfig else Asset.objects.upload("font.bin", [b"x"])
     Announcement.objects.update(owed_since=None, announced_at=timezone.now() - timedelta(minutes=4))
-    assert beside(signed_in, config) == "Announced 4 minutes ago, acknowledged Announce again"
+    assert beside(signed_in, row) == "Announced 4 minutes ago, acknowledged Announce again"
 
     Announcement.objects.update(owed_since=timezone.now() - timedelta(minutes=3), last_error="Not authorized")
-    assert beside(signed_in, config) == "Announced owed for 3 minutes: Not authorized Announce again"
+    assert beside(signed_in, row) == "Announced owed for 3 minutes: Not authorized Announce again"
 
     Announcement.objects.all().delete()
-    assert beside(signed_in, config) == "Announced not yet Announce again"
+    assert beside(signed_in, row) == "Announced not yet Announce again"
 
 
 def test_the_page_of_a_file_says_that_notifications_are_off(signed_in: Client):
@@ -503,19 +504,20 @@ def test_the_page_of_a_file_says_that_notifications_are_off(signed_in: Client):
 
 
 @pytest.mark.both_databases
-def test_its_button_announces_it_again_and_leads_back(signed_in: Client, away: None):
-    config = DeviceConfig.objects.put(LAMP, "{}")
+@pytest.mark.parametrize("kind", [DeviceConfig, Asset])
+def test_its_button_announces_it_again_and_leads_back(signed_in: Client, away: None, kind: type[Any]):
+    row = DeviceConfig.objects.put(LAMP, "{}") if kind is DeviceConfig else Asset.objects.upload("font.bin", [b"x"])
     Announcement.objects.update(owed_since=None)
-    url = f"{CONFIGS}{config.pk}/change/"
+    url = f"{ASSETS if kind is Asset else CONFIGS}{row.pk}/change/"
     form = page(signed_in, url)
     topic = re.findall(r'name="topic" value="([^"]+)"', form)[0]
     assert f'action="{LIST}again/"' in form
 
-    answer = signed_in.post(f"{LIST}again/", {"topic": topic, "row": config.pk}, follow=True)
+    answer = signed_in.post(f"{LIST}again/", {"topic": topic, "row": row.pk}, follow=True)
 
     assert answer.redirect_chain == [(url, 302)]
     assert "1 file will be announced again when the broker is back." in answer.text
-    assert owed() == [f"{LAMP}.json"]
+    assert owed() == [row.filename]
 
 
 @pytest.mark.parametrize("fields", [{}, {"topic": CONFIGS_TOPIC, "row": "x"}, {"topic": "x", "row": "1"}], ids=str)
