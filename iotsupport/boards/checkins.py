@@ -21,6 +21,9 @@ WAYS: tuple[Way, ...] = ("worker", "view", "nginx")
 # Of a header value. What is longer is cut when it is heard: a flood of long ones must not take memory.
 MOST_CHARS = 200
 
+# "Seen" is no finer: what says nothing new within it is not written.
+MINUTE = 60.0
+
 # The content's SHA-256, strong or weak; of a list, nothing is known.
 ETAG = re.compile(r'\s*(?:W/)?"([0-9a-f]{64})"\s*', re.ASCII)
 
@@ -106,6 +109,8 @@ class Report:
     last_address: str | None = None
     address_before: str | None = None
     """Another one, from which it was seen since the last report."""
+    two_addresses_at: float | None = None
+    """When it was seen from two of them within a minute."""
     user_agent: str = ""
     runs_version: str = ""
     runs_md5: str = ""
@@ -119,6 +124,9 @@ class Report:
         """Take what a later one says."""
         if later.last_address and self.last_address and later.last_address != self.last_address:
             self.address_before = self.last_address
+            # While the database is away, a report takes what comes for as long as that lasts.
+            if abs(later.at - self.at) < MINUTE:
+                self.two_addresses_at = later.at
         if later.runs_version and self.runs_version and later.runs_version != self.runs_version:
             # It was another firmware that had these.
             self.runs_md5 = self.runs_sha256 = ""

@@ -9,10 +9,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
-from iotsupport.boards.checkins import CheckIn, Report, report_of
-
-# "Seen" is no finer: what says nothing new within it is not written.
-MINUTE = 60.0
+from iotsupport.boards.checkins import MINUTE, CheckIn, Report, report_of
 
 # Check-ins between two looks of the thread, and boards of which something is to be written: for a while of a database
 # that does not answer. A few kilobytes and some hundred bytes each.

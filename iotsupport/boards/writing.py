@@ -35,6 +35,7 @@ COLUMNS = {
     "holds_at": "timestamptz",
     "last_address": "inet",
     "address_before": "inet",
+    "two_addresses_at": "timestamptz",
     "user_agent": "varchar",
     "runs_version": "varchar",
     "runs_md5": "varchar",
@@ -123,8 +124,9 @@ SETS = {
         f"CASE WHEN {HAS_TWO} OR {MOVES} THEN excluded.last_seen ELSE board.address_changed_at END",
     ),
     "two_addresses_at": (
-        "CASE WHEN told.address_before IS NOT NULL THEN told.at END",
-        f"CASE WHEN {HAS_TWO} OR ({MOVES} AND {{within_a_minute}}) THEN excluded.last_seen"
+        "told.two_addresses_at",
+        f"CASE WHEN {IS_LATER} AND excluded.two_addresses_at IS NOT NULL THEN excluded.two_addresses_at"
+        f" WHEN {MOVES} AND {{within_a_minute}} THEN excluded.last_seen"
         " ELSE board.two_addresses_at END",
     ),
     **{name: (f"told.{name}", _said(name)) for name in ["user_agent", "runs_version", "sdk_version"]},
@@ -176,7 +178,9 @@ def _with_versions(batch: Batch) -> list[dict[str, Any]]:
     told = []
     for report in batch.reports:
         row = dict(zip(COLUMNS, _values(report), strict=True))
-        row |= {"at": _moment(report.at), "holds_at": report.holds_at and _moment(report.holds_at)}
+        row["at"] = _moment(report.at)
+        for name in ["holds_at", "two_addresses_at"]:
+            row[name] = row[name] and _moment(row[name])
         version = found.get(report.runs_sha256) or found.get(report.runs_md5)
         if version is not None:
             row |= {"runs_filename": version.filename, "runs_asset_sha256": version.sha256}

@@ -172,6 +172,17 @@ def test_two_addresses_within_a_minute_are_told(together: bool) -> None:
     assert row.two_addresses_at == row.address_changed_at == moment(NOON + 30)
 
 
+def test_one_that_moved_while_the_database_was_away_had_one_address_at_a_time() -> None:
+    save(NEW)
+
+    note(fetched(NEW), fetched(NEW, at=NOON + 600, remote="192.0.2.8"))
+
+    row = board()
+    assert (row.last_address, row.address_before) == ("192.0.2.8", "192.0.2.7")
+    assert row.address_changed_at == moment(NOON + 600)
+    assert row.two_addresses_at is None
+
+
 def test_an_unknown_address_is_no_other_one() -> None:
     save(NEW)
     note(fetched(NEW))

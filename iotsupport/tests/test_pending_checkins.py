@@ -9,10 +9,9 @@ import pytest
 from django.db import OperationalError
 
 from iotsupport.boards import pending as pending_module
-from iotsupport.boards.checkins import CheckIn
+from iotsupport.boards.checkins import MINUTE, CheckIn
 from iotsupport.boards.pending import (
     ASKING_AT_ONCE,
-    MINUTE,
     MOST_ASKING,
     MOST_HEARD,
     MOST_HOURS,
