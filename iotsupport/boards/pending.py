@@ -10,18 +10,25 @@ from itertools import islice
 from typing import NamedTuple
 
 from iotsupport.boards.checkins import MINUTE, CheckIn, Report, report_of
+from iotsupport.boards.known import has_configuration
+from iotsupport.boards.mac_addresses import find_mac_address
 
 # Check-ins between two looks of the thread, and boards of which something is to be written: for a while of a database
 # that does not answer. A few kilobytes and some hundred bytes each.
 MOST_HEARD = 5_000
 MOST_REPORTS = 10_000
-# Boards that asked for a configuration that is not there: anybody can make some up.
-MOST_ASKING = 1_000
 # Of which it is remembered what they said last; twice as many at most.
 MOST_REMEMBERED = 10_000
+# Of one board between two looks: of what else it says, only the last is kept.
+MOST_OF_ONE = 3
+# Boards that asked for a configuration that is not there: anybody can make some up.
+MOST_ASKING = 1_000
+# The same of a header beside a request for an asset: they take no room from boards that have a configuration.
+MOST_STRANGE = 1_000
 
 # Written at once: a statement that takes long keeps others waiting who save. Of strangers, fewer.
 REPORTS_AT_ONCE = 500
+STRANGE_AT_ONCE = 100
 ASKING_AT_ONCE = 100
 
 # Hours in which there were downloads that are not written yet; there is one, or two, unless the clock is wrong.
@@ -68,28 +75,82 @@ class Batch:
         return bool(self.reports or self.hours)
 
 
+class Room:
+    """For some boards: what was heard of them and is not looked at yet, what they said last, and what is to be written.
+
+    Who uses it has the lock, but for the reports, which are the thread's own.
+    """
+
+    def __init__(self, most_heard: int, most_remembered: int, most_reports: int, at_once: int) -> None:
+        self._most_heard, self._most_remembered = most_heard, most_remembered
+        self._most_reports, self._at_once = most_reports, at_once
+        self._heard: dict[str, list[CheckIn]] = {}
+        self._heard_count = 0
+        # By kind and name: what was said last, as a hash, and when. Of those not in the first, the second may know.
+        self._remembered: dict[tuple[str, str], tuple[int, float]] = {}
+        self._remembered_before: dict[tuple[str, str], tuple[int, float]] = {}
+        self.reports: dict[str, Report] = {}
+
+    def find(self, key: tuple[str, str]) -> tuple[int, float] | None:
+        """What was said last, and when."""
+        return self._remembered.get(key) or self._remembered_before.get(key)
+
+    def hear(self, mac_address: str, check_in: CheckIn, said: Said) -> bool:
+        """Keep a check-in; return whether nothing had to go for that."""
+        of_it = self._heard.get(mac_address, [])
+        has_room = len(of_it) < MOST_OF_ONE and self._heard_count < self._most_heard
+        if has_room:
+            self._heard.setdefault(mac_address, of_it).append(check_in)
+            self._heard_count += 1
+        elif of_it and (check_in.is_download or not of_it[-1].is_download):
+            of_it[-1] = check_in
+        else:
+            return False
+        if len(self._remembered) >= self._most_remembered:
+            self._remembered_before, self._remembered = self._remembered, {}
+        self._remembered[said.key] = (said.hash, check_in.at)
+        return has_room
+
+    def take_heard(self) -> list[CheckIn]:
+        heard, self._heard, self._heard_count = self._heard, {}, 0
+        return [check_in for of_it in heard.values() for check_in in of_it]
+
+    def fold(self, report: Report) -> bool:
+        """Add to what is to be written; return whether there is room for it."""
+        before = self.reports.get(report.mac_address)
+        if before is not None:
+            before.add(report)
+        elif len(self.reports) < self._most_reports:
+            self.reports[report.mac_address] = report
+        else:
+            return False
+        return True
+
+    def next_reports(self) -> Iterator[Report]:
+        return islice(self.reports.values(), self._at_once)
+
+    def is_empty(self) -> bool:
+        return not (self._heard or self.reports)
+
+
 class Pending:
     """Takes check-ins from any thread; one thread takes batches out of it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._heard: list[CheckIn] = []
+        self._known = Room(MOST_HEARD, MOST_REMEMBERED, MOST_REPORTS, REPORTS_AT_ONCE)
+        self._strange = Room(MOST_STRANGE, MOST_STRANGE, MOST_STRANGE, STRANGE_AT_ONCE)
         self._asking: dict[str, Asking] = {}
         self._hours: Counter[int] = Counter()
         self._by_way: Counter[str] = Counter()
         self._dropped = 0
-        # By kind and name: what was said last, as a hash, and when. Of those not in the first, the second may know.
-        self._remembered: dict[tuple[str, str], tuple[int, float]] = {}
-        self._remembered_before: dict[tuple[str, str], tuple[int, float]] = {}
-        # The thread's own.
-        self._reports: dict[str, Report] = {}
 
     # --- Any thread ---
 
     def repeats(self, way: str, said: Said, at: float, *, is_download: bool) -> bool:
         """Whether a board said just this within the minute: then it is counted, and there is nothing more to do."""
         with self._lock:
-            last = self._remembered.get(said.key) or self._remembered_before.get(said.key)
+            last = self._known.find(said.key) or self._strange.find(said.key)
             if last is None or last[0] != said.hash or not 0 <= at - last[1] < MINUTE:
                 return False
             self._by_way[way] += 1
@@ -98,17 +159,17 @@ class Pending:
 
     def take(self, check_in: CheckIn, said: Said) -> None:
         """Keep what a check-in tells; or, where there is no room, count it as dropped."""
+        mac_address = find_mac_address(check_in.board.removesuffix(".json"))
+        # What is there of a configuration, nobody can make up.
+        is_known = mac_address is not None and (check_in.kind == "configs" or has_configuration(mac_address))
         with self._lock:
             self._count(check_in.at, check_in.is_download)
-            if not said.key[1]:
+            if mac_address is None:
                 return  # some other client
             self._by_way[check_in.way] += 1
             if check_in.is_asking:
                 self._take_asking(check_in)
-            elif len(self._heard) < MOST_HEARD:
-                self._heard.append(check_in)
-                self._remember(said, check_in.at)
-            else:
+            elif not (self._known if is_known else self._strange).hear(mac_address, check_in, said):
                 self._dropped += 1
 
     def _take_asking(self, check_in: CheckIn) -> None:
@@ -126,18 +187,14 @@ class Pending:
         if is_download and (hour in self._hours or len(self._hours) < MOST_HOURS):
             self._hours[hour] += 1
 
-    def _remember(self, said: Said, at: float) -> None:
-        if len(self._remembered) >= MOST_REMEMBERED:
-            self._remembered_before, self._remembered = self._remembered, {}
-        self._remembered[said.key] = (said.hash, at)
-
     # --- The thread that writes ---
 
     def is_empty(self) -> bool:
         """Whether there is nothing to be counted or written, now or when the minute is over."""
         with self._lock:
             asking = any(asking.count for asking in self._asking.values())
-            return not (self._heard or self._hours or self._by_way or self._dropped or asking or self._reports)
+            is_heard = not (self._known.is_empty() and self._strange.is_empty())
+            return not (is_heard or self._hours or self._by_way or self._dropped or asking)
 
     def take_counts(self) -> tuple[Counter[str], int]:
         """Return how many check-ins came, by way, since this was asked last, and how many were dropped."""
@@ -149,12 +206,24 @@ class Pending:
     def take_batch(self, now: float) -> Batch:
         """Return what is to be written next: afterwards, say :meth:`forget` or :meth:`give_back`."""
         with self._lock:
-            heard, self._heard = self._heard, []
+            heard = [(room, room.take_heard()) for room in [self._known, self._strange]]
             hours, self._hours = self._hours, Counter()
             self._asking = {name: asking for name, asking in self._asking.items() if self._is_kept(asking, now)}
-        for check_in in heard:
-            self._fold(check_in)
-        return Batch([*islice(self._reports.values(), REPORTS_AT_ONCE), *self._take_some_asking(now)], hours)
+        for room, check_ins in heard:
+            self._fold(room, check_ins)
+        reports = {report.mac_address: report for room, _ in reversed(heard) for report in room.next_reports()}
+        for report in self._take_some_asking(now):
+            known = reports.setdefault(report.mac_address, report)
+            if known is not report:
+                known.add(report)
+        return Batch(list(reports.values()), hours)
+
+    def _fold(self, room: Room, check_ins: list[CheckIn]) -> None:
+        for report in filter(None, map(report_of, check_ins)):
+            # One that was given a configuration meanwhile is a stranger no more.
+            home = self._known if report.mac_address in self._known.reports else room
+            if not home.fold(report):
+                self.drop(1)
 
     def _is_kept(self, asking: Asking, now: float) -> bool:
         # What is written is remembered for the minute, while there is room for others.
@@ -165,35 +234,24 @@ class Pending:
             due = [asking for asking in self._asking.values() if asking.count and not asking.is_recent(now)]
             for asking in due[:ASKING_AT_ONCE]:
                 report = report_of(asking.check_in)
-                if report is not None and report.mac_address not in self._reports:
+                if report is not None:
                     report.asked, asking.count, asking.written_at = asking.count, 0, now
                     yield report
-
-    def _fold(self, check_in: CheckIn) -> None:
-        report = report_of(check_in)
-        if report is None:
-            return
-        before = self._reports.get(report.mac_address)
-        if before is not None:
-            before.add(report)
-        elif len(self._reports) < MOST_REPORTS:
-            self._reports[report.mac_address] = report
-        else:
-            self.drop(1)
 
     def forget(self, batch: Batch) -> None:
         """A batch is written, or cannot be."""
         for report in batch.reports:
-            if not report.asked:
-                del self._reports[report.mac_address]
+            for room in [self._known, self._strange]:
+                if room.reports.get(report.mac_address) is report:
+                    del room.reports[report.mac_address]
 
     def give_back(self, batch: Batch) -> None:
         """A batch could not be written now, and is to be tried again."""
-        asked = {f"{report.mac_address}.json": report.asked for report in batch.reports if report.asked}
         with self._lock:
-            for name, count in asked.items():
-                self._asking[name].count += count
-                self._asking[name].written_at = None
+            for report in batch.reports:
+                if report.asked:
+                    asking = self._asking[f"{report.mac_address}.json"]
+                    asking.count, asking.written_at, report.asked = asking.count + report.asked, None, 0
             for hour, count in batch.hours.items():
                 if hour in self._hours or len(self._hours) < MOST_HOURS:
                     self._hours[hour] += count

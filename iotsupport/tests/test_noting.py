@@ -166,7 +166,7 @@ def test_who_asks_a_hundred_times_is_counted_so_often_and_noted_once(
     before = count(way)
     for _ in range(100):
         ask(path)
-    assert len(collector._pending._heard) == 1
+    assert len(collector._pending._known._heard) == 1
 
     noted(collector)
     assert count(way) - before == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,11 +16,15 @@ from iotsupport.boards.pending import (
     MOST_ASKING,
     MOST_HEARD,
     MOST_HOURS,
+    MOST_OF_ONE,
+    MOST_STRANGE,
+    STRANGE_AT_ONCE,
     Batch,
     Pending,
     Said,
 )
-from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, fetched, updated
+from iotsupport.mirror.files import mirror_storage
+from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, etag, fetched, sha256, updated
 
 HOUR = int(NOON // 3600)
 
@@ -57,6 +62,12 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     monkeypatch.setattr("iotsupport.boards.collector.count_check_ins", lambda *counts: fake.counts.append(counts))
     return fake
+
+
+@pytest.fixture
+def configs_directory(directories: Path) -> Path:
+    """Where configurations are mirrored."""
+    return Path(mirror_storage("configs").location)
 
 
 def mac(number: int) -> str:
@@ -139,14 +150,82 @@ def test_a_flood_of_made_up_addresses_costs_no_more_than_so_many(collector: Fake
     collector.flush()
 
     assert len(collector._pending._asking) <= MOST_ASKING
-    assert not collector._pending._reports
+    assert not collector._pending._known.reports
     dropped = sum(dropped for _, dropped in collector.counts)
     assert sum(counts["view"] for counts, _ in collector.counts) == 100_000
     assert 90_000 < dropped < 100_000
 
 
+def test_made_up_headers_take_no_room_from_boards_that_have_a_configuration(
+    collector: Fake, configs_directory: Path
+) -> None:
+    (configs_directory / f"{MAC}.json").write_text("{}")
+    stranger, written = updated(status=404, method="HEAD"), []
+    for second in range(5):
+        for number in range(2 * MOST_HEARD):
+            made_up = mac(second * 2 * MOST_HEARD + number)
+            collector.note(stranger._replace(mac_address=made_up, at=NOON + second))
+        written.append(collector.note_and_flush(updated(at=NOON + second, user_agent=f"kitchen/{second}")))
+        assert len(written[-1]) <= 1 + STRANGE_AT_ONCE
+
+    assert [MAC in boards for boards in written] == [True] * 5
+    room = collector._pending._strange
+    assert len(room.reports) <= MOST_STRANGE
+    assert len(room._remembered) + len(room._remembered_before) <= 2 * MOST_STRANGE
+    assert not collector._pending._known.reports
+
+
+def test_made_up_headers_make_nobody_forget_what_boards_said(collector: Fake, monkeypatch: Any) -> None:
+    monkeypatch.setattr(collector._pending._known, "_most_remembered", MOST_STRANGE)
+    collector.note_and_flush(fetched("a"))
+    for second in range(3):
+        for number in range(2 * MOST_STRANGE):
+            made_up = mac(second * 2 * MOST_STRANGE + number)
+            collector.note(updated(made_up, at=NOON + second))
+        collector.time = NOON + second
+        collector.flush()
+
+    collector.note(fetched("a", at=NOON + 3))
+    while written := collector.flushed():
+        assert MAC not in written
+
+
+def test_one_that_calls_itself_a_thousand_names_takes_no_room_from_others(collector: Fake) -> None:
+    for number in range(2 * MOST_HEARD):
+        collector.note(fetched("a", user_agent=f"kitchen/{number}"))
+    collector.note(fetched("b", method="HEAD", if_none_match=etag("b")))  # not what it was sent last
+    collector.note(fetched("a", mac_address=mac(1)))
+    collector.flush()
+
+    [batch] = collector.written
+    found = {report.mac_address: (report.holds_sha256, report.user_agent) for report in batch.reports}
+    expected = (sha256("a"), f"kitchen/{2 * MOST_HEARD - 1}")
+    assert found == {MAC: expected, mac(1): (sha256("a"), "")}
+    assert collector.counts == [({"worker": 2 * MOST_HEARD + 2}, 2 * MOST_HEARD + 1 - MOST_OF_ONE)]
+
+
+def test_a_stranger_is_noted_when_it_may_be_a_board_that_waits(collector: Fake) -> None:
+    written = collector.note_and_flush(asked(), updated(user_agent="kitchen/1"))
+
+    assert written == [MAC]
+    [report] = collector.written[0].reports
+    assert (report.asked, report.user_agent) == (1, "kitchen/1")
+
+
+def test_what_could_not_be_written_is_not_counted_twice(collector: Fake) -> None:
+    collector.error = OperationalError("away")
+    collector.error.__cause__ = OSError()
+    assert collector.note_and_flush(asked(), updated()) == []
+
+    collector.error = None
+    collector.time += 1
+
+    assert collector.flushed() == [MAC]
+    assert collector.written[0].reports[0].asked == 1
+
+
 def test_boards_that_are_too_many_for_one_batch_are_in_the_next(collector: Fake, monkeypatch: Any) -> None:
-    monkeypatch.setattr(pending_module, "REPORTS_AT_ONCE", 2)
+    monkeypatch.setattr(collector._pending._known, "_at_once", 2)
     for number in range(5):
         collector.note(fetched("a", mac_address=mac(number)))
 
@@ -167,7 +246,7 @@ def test_what_is_too_much_between_two_looks_is_dropped_and_counted_and_may_be_sa
 
 
 def test_while_the_database_is_away_the_last_of_each_is_kept(collector: Fake, monkeypatch: Any) -> None:
-    monkeypatch.setattr(pending_module, "MOST_REPORTS", 3)
+    monkeypatch.setattr(collector._pending._known, "_most_reports", 3)
     collector.error = OperationalError("away")
     collector.error.__cause__ = OSError()
     for second in range(100):
@@ -213,7 +292,7 @@ def test_what_is_remembered_has_a_limit(monkeypatch: Any) -> None:
     for number in range(1000):
         pending.take(fetched("a", mac_address=mac(number)), Said(("configs", mac(number)), number))
 
-    assert len(pending._remembered) + len(pending._remembered_before) <= 20
+    assert len(pending._known._remembered) + len(pending._known._remembered_before) <= 20
     assert pending.repeats("worker", Said(("configs", mac(999)), 999), NOON, is_download=True)
     assert not pending.repeats("worker", Said(("configs", mac(0)), 0), NOON, is_download=True)
 
