@@ -21,11 +21,13 @@ from pathlib import Path
 import pytest
 import requests
 
+from iotsupport.boards.pending import MOST_ASKING
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.databases import is_on_postgresql
 from iotsupport.tests.support.disk import Disk, Image, may_mount
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.noting import ask_while_nothing_is_noted, dropped, wait_until_noted
 from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
@@ -204,6 +206,21 @@ def test_a_full_disk(server: Server, disk: Image, broker: Mosquitto) -> None:
 
         disk.free()
         assert_everything_works(server, broker)
+
+
+@needs_mounts
+@pytest.mark.sqlite("the disk of its file")
+def test_what_boards_do_while_the_disk_is_full_is_dropped_or_noted_afterwards(server: Server, disk: Image) -> None:
+    before = dropped(server)
+    disk.fill()
+
+    name = ask_while_nothing_is_noted(server, MAC, strangers=MOST_ASKING + 200)
+
+    poll(lambda: dropped(server), lambda count: count >= before + 200)
+    disk.free()
+    wait_until_noted(server, MAC, name)
+    asking = "SELECT count(*) FROM iotsupport_board WHERE state = 'waiting'"
+    poll(lambda: server.query(asking)[0][0], lambda count: 0 < count <= MOST_ASKING)
 
 
 @needs_mounts

@@ -12,6 +12,8 @@ import pytest
 import requests
 
 from iotsupport.tests.support.databases import SQLiteDatabase
+from iotsupport.tests.support.marathons import marathon
+from iotsupport.tests.support.noting import assert_two_hundred_boards_are_where_they_are
 from iotsupport.tests.support.server import NEW, Client, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 
@@ -77,6 +79,14 @@ def test_what_boards_do_is_noted_by_each_worker_and_by_one_that_ends(make_server
         ("current", len(BOARDS)),
         ("waiting", 1),
     ]
+
+
+@marathon
+def test_of_two_hundred_boards_each_is_where_it_is(make_server: Callable[..., Server]) -> None:
+    server = make_server(WEB_CONCURRENCY="2").start(*NEW)
+
+    with server.client() as client:
+        assert_two_hundred_boards_are_where_they_are(server, server.url, client)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,11 +17,12 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
+from iotsupport.tests.support.marathons import marathon
 from iotsupport.tests.support.nginx import Nginx
+from iotsupport.tests.support.noting import assert_two_hundred_boards_are_where_they_are
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
 
-MACS = [f"02-00-00-00-{number >> 8:02x}-{number & 255:02x}" for number in range(200)]
 FIRMWARE = b"\xe9" * 3_000_000
 
 
@@ -229,34 +229,9 @@ def test_what_nginx_asks_the_application_about_is_noted_by_that(server, asking, 
     wait_until_noted(server, board, user_agent="a/1", address="127.0.0.1")
 
 
+@marathon
 def test_of_two_hundred_boards_each_is_where_it_is(server, nginx, client):
-    for mac_address in MACS:
-        client.save_config(mac_address, f'{{"deviceName": "{mac_address}"}}'.encode())
-    there, changed = MACS[:150], MACS[:20]
-
-    download_all(nginx, there)
-    poll(lambda: states(server), lambda found: found == {"current": 150, "never_fetched": 50})
-    for mac_address in changed:
-        client.save_config(mac_address, b'{"deviceName": "changed"}')
-    assert states(server) == {"behind": 20, "current": 130, "never_fetched": 50}
-    download_all(nginx, changed[5:])
-
-    poll(lambda: states(server), lambda found: found == {"behind": 5, "current": 145, "never_fetched": 50})
-
-
-def download_all(nginx: Nginx, mac_addresses: list[str]) -> None:
-    """Three times each: a socket has room for ten datagrams only, where nobody has raised that (unix(7))."""
-
-    def fetch(mac_address: str) -> None:
-        assert download(nginx, f"/configs/{mac_address}.json").status_code == 200
-
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(fetch, mac_addresses * 3))
-
-
-def states(server: Server) -> dict[str, int]:
-    sql = "SELECT state, count(*) FROM iotsupport_board WHERE mac_address LIKE '02-00-00-00-%' GROUP BY state"
-    return dict(server.query(sql))
+    assert_two_hundred_boards_are_where_they_are(server, nginx.url, client)
 
 
 def test_hostile_datagrams_are_counted_and_nothing_else(server, nginx, client, board):

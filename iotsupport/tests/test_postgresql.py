@@ -23,6 +23,7 @@ from devices.models import DeviceConfig
 from iotsupport.monitoring.logs import SECONDS_FOR_A_LASTING_LINE
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.databases import SERVER_VARIABLE
+from iotsupport.tests.support.noting import ask_while_nothing_is_noted, wait_until_noted
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.postgresql import PostgreSQL, query
 from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ, manage
@@ -145,6 +146,13 @@ def test_when_it_is_back_everything_works(server: Server, postgresql: PostgreSQL
     with server.client() as client:
         assert client.save_config(MAC, b'{"version": 2}').status_code == 200
     assert server.files("configs") == server.configs() == {f"{MAC}.json": b'{"version": 2}'}
+
+
+def test_while_it_is_frozen_downloads_go_on_and_are_noted_afterwards(server: Server, postgresql: PostgreSQL) -> None:
+    with postgresql.frozen():
+        name = ask_while_nothing_is_noted(server, MAC)
+
+    wait_until_noted(server, MAC, name)
 
 
 def test_while_it_is_frozen_everybody_is_answered(server: Server, postgresql: PostgreSQL) -> None:

@@ -44,6 +44,9 @@ AWAITED_SAVES = length(40, whole=100)
 # On two nodes, of each of eight people.
 SAVES_ON_NODES = length(20, whole=50)
 
+# Of each of a hundred and fifty boards, and some more: 10,000 in all.
+DOWNLOADS_OF_EACH = length(3, whole=61)
+
 # Of the whole server, while people save, upload and delete.
 CRASHES = length(2, whole=20)
 

@@ -44,6 +44,7 @@ TOGETHER = [
     f"{path}.py"
     for path in [
         "iotsupport/tests/test_nodes",
+        "iotsupport/tests/test_nodes_noting",
         "iotsupport/tests/test_browser",
         "iotsupport/tests/test_nginx",
         "iotsupport/tests/test_nginx_noting",
