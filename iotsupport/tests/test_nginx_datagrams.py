@@ -17,6 +17,7 @@ from iotsupport.boards import nginx
 from iotsupport.boards.checkins import MOST_CHARS, CheckIn
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.fixtures import *  # noqa: F403
+from iotsupport.tests.support.properties import PATIENT
 from iotsupport.tests.support.server import sha256
 
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -222,6 +223,7 @@ ANY_VALUE = st.none() | st.integers() | st.lists(st.integers(), max_size=2) | st
 LINES = st.fixed_dictionaries({}, optional=dict.fromkeys(TOLD, ANY_VALUE)).map(lambda told: datagram(**told))
 
 
+@PATIENT
 @given(st.binary(max_size=200) | LINES)
 def test_whatever_comes_is_a_check_in_or_refused(line):
     try:
