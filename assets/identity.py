@@ -25,21 +25,25 @@ class Version(NamedTuple):
 
 
 class Identified(models.Model):
-    """Fields of what an image says of itself; all are empty for any other file."""
+    """Fields of what an image says of itself; all are empty for any other file.
 
-    chip = models.CharField(max_length=16, default="", editable=False)
-    project = models.CharField(max_length=32, default="", editable=False)
-    version = models.CharField(max_length=32, default="", editable=False)
-    idf_version = models.CharField("ESP-IDF", max_length=32, default="", editable=False)
-    built = models.CharField(max_length=19, default="", editable=False)
-    elf_sha256 = models.CharField("SHA-256 of the ELF file", max_length=64, default="", editable=False)
+    Empty also where the version before this one uploads, which does not know them: of several nodes, one is updated
+    after the other.
+    """
+
+    chip = models.CharField(max_length=16, default="", db_default="", editable=False)
+    project = models.CharField(max_length=32, default="", db_default="", editable=False)
+    version = models.CharField(max_length=32, default="", db_default="", editable=False)
+    idf_version = models.CharField("ESP-IDF", max_length=32, default="", db_default="", editable=False)
+    built = models.CharField(max_length=19, default="", db_default="", editable=False)
+    elf_sha256 = models.CharField("SHA-256 of the ELF file", max_length=64, default="", db_default="", editable=False)
     # Boards tell it as their ``sketch-sha256``.
     image_sha256 = models.CharField(
-        "SHA-256 at the image's end", max_length=64, default="", editable=False, db_index=True
+        "SHA-256 at the image's end", max_length=64, default="", db_default="", editable=False, db_index=True
     )
-    signed = models.BooleanField(default=False, editable=False)
+    signed = models.BooleanField(default=False, db_default=False, editable=False)
     # Sentences, as they were when the version was saved.
-    warnings = models.JSONField(default=list, editable=False)
+    warnings = models.JSONField(default=list, db_default=models.Value([], models.JSONField()), editable=False)
 
     class Meta:
         abstract = True

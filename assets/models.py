@@ -109,6 +109,7 @@ class Asset(Identified, MirroredModel):
     unchanged_where_running = models.BooleanField(
         "boards that say they run it are told that there is nothing new",
         default=False,
+        db_default=False,
         help_text="For boards that update themselves whenever they start. Others may try again and again.",
     )
     uploaded_at = models.DateTimeField(auto_now=True)

@@ -1,4 +1,4 @@
-"""An installation whose throttles had the name of earlier versions keeps what is in them."""
+"""An installation of an earlier version keeps what it has, and may go on beside the new one for a while."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from assets.models import Asset
 from iotsupport.housekeeping import EVERY, NAME, tidy
 from iotsupport.models import Throttle
 
@@ -86,3 +87,17 @@ def test_nobody_is_offered_permissions_for_what_has_no_pages():
 
     throttles = ContentType.objects.get_for_model(Throttle)
     assert not Permission.objects.filter(content_type=throttles).exists()
+
+
+def test_the_version_before_uploads_beside_the_new_one():
+    """It knows nothing of what an image says of itself."""
+    state = MigrationExecutor(connection).loader.project_state(("assets", "0004_order_of_versions"))
+    said = {"filename": "firmware.bin", "size": 3, "sha256": "a" * 64, "md5": "b" * 32, "uploaded_at": timezone.now()}
+
+    asset = state.apps.get_model("assets", "Asset").objects.create(**said)
+    version = {**said, "id": asset.pk, "history_date": timezone.now(), "history_type": "+"}
+    state.apps.get_model("assets", "HistoricalAsset").objects.create(**version)
+
+    asset, version = Asset.objects.get(), Asset.history.get()
+    assert (asset.image, asset.warnings, asset.unchanged_where_running) == (None, [], False)
+    assert (version.chip, version.warnings, version.unchanged_where_running) == ("", [], False)
