@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.http import HttpRequest
@@ -21,6 +24,7 @@ from assets.models import Asset, PendingUpload
 from assets.panels import panels, path_of
 from assets.uploads import StagedBlob
 from iotsupport.admin import AsksFirst, MirroredAdmin
+from iotsupport.mirror.files import MirrorError
 
 IMAGE_FIELDS = ["chip", "project", "version", "idf_version", "built", "signed", "elf_sha256", "image_sha256"]
 BUTTONS = ["_save", "_continue", "_addanother"]
@@ -55,8 +59,24 @@ class AssetAdmin(MirroredAdmin):
 
     def get_form(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
         form = super().get_form(request, *args, **kwargs)
-        form.user = request.user
+        form.user, form.ahead = request.user, vars(request).get("ahead")
         return form
+
+    @contextmanager
+    def prepared(self, request: HttpRequest) -> Iterator[None]:
+        """Copy an upload that was asked about for the mirror. What is wrong with it, the form says."""
+        pending = None
+        if self.has_add_permission(request) or self.has_change_permission(request):
+            pending = PendingUpload.objects.of(cast(User, request.user), request.POST.get("pending", ""))
+        if pending is not None:
+            with suppress(MirrorError):
+                pending.prepare()
+                request.ahead = pending.ahead  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            if pending is not None and pending.ahead is not None:
+                pending.ahead.close()
 
     @admin.display(description="size", ordering="size")
     def readable_size(self, obj: Any) -> str:

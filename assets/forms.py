@@ -12,6 +12,7 @@ from assets.models import Asset, PendingUpload
 from assets.names import name_of_upload
 from assets.uploads import StagedBlob, UploadedAsset
 from iotsupport.mirror.files import MirrorError
+from iotsupport.mirror.rows import Ahead
 
 
 class AssetFileField(forms.FileField):
@@ -38,6 +39,8 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     # The bytes to be saved; None where there are no new ones.
     blob: StagedBlob | PendingUpload | None = None
     is_revert = False
+    # What was made ready of an upload that somebody was asked about, before the row was locked.
+    ahead: Ahead | None = None
 
     class Meta:
         model = Asset
@@ -72,6 +75,8 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
             message = "This upload is saved already, or was not answered for too long. Choose the file again."
             self.add_error("file", ValidationError(message, code="NO_FILE"))
             return None
+        if self.ahead is not None and self.ahead.value == pending.sha256:
+            pending.ahead = self.ahead
         return pending
 
     def _take_name(self, name: str) -> None:

@@ -12,13 +12,14 @@ from django.contrib.auth.models import User
 from django.db import connection, models
 from django.utils import timezone
 
-from assets.blobs import BLOBS, open_blob
+from assets.blobs import BLOBS, copy, open_blob
 from assets.identity import inspect_open
 from assets.images import Inspection
 from assets.shared import SharedChunk
-from assets.uploads import Kept, StagedBlob
+from assets.uploads import MIRROR, Kept, StagedBlob
 from iotsupport.database import is_shared
 from iotsupport.mirror.files import mirror_storage
+from iotsupport.mirror.rows import Ahead
 
 # How long, and how many of one person.
 KEPT_FOR = timedelta(days=1)
@@ -56,8 +57,8 @@ class PendingUpload(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
     created_at = models.DateTimeField(default=timezone.now)
 
-    # Nothing is staged for it: whether it is wanted, its answer says.
-    ahead = None
+    ahead: Ahead | None = None
+    """The bytes beside the place where devices download them, from :meth:`prepare` on."""
 
     objects = PendingUploadManager()
 
@@ -72,6 +73,10 @@ class PendingUpload(models.Model):
         """Raises ``MirrorError`` where the bytes are lost."""
         with open_blob(self.sha256) as file:
             return inspect_open(file.fileno())
+
+    def prepare(self) -> None:
+        """Copy the bytes for the mirror, ahead of the transaction. Raises ``MirrorError`` where they are lost."""
+        self.ahead = Ahead(self.sha256, copy(self.sha256, MIRROR))
 
     def keep(self) -> Kept:
         """As :meth:`StagedBlob.keep`: from the commit on, a version names them."""

@@ -19,12 +19,13 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
-from assets.models import Asset
+from assets.models import Asset, PendingUpload
 from devices.models import DeviceConfig
 from devices.parsing import parse_config
 from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client, token_client
+from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.server import clean_environ, files, manage
 from iotsupport.tests.support.waiting import eventually
 
@@ -321,6 +322,35 @@ class TestTheBytesOfAnAsset:
 
         with nothing_changed(), suppress(MirrorError):
             assert "No room is left." in upload("firmware.bin").content.decode()
+
+
+class TestAnUploadThatWasAskedAbout:
+    @pytest.fixture
+    def asked(self, signed_in: Client) -> dict[str, str]:
+        """What the answer is sent with. Half an image is doubtful."""
+        half = SimpleUploadedFile("kitchen.bin", make_image()[:400])
+        assert signed_in.post(ASSETS_ADD, {"file": half}).status_code == 200
+        return {"pending": str(PendingUpload.objects.get().pk)}
+
+    def test_is_copied(self, signed_in, asked, directories, synced):
+        assert signed_in.post(ASSETS_ADD, asked).status_code == 302
+
+        assert synced == [("assets", False)]
+        assert files(directories / "assets") == {"kitchen.bin": make_image()[:400]}
+
+    def test_and_is_refused_leaves_nothing(self, signed_in, asked):
+        Asset.objects.upload("other.bin", [b"other"])
+        of_another = f"/admin/assets/asset/{Asset.objects.get().pk}/change/"
+
+        with nothing_changed():
+            assert signed_in.post(of_another, asked).status_code == 200
+
+    def test_by_who_may_save_nothing_any_more_is_not_copied(self, signed_in, asked, synced):
+        looks = make_user("assets.view_asset", is_staff=True)
+        PendingUpload.objects.update(user=looks)
+
+        assert session_client(looks).post(ASSETS_ADD, asked).status_code == 403
+        assert synced == []
 
 
 # --- What is killed ----------------------------------------------------------------------------------------------
