@@ -102,6 +102,9 @@ SETS = {
     "behind_since": (
         "NULL",
         f"CASE WHEN board.config_sha256 IS NULL OR {HOLDS} IS NULL OR {HOLDS} = board.config_sha256 THEN NULL"
+        # It fetched after that save, and before another one: what it has not fetched was saved since.
+        f" WHEN {TELLS} AND excluded.holds_sha256 <> board.holds_sha256 AND excluded.holds_at > board.behind_since"
+        " THEN excluded.holds_at"
         " ELSE COALESCE(board.behind_since, excluded.last_seen) END",
     ),
     "first_seen": ("told.at", "COALESCE(board.first_seen, excluded.first_seen)"),

@@ -18,7 +18,7 @@ from iotsupport.boards.models import Board, HourlyCount, State
 from iotsupport.boards.pending import Batch
 from iotsupport.boards.writing import write
 from iotsupport.errors import is_outage
-from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, fetched, note, sha256, updated
+from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, etag, fetched, note, sha256, updated
 
 OLD, NEW = "old", "new"
 MD5, IMAGE = "0123456789abcdef" * 2, "fedcba9876543210" * 4
@@ -70,6 +70,30 @@ def test_a_board_that_was_sent_what_is_old_by_now_is_behind() -> None:
 
     row = board()
     assert (row.state, row.holds_sha256, row.behind_since) == (State.BEHIND, sha256(OLD), moment(NOON))
+
+
+def test_who_fetched_one_save_and_not_the_next_is_behind_since_the_next() -> None:
+    """The next one came before the first was written."""
+    save("oldest")
+    note(fetched("oldest", at=NOON - 86_400))
+    save(OLD)
+    save(NEW)
+    Board.objects.update(behind_since=moment(NOON - 80_000))
+
+    note(fetched(OLD))
+
+    assert (board().state, board().behind_since) == (State.BEHIND, moment(NOON))
+
+
+def test_who_says_again_that_it_holds_what_is_old_is_behind_since_it_was() -> None:
+    save(OLD)
+    note(fetched(OLD, at=NOON - 86_400))
+    save(NEW)
+    Board.objects.update(behind_since=moment(NOON - 80_000))
+
+    note(fetched(NEW, method="HEAD", if_none_match=etag(OLD)))
+
+    assert (board().state, board().behind_since) == (State.BEHIND, moment(NOON - 80_000))
 
 
 def test_holding_the_same_again_holds_since_then() -> None:
