@@ -151,7 +151,7 @@ def ask(size: int, rounds: int) -> None:
 
     from django.utils import timezone
 
-    from iotsupport.boards.models import Board, HourlyCount, State
+    from iotsupport.boards.models import CONFIGURED, Board, HourlyCount, State
     from iotsupport.boards.pending import REPORTS_AT_ONCE
 
     now = timezone.now()
@@ -180,7 +180,7 @@ def ask(size: int, rounds: int) -> None:
         "states": boards.count_states,
         "silent": lambda: boards.silent().count(),
         "behind: a page": lambda: list(boards.filter(state=State.BEHIND).order_by("mac_address")[:100]),
-        "last seen: a page": lambda: list(boards.configured().order_by("-last_seen")[:100]),
+        "last seen: a page": lambda: list(boards.filter(state__in=CONFIGURED).order_by("-last_seen")[:100]),
         "the last that came": lambda: list(boards.exclude(last_seen=None).order_by("-last_seen")[:10]),
         "downloads by the hour": lambda: HourlyCount.objects.since(HourlyCount.DOWNLOADS, since),
     }

@@ -46,9 +46,6 @@ class BoardQuerySet(models.QuerySet["Board"]):
         """All but those that nobody asks for any more."""
         return self.exclude(state=State.GONE)
 
-    def configured(self) -> Self:
-        return self.filter(state__in=CONFIGURED)
-
     def waiting(self) -> Self:
         return self.filter(state=State.WAITING)
 

@@ -20,7 +20,7 @@ MOST_REPORTS = 10_000
 # Of which it is remembered what they said last; twice as many at most.
 MOST_REMEMBERED = 10_000
 # Of one board between two looks: of what else it says, only the last is kept.
-MOST_OF_ONE = 3
+MOST_OF_ONE = 10
 # Boards that asked for a configuration that is not there: anybody can make some up.
 MOST_ASKING = 1_000
 # The same of a header beside a request for an asset: they take no room from boards that have a configuration.
