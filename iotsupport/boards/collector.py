@@ -57,6 +57,13 @@ class CheckInCollector:
             self._wake()
         return is_known
 
+    def repeats_at_once(self, key: tuple[str, str], said: int, at: float, *, is_download: bool) -> bool:
+        """As :meth:`repeats`, for the main thread of a worker alone."""
+        is_known = self._pending.repeats_at_once(key, said, at, is_download=is_download)
+        if is_known and not self._is_awake:
+            self._wake()
+        return is_known
+
     def take(self, check_in: CheckIn, said: Said) -> None:
         if self.is_serving:
             self._pending.take(check_in, said)

@@ -28,11 +28,9 @@ def note_quick(kind: Kind, environ: Mapping[str, Any], filename: str, status: in
         # Of a configuration, the main thread has read no more than a few fields of the request, and they are all that
         # can be new: to hash them takes less than to look for each.
         if kind == "configs" and status != 206 and "wsgi.input" not in environ:
-            said = Said((kind, filename), hash((status, headers.get("ETag"), *environ.values())))
-            is_download = environ["REQUEST_METHOD"] == "GET"
-            if collector.repeats("worker", said, at := time.time(), is_download=is_download):
-                return
-            collector.take(check_in_of("worker", kind, filename, environ, status, headers, at), said)
+            key, said, at = (kind, filename), hash((status, headers.get("ETag"), *environ.values())), time.time()
+            if not collector.repeats_at_once(key, said, at, is_download=environ["REQUEST_METHOD"] == "GET"):
+                collector.take(check_in_of("worker", kind, filename, environ, status, headers, at), Said(key, said))
         else:
             _note("worker", kind, environ, filename, status, headers)
     except Exception:

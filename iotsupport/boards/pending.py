@@ -144,6 +144,20 @@ class Pending:
         self._hours: Counter[int] = Counter()
         self._by_way: Counter[str] = Counter()
         self._dropped = 0
+        # What the main thread counts, without the lock; and how much of that the thread that writes has taken.
+        self._repeated = self._repeated_downloads = 0
+        self._taken = self._taken_downloads = 0
+
+    # --- The main thread ---
+
+    def repeats_at_once(self, key: tuple[str, str], said: int, at: float, *, is_download: bool) -> bool:
+        """As :meth:`repeats`, for the many that the worker answers by itself: it takes no lock."""
+        last = self._known.find(key)
+        if last is None or last[0] != said or not 0 <= at - last[1] < MINUTE:
+            return False
+        self._repeated += 1
+        self._repeated_downloads += is_download
+        return True
 
     # --- Any thread ---
 
@@ -182,10 +196,10 @@ class Pending:
         else:
             self._dropped += 1
 
-    def _count(self, at: float, is_download: bool) -> None:
+    def _count(self, at: float, downloads: int) -> None:
         hour = int(at // 3600)
-        if is_download and (hour in self._hours or len(self._hours) < MOST_HOURS):
-            self._hours[hour] += 1
+        if downloads and (hour in self._hours or len(self._hours) < MOST_HOURS):
+            self._hours[hour] += downloads
 
     # --- The thread that writes ---
 
@@ -194,7 +208,8 @@ class Pending:
         with self._lock:
             asking = any(asking.count for asking in self._asking.values())
             is_heard = not (self._known.is_empty() and self._strange.is_empty())
-            return not (is_heard or self._hours or self._by_way or self._dropped or asking)
+            is_repeated = self._repeated != self._taken
+            return not (is_heard or is_repeated or self._hours or self._by_way or self._dropped or asking)
 
     def take_counts(self) -> tuple[Counter[str], int]:
         """Return how many check-ins came, by way, since this was asked last, and how many were dropped."""
@@ -206,6 +221,7 @@ class Pending:
     def take_batch(self, now: float) -> Batch:
         """Return what is to be written next: afterwards, say :meth:`forget` or :meth:`give_back`."""
         with self._lock:
+            self._take_repeated(now)
             heard = [(room, room.take_heard()) for room in [self._known, self._strange]]
             hours, self._hours = self._hours, Counter()
             self._asking = {name: asking for name, asking in self._asking.items() if self._is_kept(asking, now)}
@@ -224,6 +240,15 @@ class Pending:
             home = self._known if report.mac_address in self._known.reports else room
             if not home.fold(report):
                 self.drop(1)
+
+    def _take_repeated(self, now: float) -> None:
+        repeated, downloads = self._repeated, self._repeated_downloads
+        if repeated != self._taken:
+            self._by_way["worker"] += repeated - self._taken
+        if downloads != self._taken_downloads:
+            # Of this second, and so of this hour.
+            self._count(now, downloads - self._taken_downloads)
+        self._taken, self._taken_downloads = repeated, downloads
 
     def _is_kept(self, asking: Asking, now: float) -> bool:
         # What is written is remembered for the minute, while there is room for others.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -312,3 +313,42 @@ def test_a_command_notes_nothing(collector: Fake) -> None:
 
     assert collector.note_and_flush(fetched("a"), asked()) == []
     assert collector._pending.is_empty()
+
+
+class TestTheMainThread:
+    """It asks without the lock, of boards that have a configuration."""
+
+    KEY = ("configs", f"{MAC}.json")
+
+    @pytest.fixture
+    def pending(self) -> Pending:
+        """It has written what a board said."""
+        pending = Pending()
+        pending.take(fetched("{}"), Said(self.KEY, 1))
+        pending.forget(pending.take_batch(NOON))
+        pending.take_counts()
+        return pending
+
+    def repeats(self, pending: Pending, said: int = 1, at: float = NOON, *, is_download: bool = True) -> bool:
+        return pending.repeats_at_once(self.KEY, said, at, is_download=is_download)
+
+    def test_counts_what_says_nothing_new(self, pending: Pending) -> None:
+        assert pending.is_empty()
+
+        assert [self.repeats(pending) for _ in range(3)] == [True] * 3
+        assert self.repeats(pending, is_download=False)
+
+        assert not pending.is_empty()
+        assert pending.take_batch(NOON) == Batch(hours=Counter({HOUR: 3}))
+        assert pending.take_counts() == (Counter(worker=4), 0)
+        assert pending.is_empty()
+        assert self.repeats(pending)
+        assert pending.take_batch(NOON).hours == {HOUR: 1}
+
+    def test_leaves_to_be_taken_what_is_new_or_a_minute_old(self, pending: Pending) -> None:
+        assert not self.repeats(pending, said=2)
+        assert not self.repeats(pending, at=NOON + MINUTE)
+        assert not self.repeats(pending, at=NOON - 1)
+        assert not pending.repeats_at_once(("configs", f"{mac(1)}.json"), 1, NOON, is_download=True)
+
+        assert pending.is_empty()
