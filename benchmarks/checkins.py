@@ -28,6 +28,7 @@ from benchmarks.harness import (
     gunicorn,
     percentile,
     print_claim,
+    print_rates,
     print_table,
     spread,
 )
@@ -122,19 +123,9 @@ def compare_downloads(rounds: int, seconds: float) -> None:
                     result = _load(server, seconds)
                     if number:  # The first is to warm up.
                         results[name].append(result)
-    rows = [["1,000 bytes, 200 boards", "downloads/s", "CPU µs", "99th percentile, ms"]]
-    for name, measured in results.items():
-        rates, costs, slowest = zip(*measured, strict=True)
-        rows.append([name, spread(rates), spread(costs, 1), spread(slowest, 2)])
-    print_table(rows)
-    print()
-
-    def share(column: int) -> float:
-        ours, theirs = ([result[column] for result in results[name]] for name in [NOTING, WITHOUT])
-        return median(ours) / median(theirs)
-
-    print_claim("rate of downloads with noting, as a share of that without", share(0), at_least=0.95)
-    print_claim("their 99th percentile, in multiples of that without", share(2), at_most=1.2)
+    rate, slowest = print_rates("1,000 bytes, 200 boards", results, NOTING, WITHOUT)
+    print_claim("rate of downloads with noting, as a share of that without", rate, at_least=0.95)
+    print_claim("their 99th percentile, in multiples of that without", slowest, at_most=1.2)
     print()
 
 

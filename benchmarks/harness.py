@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from math import inf
 from pathlib import Path
@@ -155,3 +155,23 @@ def print_claim(claim: str, value: float, *, at_most: float = inf, at_least: flo
     limit = f"at most {at_most:,.2f}" if at_most < inf else f"at least {at_least:,.2f}"
     print(f"- {verdict}: {claim}: {value:,.2f} ({limit})")
     return holds
+
+
+def print_rates(
+    title: str, results: Mapping[str, Sequence[tuple[float, float, float]]], ours: str, theirs: str
+) -> tuple[float, float]:
+    """Print downloads a second, microseconds of CPU time for each and the 99th percentile in milliseconds, by name.
+
+    Returns, of ``ours`` to ``theirs``, the ratio of the rates and that of the percentiles.
+    """
+    rows = [[title, "downloads/s", "CPU µs", "99th percentile, ms"]]
+    for name, measured in results.items():
+        rates, costs, slowest = zip(*measured, strict=True)
+        rows.append([name, spread(rates), spread(costs, 1), spread(slowest, 2)])
+    print_table(rows)
+    print()
+
+    def ratio(column: int) -> float:
+        return median(row[column] for row in results[ours]) / median(row[column] for row in results[theirs])
+
+    return ratio(0), ratio(2)

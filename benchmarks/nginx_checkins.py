@@ -14,11 +14,10 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
-from statistics import median
 
 from benchmarks import nginx
 from benchmarks.fleet import filename, fleet
-from benchmarks.harness import Server, gunicorn, print_claim, print_table, spread
+from benchmarks.harness import Server, gunicorn, print_claim, print_rates
 
 BOARDS = 200
 TELLING, SILENT = "telling", "without"
@@ -88,19 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_results(results: dict[str, list[tuple[float, float, float]]], current: int) -> None:
-    rows = [["1,000 bytes, 200 boards", "downloads/s", "nginx: CPU µs", "99th percentile, ms"]]
-    for name, measured in results.items():
-        rates, costs, slowest = zip(*measured, strict=True)
-        rows.append([name, spread(rates), spread(costs, 1), spread(slowest, 2)])
-    print_table(rows)
-    print()
-
-    def share(column: int) -> float:
-        ours, theirs = ([result[column] for result in results[name]] for name in [TELLING, SILENT])
-        return median(ours) / median(theirs)
-
-    print_claim("rate of downloads from nginx that tells of them, as a share of that without", share(0), at_least=0.5)
-    print_claim("their 99th percentile, in multiples of that without", share(2), at_most=1.2)
+    rate, slowest = print_rates("nginx: 1,000 bytes, 200 boards", results, TELLING, SILENT)
+    print_claim("rate of downloads from nginx that tells of them, as a share of that without", rate, at_least=0.5)
+    print_claim("their 99th percentile, in multiples of that without", slowest, at_most=1.2)
     print_claim(f"boards of {BOARDS} that are noted as current afterwards", current, at_least=BOARDS)
     print()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
@@ -226,18 +226,6 @@ BEFORE = [("assets", "0004_order_of_versions")]
 
 # More than one part of those that nodes share.
 LARGE = make_image(project=b"large", filling=b"\x77" * 900)
-
-
-@pytest.fixture
-def migrate() -> Iterator[Callable[[], None]]:
-    """The tables as they were before, with what was uploaded; call it for those of now."""
-
-    def forwards() -> None:
-        executor = MigrationExecutor(connection)
-        executor.migrate(executor.loader.graph.leaf_nodes())
-
-    yield forwards
-    forwards()
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,8 @@ import hashlib
 import http.client
 import os
 import re
-import shutil
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +24,7 @@ from requests.adapters import HTTPAdapter
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.mosquitto import Certificates
-from iotsupport.tests.support.nginx import Nginx
+from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 
@@ -97,11 +95,8 @@ class FromAddress(HTTPAdapter):
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """A directory that nginx's user may enter; pytest's own are closed to others."""
-    path = Path(tempfile.mkdtemp(prefix="iotsupport-nginx-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with directory_for_nginx() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

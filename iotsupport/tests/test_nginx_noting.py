@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
-import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +16,7 @@ import pytest
 import requests
 
 from iotsupport.tests.support.marathons import marathon
-from iotsupport.tests.support.nginx import Nginx
+from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
 from iotsupport.tests.support.noting import assert_two_hundred_boards_are_where_they_are
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
@@ -48,11 +46,8 @@ FROM iotsupport_board WHERE mac_address = '{mac_address}'
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """A directory that nginx's user may enter; pytest's own are closed to others."""
-    path = Path(tempfile.mkdtemp(prefix="iotsupport-noting-"))
-    path.chmod(0o755)
-    yield path
-    shutil.rmtree(path)
+    with directory_for_nginx() as path:
+        yield path
 
 
 @pytest.fixture(scope="module")

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import requests
 
-from iotsupport.tests.support.nginx import Nginx
+from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
 from iotsupport.tests.support.postgresql import PostgreSQL
 from iotsupport.tests.support.server import NEW, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
@@ -47,11 +44,8 @@ class Node(NamedTuple):
 
 @pytest.fixture(scope="module")
 def nodes(template: Installation) -> Iterator[tuple[Node, Node]]:
-    # nginx's user may enter this one; pytest's own are closed to others.
-    directory = Path(tempfile.mkdtemp(prefix="iotsupport-nodes-"))
-    directory.chmod(0o755)
     with ExitStack() as ending:
-        ending.callback(shutil.rmtree, directory)
+        directory = ending.enter_context(directory_for_nginx())
         postgresql = PostgreSQL().start()
         ending.callback(postgresql.close)
         made = template.copy_to(postgresql.url, directory / "installed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -130,18 +130,6 @@ MENDED = {DECOMPOSED: COMPOSED, "fw.bin ": "fw.bin", "Plain.bin": "Plain.bin"}
 # Name, and why it stays: another one has the right one, or it would be unusable.
 LEFT = {"e\u0301.bin": "is another asset's", " .hidden": "starts with a dot"}
 OTHER = "\u00e9.bin"
-
-
-@pytest.fixture
-def migrate() -> Iterator[Callable[[], None]]:
-    """The tables as they were before; call it for those of now."""
-
-    def forwards() -> None:
-        executor = MigrationExecutor(connection)
-        executor.migrate(executor.loader.graph.leaf_nodes())
-
-    yield forwards
-    forwards()
 
 
 def go_back(names: dict[int, str], directory: Path) -> None:

@@ -6,6 +6,9 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +25,15 @@ PROGRAM = shutil.which("nginx") or "/usr/sbin/nginx"
 
 # Where nginx keeps bodies that do not fit into memory: built in, and only root's.
 TEMPORARY_FILES = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+
+
+@contextmanager
+def directory_for_nginx() -> Iterator[Path]:
+    """A directory that nginx's user may enter; pytest's own are closed to others."""
+    path = Path(tempfile.mkdtemp(prefix="iotsupport-nginx-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
 
 
 def _with_https(text: str, address: str, certificates: Certificates) -> str:
