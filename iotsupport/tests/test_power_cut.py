@@ -82,7 +82,8 @@ class Administrator:
     would be revoked by it."""
 
     username = "chief"
-    filename = "00-00-00-00-ff-ff.json"
+    mac_address = "00-00-00-00-ff-ff"
+    filename = f"{mac_address}.json"
 
     def __init__(self) -> None:
         self.versions: set[tuple[str, str]] = set()
@@ -108,7 +109,7 @@ class Administrator:
         answer = _post(
             browser,
             f"{url}{self._page}",
-            mac_address=self.filename.removesuffix(".json"),
+            mac_address=self.mac_address,
             content=content,
             _continue="1",
         )
@@ -123,6 +124,8 @@ class Administrator:
         self.password, self.attempted_password = new, None
 
     def check(self, server: Server) -> None:
+        for (pk,) in server.query(f"SELECT id FROM devices_deviceconfig WHERE mac_address = '{self.mac_address}'"):
+            self._page = f"{pk}/change/"  # also where the power was cut between the commit and the answer
         with requests.Session() as browser:
             browser.trust_env = False
             for password in filter(None, [self.password, self.attempted_password]):
