@@ -124,8 +124,9 @@ class Administrator:
         self.password, self.attempted_password = new, None
 
     def check(self, server: Server) -> None:
-        for (pk,) in server.query(f"SELECT id FROM devices_deviceconfig WHERE mac_address = '{self.mac_address}'"):
-            self._page = f"{pk}/change/"  # also where the power was cut between the commit and the answer
+        for pk, mac_address in server.query("SELECT id, mac_address FROM devices_deviceconfig"):
+            if mac_address == self.mac_address:  # also where the power was cut between the commit and the answer
+                self._page = f"{pk}/change/"
         with requests.Session() as browser:
             browser.trust_env = False
             for password in filter(None, [self.password, self.attempted_password]):
