@@ -20,6 +20,7 @@ from ninja.openapi.schema import OpenAPISchema
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
+from iotsupport.editing import origins
 from iotsupport.errors import ApiError, as_api_error
 from iotsupport.models import ApiToken
 from iotsupport.serving.downloads import Downloads, registered
@@ -31,11 +32,14 @@ class TokenAuth(HttpBearer):
     """``Authorization: Bearer TOKEN``, as made by ``create_api_token`` or in the admin."""
 
     def authenticate(self, request: HttpRequest, token: str) -> User | None:
-        user = ApiToken.authenticate(token)
-        if user is not None:
-            # Whatever follows sees the token's user: permissions, and who changed what.
-            request.user = user
-        return user
+        found = ApiToken.authenticate(token)
+        if found is None:
+            return None
+        # Whatever follows sees the token's user: permissions, and who changed what.
+        request.user, description = found
+        origin = origins.current()
+        origin.way, origin.token = origins.Way.API, description
+        return request.user
 
 
 class SessionAuth(APIKeyCookie):
@@ -48,6 +52,7 @@ class SessionAuth(APIKeyCookie):
             return None
         if check_csrf(request):
             raise ApiError(403, "CSRF_FAILED", "Send the session's CSRF token in the X-CSRFToken header.")
+        origins.current().way = origins.Way.API
         return request.user
 
 

@@ -106,9 +106,9 @@ def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
 
 def _authenticate(request: HttpRequest) -> Users:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    user = ApiToken.authenticate(token) if scheme.lower() == "bearer" else None
-    if user is not None:
-        return user
+    found = ApiToken.authenticate(token) if scheme.lower() == "bearer" else None
+    if found is not None:
+        return found[0]
     if not request.COOKIES.get(settings.SESSION_COOKIE_NAME):
         return AnonymousUser()
     SessionMiddleware(lambda request: HttpResponse()).process_request(request)

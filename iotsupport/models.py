@@ -28,7 +28,7 @@ LAST_USE_RESOLUTION = timedelta(minutes=1)
 # that a request needs, in the order in which the model has them.
 USER_FIELDS = ["id", "is_superuser", "username", "is_staff", "is_active"]
 AUTHENTICATE = f"""
-    SELECT token.id, token.last_used_at, {", ".join(f"auth_user.{name}" for name in USER_FIELDS)}
+    SELECT token.id, token.last_used_at, token.description, {", ".join(f"auth_user.{name}" for name in USER_FIELDS)}
     FROM iotsupport_apitoken token JOIN auth_user ON auth_user.id = token.user_id
     WHERE token.digest = %s AND token.revoked_at IS NULL AND auth_user.is_active
 """  # noqa: S608
@@ -80,23 +80,23 @@ class ApiToken(models.Model):
             self.save(update_fields=["revoked_at"])
 
     @classmethod
-    def authenticate(cls, token: str) -> User | None:
-        """Return the active user whose valid token this is, and note its use (to the minute), or ``None``.
+    def authenticate(cls, token: str) -> tuple[User, str] | None:
+        """Return the active user whose valid token this is, and its description; note its use (to the minute).
 
-        What is seldom asked of a user is read when it is.
+        None where it is not valid. What is seldom asked of a user is read when it is.
         """
         with connection.cursor() as cursor:
             cursor.execute(AUTHENTICATE, [digest(token)])
             row = cursor.fetchone()
         if row is None:
             return None
-        pk, used_at, *values = row
+        pk, used_at, description, *values = row
         now = timezone.now()
         # To the minute, so that a script's thousand requests are not a thousand writes.
         if used_at is None or now - _in_utc(used_at) > LAST_USE_RESOLUTION:
             last_uses.note(pk, now)
         strangers.note_valid(token)
-        return User.from_db(connection.alias, USER_FIELDS, values)
+        return User.from_db(connection.alias, USER_FIELDS, values), description
 
     @classmethod
     def note_uses(cls, uses: dict[int, datetime]) -> None:

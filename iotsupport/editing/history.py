@@ -8,7 +8,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.contrib.auth.models import User
+from django.db.models import CharField, Model, TextField
 from simple_history import manager, models, utils
+
+from iotsupport.editing import origins
 
 
 class HistoryManager(manager.HistoryManager):
@@ -26,11 +30,34 @@ class VersionQuerySet(manager.HistoricalQuerySet):
         return super().latest(*(["history_id"] if fields == ("history_date",) else fields))
 
 
+class CameAbout(Model):
+    """How a version came about, beside who saved it, when and why. Null for versions from before this was kept."""
+
+    history_way = CharField(max_length=20, null=True, choices=origins.Way.choices, default=origins.way)  # noqa: DJ001
+    # Its description: the token itself may be deleted.
+    history_token = TextField("API token", null=True, default=origins.token)  # noqa: DJ001
+
+    class Meta:
+        abstract = True
+
+
 class Versions(models.HistoricalRecords):
     """Keeps each version of a row that is saved or deleted."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"history_manager": HistoryManager, "historical_queryset": VersionQuerySet, **kwargs})
+        options = {
+            "history_manager": HistoryManager,
+            "historical_queryset": VersionQuerySet,
+            "history_change_reason_field": TextField(null=True),  # noqa: DJ001 - as the library has it
+            "bases": [CameAbout],
+        }
+        super().__init__(**{**options, **kwargs})
+
+    def get_history_user(self, instance: Any) -> User | None:
+        return origins.current().person
+
+    def get_change_reason_for_object(self, instance: Any, history_type: str, using: str | None) -> str | None:
+        return origins.current().reason or None
 
     def fields_included(self, model: Any) -> list[Any]:
         # Those that are kept in a column: a relation to what has the same name is none.
