@@ -1,4 +1,4 @@
-"""What the admin of both kinds of file shares, and API tokens."""
+"""What the admin of both kinds of file shares."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from copy import copy
 from time import perf_counter
 from typing import Any, ClassVar, Self
 
-from django.contrib import admin, messages
+from django.contrib import messages
 from django.contrib.admin.utils import label_for_field, unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
-from django.forms import ModelChoiceField, ModelForm
+from django.forms import ModelForm
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import reverse
 
-from iotsupport.accounts.users import FoldedSearch
+from iotsupport.accounts.token_pages import ApiTokenAdmin
 from iotsupport.characters import fold
 from iotsupport.editing.undo import UndoingAdmin
 from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
-from iotsupport.models import ApiToken, ApiTokenQuerySet
+
+__all__ = ["ApiTokenAdmin", "AsksFirst", "MirroredAdmin", "RefusedForm"]
 
 logger = logging.getLogger(__name__)
 
@@ -230,61 +231,3 @@ def _refusal_code(response: HttpResponseBase) -> str | None:
         return None
     errors = context["adminform"].form.errors.as_data().values()
     return next((error.code for field_errors in errors for error in field_errors if error.code), "OTHER")
-
-
-@admin.register(ApiToken)
-class ApiTokenAdmin(FoldedSearch):
-    """Tokens are made, shown once, revoked and deleted; never changed."""
-
-    list_display = ["hint", "user", "description", "created_at", "last_used_at", "revoked_at"]
-    list_select_related = ["user"]
-    search_fields = ["hint", "user__username", "description"]
-    actions = ["revoke"]
-
-    def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
-        return ["user", "description"] if obj is None else self.list_display
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[ApiToken]:
-        tokens = super().get_queryset(request)
-        return tokens if request.user.is_superuser else tokens.filter(user=request.user)
-
-    def formfield_for_foreignkey(
-        self, db_field: Any, request: HttpRequest, **kwargs: Any
-    ) -> ModelChoiceField[Any] | None:
-        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
-        if field is not None:
-            field.initial = request.user.pk
-            if not request.user.is_superuser and field.queryset is not None:
-                # A token for somebody else would carry that person's permissions.
-                field.queryset = field.queryset.filter(pk=request.user.pk)
-        return field
-
-    def has_change_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        return False
-
-    def has_view_permission(self, request: HttpRequest, obj: ApiToken | None = None) -> bool:
-        # Whoever may make some finds them again, to revoke them.
-        return super().has_view_permission(request, obj) or self.has_add_permission(request)
-
-    def has_revoke_permission(self, request: HttpRequest) -> bool:
-        # Of those that the list shows: one's own, or a superuser's all.
-        return self.has_view_permission(request)
-
-    @admin.action(description="Revoke selected API tokens", permissions=["revoke"])
-    def revoke(self, request: HttpRequest, queryset: ApiTokenQuerySet) -> None:
-        self.message_user(request, f"API tokens revoked: {queryset.revoke()}.", messages.SUCCESS)
-
-    def save_model(self, request: HttpRequest, obj: ApiToken, form: Any, change: bool) -> None:
-        request.new_token = obj.generate()  # type: ignore[attr-defined]
-        super().save_model(request, obj, form, change)
-
-    def response_add(self, request: HttpRequest, obj: ApiToken, post_url_continue: str | None = None) -> HttpResponse:
-        # Shown in this answer and nowhere else: a message would pass through a cookie or the database.
-        context = {
-            **self.admin_site.each_context(request),
-            "title": "API token created",
-            "token": request.new_token,  # type: ignore[attr-defined]
-            "object": obj,
-            "opts": self.opts,
-        }
-        return TemplateResponse(request, "admin/iotsupport/apitoken/created.html", context)

@@ -20,9 +20,10 @@ from ninja.openapi.schema import OpenAPISchema
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
+from iotsupport.accounts.words import NarrowedUser, word_of
 from iotsupport.editing import origins
 from iotsupport.errors import ApiError, as_api_error
-from iotsupport.models import ApiToken
+from iotsupport.models import ApiToken, ExpiredToken
 from iotsupport.serving.downloads import Downloads, registered
 
 JSON_TYPE = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII | re.IGNORECASE)
@@ -123,7 +124,18 @@ api = Api(
 @api.exception_handler(AuthenticationError)
 def refuse_stranger(request: HttpRequest, error: AuthenticationError) -> HttpResponse:
     message = "Sign in, or send a valid token: Authorization: Bearer TOKEN. 'manage.py create_api_token' makes one."
-    response = ApiError(401, "NOT_AUTHENTICATED", message).response()
+    return _unauthenticated("NOT_AUTHENTICATED", message)
+
+
+@api.exception_handler(ExpiredToken)
+def refuse_expired(request: HttpRequest, error: ExpiredToken) -> HttpResponse:
+    expired_at = error.expired_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    message = f"This token expired at {expired_at}. Make a new one: 'manage.py create_api_token', or in the admin."
+    return _unauthenticated("TOKEN_EXPIRED", message, expired_at=expired_at)
+
+
+def _unauthenticated(code: str, message: str, **details: Any) -> HttpResponse:
+    response = ApiError(401, code, message, **details).response()
     response["WWW-Authenticate"] = "Bearer"
     return response
 
@@ -135,10 +147,24 @@ def refuse(request: HttpRequest, error: Exception) -> HttpResponse:
 
 def require(request: HttpRequest, permission: str) -> User:
     """Return the user, who has this permission, such as ``devices.change_deviceconfig``. Raises 403 for any other."""
-    if not request.user.has_perm(permission):
-        message = f"The user {request.user} lacks the permission {permission}. Ask an administrator for it."
+    user = request.user
+    if not user.has_perm(permission):
+        if isinstance(user, NarrowedUser) and User.has_perm(user, permission):
+            raise _lacking_word(permission)
+        message = f"The user {user} lacks the permission {permission}. Ask an administrator for it."
         raise ApiError(403, "FORBIDDEN", message, permission=permission)
-    return cast(User, request.user)  # nobody else has any
+    return cast(User, user)  # nobody else has any
+
+
+def _lacking_word(permission: str) -> ApiError:
+    """The refusal of a token for what its user may do, but not with it."""
+    word = word_of(permission)
+    if word is None:
+        message = f"A token with words may do nothing that needs the permission {permission}. Make one without --may."
+        return ApiError(403, "FORBIDDEN", message, permission=permission)
+    command = f"manage.py create_api_token USERNAME --may {word}"
+    message = f"This token may not {word.label}. Make one that may: '{command} …', or in the admin."
+    return ApiError(403, "FORBIDDEN", message, permission=permission, missing=word)
 
 
 def no_content() -> HttpResponse:

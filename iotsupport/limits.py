@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -24,7 +25,7 @@ from django.http.response import HttpResponseBase
 from iotsupport.accounts.sessions import SessionMiddleware
 from iotsupport.editing import unsaved
 from iotsupport.errors import DATABASE_ERRORS, ApiError, as_api_error
-from iotsupport.models import ApiToken
+from iotsupport.models import ApiToken, ExpiredToken, NarrowedUser
 from iotsupport.pages import BROWSER_PREFIX
 from iotsupport.serving.bodies import (
     SMALL_BODY_BYTES,
@@ -59,7 +60,7 @@ class LargeBodies:
 
     def may_send(self, user: Any) -> bool:
         if not self.permissions:
-            return bool(user.is_active and user.is_staff)
+            return bool(user.is_active and user.is_staff) and not isinstance(user, NarrowedUser)
         return any(user.has_perm(permission) for permission in self.permissions)
 
 
@@ -106,9 +107,10 @@ def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
 
 def _authenticate(request: HttpRequest) -> Users:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    found = ApiToken.authenticate(token) if scheme.lower() == "bearer" else None
-    if found is not None:
-        return found[0]
+    with suppress(ExpiredToken):
+        found = ApiToken.authenticate(token) if scheme.lower() == "bearer" else None
+        if found is not None:
+            return found[0]
     if not request.COOKIES.get(settings.SESSION_COOKIE_NAME):
         return AnonymousUser()
     SessionMiddleware(lambda request: HttpResponse()).process_request(request)

@@ -7,28 +7,34 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
 from django.db import connection, models
 from django.utils import timezone
 
 from iotsupport.accounts.last_uses import LastUses
+from iotsupport.accounts.words import NarrowedUser, Word, words_of
 from iotsupport.boards.models import Board, HourlyCount
 from iotsupport.serving import strangers
 
-__all__ = ["ApiToken", "Board", "HourlyCount", "KnownNetwork", "Throttle"]
+__all__ = ["ApiToken", "Board", "HourlyCount", "KnownNetwork", "NarrowedUser", "Throttle"]
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)
+# Until a token expires that does; later, calendars end.
+LONGEST = timedelta(days=36525)
 
 # What every request with a token asks: a query set would take ten times as long, for all of a user's columns. Those
 # that a request needs, in the order in which the model has them.
 USER_FIELDS = ["id", "is_superuser", "username", "is_staff", "is_active"]
 AUTHENTICATE = f"""
-    SELECT token.id, token.last_used_at, token.description, {", ".join(f"auth_user.{name}" for name in USER_FIELDS)}
+    SELECT token.id, token.last_used_at, token.description, token.may, token.expires_at,
+        {", ".join(f"auth_user.{name}" for name in USER_FIELDS)}
     FROM iotsupport_apitoken token JOIN auth_user ON auth_user.id = token.user_id
     WHERE token.digest = %s AND token.revoked_at IS NULL AND auth_user.is_active
 """  # noqa: S608
@@ -38,13 +44,24 @@ KNOWN_FOR = timedelta(days=90)
 KNOWN_NETWORKS = 20
 
 
+class ExpiredToken(Exception):
+    """Raised for a token that was valid until a moment; only who has it learns that."""
+
+    def __init__(self, expired_at: datetime) -> None:
+        super().__init__()
+        self.expired_at = expired_at
+
+
 class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def usable(self) -> Self:
-        return self.filter(revoked_at=None)
+        return self.filter(revoked_at=None).exclude(expires_at__lte=timezone.now())
+
+    def expired(self) -> Self:
+        return self.filter(revoked_at=None, expires_at__lte=timezone.now())
 
     def revoke(self) -> int:
-        """Make these tokens invalid; return how many of them were valid until now."""
-        return self.usable().update(revoked_at=timezone.now())
+        """Make these tokens invalid for ever, the expired too; return how many were not before."""
+        return self.filter(revoked_at=None).update(revoked_at=timezone.now())
 
 
 class ApiToken(models.Model):
@@ -52,6 +69,9 @@ class ApiToken(models.Model):
 
     user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="api_tokens")
     description = models.CharField(max_length=100, blank=True, help_text="What it is for, such as the CI job's name.")
+    # Words with blanks between them; null: whatever its user may. Empty would be a token that may nothing.
+    may = models.CharField(max_length=100, null=True, blank=True)  # noqa: DJ001
+    expires_at = models.DateTimeField("expires", null=True, blank=True)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     hint = models.CharField("begins with", max_length=12, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
@@ -66,6 +86,36 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.hint}… of {self.user}"
+
+    @property
+    def words(self) -> list[Word] | None:
+        """What it may do; None: whatever its user may."""
+        return None if self.may is None else [word for word in Word if word in self.may.split()]
+
+    @words.setter
+    def words(self, words: Iterable[str] | None) -> None:
+        self.may = None if words is None else " ".join(word for word in Word if word in words)
+
+    def tell_what_it_may(self) -> str:
+        """As in "read assets, write assets"."""
+        return "everything that its user may" if self.words is None else ", ".join(word.label for word in self.words)
+
+    @property
+    def is_expired(self) -> bool:
+        return self.expires_at is not None and self.expires_at <= timezone.now()
+
+    def clean(self) -> None:
+        if self.user_id is not None and self.words is not None:
+            held = words_of(self.user)
+            lacking = [word for word in self.words if word not in held]
+            if lacking:
+                labels = ", ".join(word.label for word in lacking)
+                message = (
+                    f"The user {self.user} may not {labels}. Give the user that permission first, or leave it out."
+                )
+                raise ValidationError({"may": message})
+        if self.expires_at is not None and not timedelta() < self.expires_at - timezone.now() <= LONGEST:
+            raise ValidationError({"expires_at": "Choose a time to come, and within a hundred years."})
 
     def generate(self) -> str:
         """Give this token a new secret, and return it: it cannot be read again."""
@@ -83,20 +133,25 @@ class ApiToken(models.Model):
     def authenticate(cls, token: str) -> tuple[User, str] | None:
         """Return the active user whose valid token this is, and its description; note its use (to the minute).
 
-        None where it is not valid. What is seldom asked of a user is read when it is.
+        None where it is not valid. Raises :class:`ExpiredToken` where only its time is over. What is seldom asked of a
+        user is read when it is.
         """
         with connection.cursor() as cursor:
             cursor.execute(AUTHENTICATE, [digest(token)])
             row = cursor.fetchone()
         if row is None:
             return None
-        pk, used_at, description, *values = row
+        pk, used_at, description, may, expires_at, *values = row
         now = timezone.now()
+        if expires_at is not None and _in_utc(expires_at) <= now:
+            raise ExpiredToken(_in_utc(expires_at))
         # To the minute, so that a script's thousand requests are not a thousand writes.
         if used_at is None or now - _in_utc(used_at) > LAST_USE_RESOLUTION:
             last_uses.note(pk, now)
         strangers.note_valid(token)
-        return User.from_db(connection.alias, USER_FIELDS, values), description
+        if may is None:
+            return User.from_db(connection.alias, USER_FIELDS, values), description
+        return NarrowedUser.from_row(may.split(), connection.alias, USER_FIELDS, values), description
 
     @classmethod
     def note_uses(cls, uses: dict[int, datetime]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,15 +11,19 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import strip_tags
 
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_user, session_client
+from iotsupport.times import shown_zone
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
 
 TOKENS = "/admin/iotsupport/apitoken/"
 LIST = "/admin/devices/deviceconfig/"
 ADD_TOKEN = f"{TOKENS}add/"
+EVERYTHING = {"may": "everything"}
 
 
 @pytest.fixture
@@ -115,7 +121,7 @@ def test_what_is_too_long_is_refused_and_shown_again(signed_in: Client, path: st
 
 
 def test_shows_a_new_token_once(signed_in: Client, administrator: User):
-    created: Any = signed_in.post(ADD_TOKEN, {"user": administrator.pk, "description": "nightly build"})
+    created: Any = signed_in.post(ADD_TOKEN, {**EVERYTHING, "user": administrator.pk, "description": "nightly build"})
 
     secret = created.context_data["token"]
     token = ApiToken.objects.get()
@@ -128,7 +134,7 @@ def test_shows_a_new_token_once(signed_in: Client, administrator: User):
 
 
 def test_a_revoked_token_opens_nothing(signed_in: Client, administrator: User):
-    created: Any = signed_in.post(ADD_TOKEN, {"user": administrator.pk})
+    created: Any = signed_in.post(ADD_TOKEN, {**EVERYTHING, "user": administrator.pk})
     secret = created.context_data["token"]
 
     revoke(signed_in, ApiToken.objects.get())
@@ -148,8 +154,8 @@ def test_a_token_is_never_changed(signed_in: Client, administrator: User):
 def test_everybody_makes_tokens_for_themselves_only(administrator: User, user: User):
     signed_in = session_client(user)
 
-    refused = signed_in.post(ADD_TOKEN, {"user": administrator.pk})
-    signed_in.post(ADD_TOKEN, {"user": user.pk})
+    refused = signed_in.post(ADD_TOKEN, {**EVERYTHING, "user": administrator.pk})
+    signed_in.post(ADD_TOKEN, {**EVERYTHING, "user": user.pk})
 
     assert "Select a valid choice." in refused.content.decode()
     assert [token.user for token in ApiToken.objects.all()] == [user]
@@ -174,7 +180,7 @@ def test_tokens_need_permissions():
 
 
 def test_an_administrator_makes_tokens_for_others(signed_in: Client, user: User):
-    signed_in.post(ADD_TOKEN, {"user": user.pk})
+    signed_in.post(ADD_TOKEN, {**EVERYTHING, "user": user.pk})
 
     assert ApiToken.objects.get().user == user
 
@@ -200,3 +206,125 @@ def test_a_search_folds_case(signed_in: Client, administrator: User, path: str, 
 
     assert page.context_data["cl"].result_count == 1
     assert str(page.context_data["cl"].result_list[0]) in {"иван", "Техники", str(ApiToken.objects.get(digest="2"))}
+
+
+def errors_of(answer: Any) -> dict[str, list[str]]:
+    return dict(answer.context_data["adminform"].form.errors)
+
+
+class TestAToken:
+    def test_may_be_made_with_words_and_a_last_day(self, signed_in: Client, administrator: User):
+        fields = {"user": administrator.pk, "may": ["read-configs", "write-assets"]}
+        created: Any = signed_in.post(ADD_TOKEN, {**fields, "expires_at": f"{timezone.now().year + 1}-12-31"})
+
+        token = ApiToken.objects.get()
+        assert token.may == "read-configs write-assets"
+        assert "It may read configurations, write assets, until 31 December" in created.content.decode()
+        assert use(created.context_data["token"]) == 200
+
+    def test_works_to_the_end_of_its_last_day_where_the_pages_are(self, settings: Any, administrator: User):
+        settings.SHOWN_TIME_ZONE = "America/New_York"
+        today = timezone.localdate(timezone=shown_zone())
+
+        session_client(administrator).post(
+            ADD_TOKEN, {**EVERYTHING, "user": administrator.pk, "expires_at": today.isoformat()}
+        )
+
+        end = timezone.localtime(ApiToken.objects.get().expires_at, shown_zone())
+        assert (end.date(), end.hour, end.minute) == (today, 23, 59)
+
+    @pytest.mark.parametrize(
+        ("fields", "name", "sentence"),
+        [
+            ({}, "may", "Tick what the token may do."),
+            ({"may": ["everything", "read-configs"]}, "may", "Tick either the first, or some of the others."),
+            (
+                {"may": ["write-users"]},
+                "may",
+                "Select a valid choice. write-users is not one of the available choices.",
+            ),
+            ({"expires_at": "2020-02-29"}, "expires_at", "Choose a time to come, and within a hundred years."),
+            ({"expires_at": "9999-12-31"}, "expires_at", "Choose a time to come, and within a hundred years."),
+            ({"expires_at": "0001-01-01"}, "expires_at", "Choose a time to come, and within a hundred years."),
+            ({"expires_at": "soon"}, "expires_at", "Enter a valid date."),
+        ],
+    )
+    def test_is_refused_with_a_sentence(
+        self, signed_in: Client, administrator: User, fields: Any, name: str, sentence: str
+    ):
+        answer = signed_in.post(
+            ADD_TOKEN, {"user": administrator.pk, "may": EVERYTHING["may"], **fields} if fields else {}
+        )
+
+        assert errors_of(answer)[name] == [sentence]
+        assert not ApiToken.objects.exists()
+
+    def test_for_somebody_who_may_less_is_refused_with_what_is_lacking(self, signed_in: Client, user: User):
+        answer = signed_in.post(ADD_TOKEN, {"user": user.pk, "may": ["read-configs", "write-assets"]})
+
+        assert errors_of(answer)["may"] == [
+            "The user maria may not read configurations, write assets. Give the user that permission first, or leave it"
+            " out."
+        ]
+
+    def test_of_one_s_own_is_offered_the_words_that_one_has(self, administrator: User):
+        maria = make_user("iotsupport.add_apitoken", "devices.view_deviceconfig", "assets.delete_asset", is_staff=True)
+
+        pages: list[Any] = [session_client(user).get(ADD_TOKEN) for user in [maria, administrator]]
+
+        offered = [[value for value, _ in page.context_data["adminform"].form.fields["may"].choices] for page in pages]
+        assert offered[0] == ["everything", "read-configs", "write-assets"]
+        assert offered[1] == ["everything", "read-configs", "write-configs", "read-assets", "write-assets"]
+
+
+class TestTheList:
+    @pytest.fixture(autouse=True)
+    def tokens(self, administrator: User):
+        now = timezone.now()
+        ends = {"tomorrow": now + timedelta(days=1), "over": now - timedelta(days=1)}
+        tokens: list[dict[str, Any]] = [
+            {"description": "whole"},
+            {"description": "narrow", "may": "read-configs write-assets", "expires_at": ends["tomorrow"]},
+            {"description": "over", "may": "read-configs", "expires_at": ends["over"]},
+            {"description": "revoked", "expires_at": ends["over"], "revoked_at": now},
+        ]
+        for number, fields in enumerate(tokens):
+            ApiToken.objects.create(user=administrator, digest=str(number), **fields)
+
+    def test_says_what_they_may_and_until_when(self, signed_in: Client):
+        page: Any = signed_in.get(TOKENS)
+
+        rows = re.findall(r'"field-what_it_may">(.*?)</td>.*?"field-ends">(.*?)</td>', page.text)
+        told = {(strip_tags(may), re.sub(r" +", " ", strip_tags(end))) for may, end in rows}
+        assert {(may, end.split()[0]) for may, end in told} == {
+            ("everything that its user may", "it"),
+            ("read configurations, write assets", "tomorrow"),
+            ("read configurations", "expired"),
+            ("everything that its user may", "revoked"),
+        }
+
+    @pytest.mark.parametrize(
+        ("query", "found"),
+        [
+            ("state=valid", {"whole", "narrow"}),
+            ("state=expired", {"over"}),
+            ("state=revoked", {"revoked"}),
+            ("state=nonsense", {"whole", "narrow", "over", "revoked"}),
+            ("may=everything", {"whole", "revoked"}),
+            ("may=read-configs", {"whole", "narrow", "over", "revoked"}),
+            ("may=write-assets&state=valid", {"whole", "narrow"}),
+            ("may=write-configs", {"whole", "revoked"}),
+            ("may=nonsense", {"whole", "narrow", "over", "revoked"}),
+        ],
+    )
+    def test_is_narrowed_down(self, signed_in: Client, query: str, found: set[str]):
+        page: Any = signed_in.get(f"{TOKENS}?{query}")
+
+        assert {token.description for token in page.context_data["cl"].result_list} == found
+
+    def test_has_those_revoked_that_expired_too(self, signed_in: Client):
+        signed_in.post(
+            TOKENS, {"action": "revoke", "_selected_action": list(ApiToken.objects.values_list("pk", flat=True))}
+        )
+
+        assert not ApiToken.objects.filter(revoked_at=None).exists()

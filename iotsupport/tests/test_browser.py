@@ -576,6 +576,7 @@ def test_an_earlier_asset_comes_back(visitor: Visitor, server: Server, script: C
 def test_a_token_is_shown_once_and_works_until_it_is_revoked(visitor: Visitor, server: Server):
     visitor.open("iotsupport/apitoken/add/")
     visitor.page.fill("[name=description]", "nightly build")
+    visitor.page.check("text=everything that its user may")
     visitor.save()
     token = visitor.page.locator("#token").inner_text()
     with Client(server.url, token) as script:

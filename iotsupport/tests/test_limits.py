@@ -8,6 +8,7 @@ import pytest
 from django.conf import settings
 from django.db import OperationalError
 from django.test import Client, RequestFactory
+from django.utils import timezone
 
 from iotsupport.limits import admit_body
 from iotsupport.serving.bodies import SMALL_BODY_BYTES
@@ -105,6 +106,29 @@ def test_those_with_an_account_may_where_they_have_the_permission():
     assert admitted("POST", "/admin/auth/user/", Authorization=f"Bearer {uploader}") == (SMALL, False)
     assert admitted("POST", "/assets", Authorization=f"Bearer {viewer}") == (SMALL, False)
     assert admitted("PUT", f"/configs/{MAC}", Authorization=f"Bearer {viewer}") == (SMALL, False)
+
+
+def test_a_token_with_words_sends_what_they_take():
+    administrator = make_administrator()
+    configs, assets = (f"Bearer {make_token(administrator, word)}" for word in ["write-configs", "write-assets"])
+    both = f"Bearer {make_token(administrator, 'read-configs', 'read-assets')}"
+
+    assert admitted("PUT", f"/configs/{MAC}", Authorization=configs) == (CONFIG, False)
+    assert admitted("POST", "/assets", Authorization=assets) == (ASSET, True)
+    for token, method, path in [
+        (configs, "POST", "/assets"),
+        (assets, "PUT", f"/configs/{MAC}"),
+        (both, "POST", "/assets"),
+        (both, "PUT", f"/configs/{MAC}"),
+        (configs, "POST", "/admin/auth/user/"),
+    ]:
+        assert admitted(method, path, Authorization=token) == (SMALL, False)
+
+
+def test_one_that_expired_is_a_stranger_s():
+    token = make_token(make_administrator(), expires_at=timezone.now())
+
+    assert admitted("POST", "/assets", Authorization=f"Bearer {token}") == (SMALL, False)
 
 
 def test_limits_follow_the_settings(settings):

@@ -80,4 +80,4 @@ def test_what_is_empty_is_shown_as_django_shows_it(administrator: User, signed_i
 
     page = signed_in.get(reverse("admin:iotsupport_apitoken_changelist")).content.decode()
 
-    assert '<td class="field-revoked_at">-</td>' in page
+    assert '<td class="field-last_used_at">-</td>' in page

@@ -81,7 +81,11 @@ def text_of(answer: Any) -> str:
 
 FORMS: list[tuple[str, dict[str, Any], Callable[[], bool]]] = [
     (f"{CONFIGS}add/", NEW_CONFIG, lambda: DeviceConfig.objects.get().content == TYPED.replace("\r\n", "\n")),
-    (f"{TOKENS}add/", {"user": "USER", "description": "a <b>nightly</b> build"}, ApiToken.objects.exists),
+    (
+        f"{TOKENS}add/",
+        {"user": "USER", "description": "a <b>nightly</b> build", "may": "everything"},
+        ApiToken.objects.exists,
+    ),
     (f"{GROUPS}add/", {"name": "<b>gardeners</b>"}, lambda: Group.objects.get().name == "<b>gardeners</b>"),
 ]
 
@@ -462,7 +466,7 @@ class TestFieldsAreCalled:
         [
             (f"{CONFIGS}add/", NEW_CONFIG, ["MAC address", "Configuration"]),
             (f"{CONFIGS}1/change/?_changelist_filters=q%3Da", {"content": "{}"}, ["Configuration"]),
-            (f"{TOKENS}add/", {"user": "1", "expires_at": "x"}, ["User", "Expires at"]),
+            (f"{TOKENS}add/", {"user": "1", "starts_at": "x"}, ["User", "Starts at"]),
             (f"{USERS}add/", {"username": "nils", "is_staff": "on"}, ["Username", "Staff status"]),
             (f"{USERS}1/change/", {"email": "a@b.example", "last_login_0": "x"}, ["Email address", "Last login 0"]),
             ("/admin/nothing/", {"mac_address": "x"}, ["Mac address"]),

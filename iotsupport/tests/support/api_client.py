@@ -85,8 +85,10 @@ def make_administrator() -> User:
     return make_user(username="admin", is_staff=True, is_superuser=True)
 
 
-def make_token(user: User) -> str:
-    token = ApiToken(user=user)
+def make_token(user: User, *words: str, **fields: Any) -> str:
+    """The secret of a token that may what the words say; without any, whatever its user may."""
+    token = ApiToken(user=user, **fields)
+    token.words = words or None
     secret = token.generate()
     token.save()
     return secret
