@@ -26,6 +26,7 @@ from iotsupport.api import (
     require_length,
     require_no_coding,
 )
+from iotsupport.editing import reasons
 from iotsupport.errors import ApiError
 
 router = Router(tags=["assets"])
@@ -44,6 +45,7 @@ UPLOAD_FORM = {
     },
     "required": ["file"],
 }
+REASON = {"parameters": [reasons.HEADER_PARAMETER]}
 CHOICES = {"true": True, "false": False}
 
 
@@ -78,10 +80,11 @@ def list_assets(request: HttpRequest) -> HttpResponse:
     "/assets",
     response={200: AssetSchema, **REFUSALS},
     summary="Upload an asset, new or again",
-    openapi_extra=body_of("multipart/form-data", UPLOAD_FORM),
+    openapi_extra=body_of("multipart/form-data", UPLOAD_FORM) | REASON,
 )
 @decorate_view(track_uploads)
 def upload_asset(request: HttpRequest) -> HttpResponse:
+    reasons.read_header(request)
     upload = _read_upload(request)
     choice = _read_choice(request)
     blob = upload.require_blob()
@@ -94,9 +97,15 @@ def upload_asset(request: HttpRequest) -> HttpResponse:
     return JsonResponse(_describe(asset))
 
 
-@router.delete("/assets/{anything:filename}", response={204: None, **REFUSALS}, summary="Delete an asset")
+@router.delete(
+    "/assets/{anything:filename}",
+    response={204: None, **REFUSALS},
+    summary="Delete an asset",
+    openapi_extra=REASON,
+)
 def delete_asset(request: HttpRequest, filename: Filename) -> HttpResponse:
     require(request, "assets.delete_asset")
+    reasons.read_header(request)
     filename = find_filename(filename, lambda name: Asset.objects.filter(filename=name).exists())
     with transaction.atomic():
         asset = Asset.objects.select_for_update().filter(filename=filename).first()

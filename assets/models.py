@@ -20,14 +20,17 @@ from assets.pending import PendingUpload
 from assets.shared import SharedChunk
 from assets.uploads import MIRROR, StagedBlob, check_size
 from iotsupport.characters import fold
-from iotsupport.editing.history import Versions
+from iotsupport.editing.history import VersionQuerySet, Versions
 from iotsupport.mirror.files import CHUNK_BYTES, SERVED_MODE, StagedFile, mirror_storage
-from iotsupport.mirror.rows import MirroredManager, MirroredModel, Wanted
+from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel, Wanted
 
-__all__ = ["Asset", "AssetManager", "PendingUpload", "SharedChunk"]
+__all__ = ["Asset", "AssetManager", "DeletedAsset", "PendingUpload", "SharedChunk"]
 
 # Fields that make no new version of the bytes.
 CHOICES = ["unchanged_where_running"]
+
+# Fields that come back with an earlier version, beside what is found in its bytes.
+TAKEN = ["size", "sha256", "md5", *CHOICES]
 
 # What a mirrored file says of its row with its mode, and the fields that it is made from.
 UNCHANGED_WHERE_RUNNING = stat.S_IXUSR
@@ -129,7 +132,7 @@ class Asset(Identified, MirroredModel):
     def save(self, *args: Any, **kwargs: Any) -> None:
         if self.filename != self.name_as_read:
             # An earlier version that comes back may have a name from before names had one form.
-            self.filename = normalise_filename(self.filename).strip()
+            self.filename = self.spell(self.filename)
         # What may be searched for of an image has no line break.
         self.folded = fold("\n".join([self.filename, self.project, self.version, self.chip, self.idf_version]))
         super().save(*args, **kwargs)
@@ -150,6 +153,23 @@ class Asset(Identified, MirroredModel):
 
     def _versions_of(self, image: Image) -> Any:
         return type(self).history.filter(filename=self.filename, project=image.project, version=image.version)
+
+    @classmethod
+    def spell(cls, name: str) -> str:
+        return normalise_filename(name).strip()
+
+    @classmethod
+    def ahead_of(cls, version: Any) -> Ahead:
+        return Ahead(version.sha256, blobs.copy(version.sha256, cls.storage_alias))
+
+    def take_version(self, version: Any, ahead: Ahead | None = None) -> None:
+        with blobs.open_blob(version.sha256) as file:
+            inspection = inspect_open(file.fileno())
+        # What there is to say of it now.
+        warnings = self.judge(version.sha256, inspection)
+        for name in TAKEN:
+            setattr(self, name, getattr(version, name))
+        self.identify(inspection.image, warnings)
 
     def save_choice(self) -> None:
         """Save what else there is to choose, without making a version that devices would hear of."""
@@ -190,6 +210,17 @@ class Asset(Identified, MirroredModel):
         # In this order: one that is answered meanwhile is a version by the time that it is not pending any more.
         named_by: list[Any] = [PendingUpload.objects, cls.history, cls.objects]
         return blobs.collect_garbage(lambda sha256: any(rows.filter(sha256=sha256).exists() for rows in named_by))
+
+
+class DeletedAsset(Asset.history.model):  # type: ignore[name-defined]
+    """The deletion of an asset that does not exist since, as the admin lists it."""
+
+    objects = VersionQuerySet.as_manager()
+
+    class Meta:
+        proxy = True
+        default_permissions: ClassVar[list[str]] = []  # whoever may view assets sees it
+        verbose_name = "deleted asset"
 
 
 def _mode(unchanged_where_running: bool, warnings: list[str]) -> int:

@@ -21,6 +21,7 @@ from devices.models import DeviceConfig
 from devices.parsing import Member, check_size, decode_config, parse_members
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
+from iotsupport.editing import origins, reasons
 from iotsupport.errors import ApiError
 from iotsupport.serving.responses import matches_any
 
@@ -35,7 +36,11 @@ MacAddress = Annotated[str, WithJsonSchema(MAC_ADDRESS_SCHEMA)]
 
 WRAPPER = {
     "type": "object",
-    "properties": {"content": {"type": "object"}, "allow_overwrite": {"type": "boolean", "default": True}},
+    "properties": {
+        "content": {"type": "object"},
+        "allow_overwrite": {"type": "boolean", "default": True},
+        "reason": {"type": "string", "description": "Why it is changed: kept with the version."},
+    },
     "required": ["content"],
     "additionalProperties": False,
 }
@@ -48,6 +53,7 @@ CONDITIONS = {
             "If-None-Match": "With *: only create it; answer 412 where it exists.",
         }.items()
     ]
+    + [reasons.HEADER_PARAMETER]
 }
 
 
@@ -87,6 +93,7 @@ def _read_page(after: str, count: int) -> list[dict[str, Any]]:
 @decorate_view(track_answers("save"))
 def put_config_file(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     mac_address = normalise_mac_address(mac_address)
+    reasons.read_header(request)
     body = read_json(request, settings.CONFIG_MAX_BYTES)
     return _put(request, mac_address, decode_config(body))
 
@@ -95,7 +102,7 @@ def put_config_file(request: HttpRequest, mac_address: MacAddress) -> HttpRespon
 @decorate_view(track_answers("get"))
 def get_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     require(request, "devices.view_deviceconfig")
-    return _answer(_find(normalise_mac_address(mac_address)))
+    return answer_config(_find(normalise_mac_address(mac_address)))
 
 
 @router.put(
@@ -107,14 +114,16 @@ def get_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
 @decorate_view(track_answers("save"))
 def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     mac_address = normalise_mac_address(mac_address)
+    reasons.read_header(request)
     body = read_json(request, settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES)
     members = parse_members(decode_config(body))
-    if "content" not in members or members.keys() - {"content", "allow_overwrite"}:
-        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite".'
+    if "content" not in members or members.keys() - {"content", "allow_overwrite", "reason"}:
+        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite" and "reason".'
         raise ApiError(400, "INVALID_BODY", message)
     content, allow_overwrite = members["content"], members.get("allow_overwrite", Member("true", True)).value
     if not isinstance(allow_overwrite, bool):
         raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
+    _take_reason(members.get("reason"))
     check_size(content.source)
     return _put(request, mac_address, content.source, content.value, allow_overwrite=allow_overwrite)
 
@@ -129,6 +138,7 @@ def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
 def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     require(request, "devices.delete_deviceconfig")
     mac_address = normalise_mac_address(mac_address)
+    reasons.read_header(request)
     with transaction.atomic():
         config = _find(mac_address, for_update=True)
         check_if_match(request, config)
@@ -150,7 +160,15 @@ def _put(
             raise ApiError(409, "ALREADY_EXISTS", message)
         config.set_content(new)
         config.updated_by = user
-    return _answer(config)
+    return answer_config(config)
+
+
+def _take_reason(member: Member | None) -> None:
+    if member is None:
+        return
+    if not isinstance(member.value, str):
+        raise ApiError(400, "INVALID_BODY", '"reason" must be a text.')
+    origins.current().reason = reasons.check_reason(member.value)
 
 
 def _require_either(request: HttpRequest, mac_address: str) -> None:
@@ -185,7 +203,7 @@ def _find(mac_address: str, *, for_update: bool = False) -> DeviceConfig:
     return config
 
 
-def _answer(config: DeviceConfig) -> HttpResponse:
+def answer_config(config: DeviceConfig) -> HttpResponse:
     summary = json.dumps({name: getattr(config, name) for name in LISTED})
     # The content as it was typed: parsed and written again, 1e3 would be 1000.0.
     body = f'{summary[:-1]}, "content": {config.content}}}'

@@ -130,8 +130,8 @@ def _describe(boards: models.QuerySet[Board]) -> list[dict[str, Any]]:
             "mac_address": row.mac_address,
             "device_name": names.get(row.mac_address),
             "state": row.state,
-            "behind_since": _in_utc(row.behind_since),
-            "last_seen": _in_utc(row.last_seen),
+            "behind_since": in_utc(row.behind_since),
+            "last_seen": in_utc(row.last_seen),
             "last_address": row.last_address,
             "silent": row.is_silent,
             "holds_sha256": row.holds_sha256,
@@ -152,6 +152,6 @@ def _runs(row: Board) -> dict[str, str | None] | None:
     }
 
 
-def _in_utc(moment: datetime | None) -> str | None:
+def in_utc(moment: datetime | None) -> str | None:
     """RFC 3339."""
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z") if moment else None

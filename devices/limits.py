@@ -6,10 +6,11 @@ import re
 
 from django.conf import settings
 
+from iotsupport.editing.reasons import MOST_CHARACTERS
 from iotsupport.limits import LargeBodies
 
-# Around a configuration of the largest size, the wrapping object may be indented too.
-WRAPPING_MAX_BYTES = 4096
+# Around a configuration of the largest size, the wrapping object may be indented too, and give a reason.
+WRAPPING_MAX_BYTES = 4096 + 12 * MOST_CHARACTERS
 
 MAY_ADD, MAY_CHANGE = MAY_SAVE = ("devices.add_deviceconfig", "devices.change_deviceconfig")
 

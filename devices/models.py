@@ -18,7 +18,7 @@ from devices.parsing import decode_config, parse_config
 from iotsupport.boards.mac_addresses import MAC_ADDRESS
 from iotsupport.boards.models import Board
 from iotsupport.characters import fold
-from iotsupport.editing.history import Versions
+from iotsupport.editing.history import VersionQuerySet, Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel, Wanted
 
@@ -139,6 +139,14 @@ class DeviceConfig(MirroredModel):
         self.content, self.ahead = new.value, new
         self.read_content(new.config)
 
+    @classmethod
+    def ahead_of(cls, version: Any) -> Ahead:
+        return cls.objects.prepare(version.content)
+
+    def take_version(self, version: Any, ahead: Ahead | None = None) -> None:
+        self.content = version.content
+        self.read_content(ahead.config if isinstance(ahead, NewContent) else None)
+
     def read_content(self, config: dict[str, Any] | None = None) -> None:
         """Set what lists and searches need from the content, once for each. Raises ``InvalidConfig``.
 
@@ -214,6 +222,17 @@ class WaitingBoard(Board):
         proxy = True
         default_permissions: ClassVar[list[str]] = []  # whoever may view configurations sees it
         verbose_name = "waiting board"
+
+
+class DeletedConfig(DeviceConfig.history.model):  # type: ignore[name-defined]
+    """The deletion of a configuration that does not exist since, as the admin lists it."""
+
+    objects = VersionQuerySet.as_manager()
+
+    class Meta:
+        proxy = True
+        default_permissions: ClassVar[list[str]] = []  # whoever may view configurations sees it
+        verbose_name = "deleted configuration"
 
 
 def _storable(fact: str) -> str:

@@ -9,6 +9,7 @@ from django.views.generic import RedirectView
 from iotsupport.api import api
 
 api.add_router("", "devices.api.router")
+api.add_router("", "devices.versions_api.router")
 api.add_router("", "devices.boards_api.router")
 api.add_router("", "assets.api.router")
 

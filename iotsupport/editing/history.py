@@ -6,13 +6,16 @@ The library orders by the clock. That may have been ahead, and set back; the num
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Self
 
 from django.contrib.auth.models import User
-from django.db.models import CharField, Model, TextField
+from django.db.models import CharField, Exists, Index, Model, OuterRef, PositiveIntegerField, Q, TextField
 from simple_history import manager, models, utils
 
 from iotsupport.editing import origins
+
+# What simple-history notes in ``history_type``.
+DELETED = "-"
 
 
 class HistoryManager(manager.HistoryManager):
@@ -29,6 +32,20 @@ class VersionQuerySet(manager.HistoricalQuerySet):
         # The library's page of a deleted row asks by the clock which version was the last one.
         return super().latest(*(["history_id"] if fields == ("history_date",) else fields))
 
+    def of(self, name: str) -> Self:
+        """Those of all rows that ever had this name."""
+        found: Self = self.filter(**{self.model.instance_type.name_field: name})
+        return found
+
+    def deleted(self) -> Self:
+        """The deletions of what does not exist since, the last one first."""
+        row = self.model.instance_type
+        name = {row.name_field: OuterRef(row.name_field)}
+        later = self.model._base_manager.filter(**name, history_id__gt=OuterRef("history_id"))
+        gone = ~Exists(later) & ~Exists(row._base_manager.filter(**name))
+        found: Self = self.filter(gone, history_type=DELETED).order_by("-history_id")
+        return found
+
 
 class CameAbout(Model):
     """How a version came about, beside who saved it, when and why. Null for versions from before this was kept."""
@@ -36,6 +53,9 @@ class CameAbout(Model):
     history_way = CharField(max_length=20, null=True, choices=origins.Way.choices, default=origins.way)  # noqa: DJ001
     # Its description: the token itself may be deleted.
     history_token = TextField("API token", null=True, default=origins.token)  # noqa: DJ001
+    # How many versions of its name came before the oldest one that is kept, and are kept no more: it says so, and its
+    # number counts them. Null where that is none.
+    history_forgotten = PositiveIntegerField(null=True, editable=False)
 
     class Meta:
         abstract = True
@@ -65,7 +85,13 @@ class Versions(models.HistoricalRecords):
 
     def get_meta_options(self, model: Any) -> dict[str, Any]:
         options: dict[str, Any] = super().get_meta_options(model)
-        return {**options, "ordering": ["-history_id"], "get_latest_by": "history_id"}
+        name = model._meta.model_name
+        indexes = [
+            # All that housekeeping asks of a version is in it.
+            Index(fields=[model.name_field, "history_id", "history_date"], name=f"{name}_by_name"),
+            Index(fields=["history_id"], condition=Q(history_type=DELETED), name=f"{name}_deleted"),
+        ]
+        return {**options, "ordering": ["-history_id"], "get_latest_by": "history_id", "indexes": indexes}
 
     def get_extra_fields(self, model: Any, fields: Any) -> dict[str, Any]:
         extra: dict[str, Any] = super().get_extra_fields(model, fields)

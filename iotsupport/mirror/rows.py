@@ -141,6 +141,23 @@ class MirroredModel(models.Model):
         """Whether these bytes were once mirrored under this name, and the history keeps them."""
         raise NotImplementedError
 
+    @classmethod
+    def spell(cls, name: str) -> str:
+        """Return a name as rows have it now; a version may have it from before."""
+        return name
+
+    @classmethod
+    def ahead_of(cls, version: Any) -> Ahead:
+        """Stage the bytes of an earlier version. Raises ``ValidationError`` and :class:`MirrorError`."""
+        raise NotImplementedError
+
+    def take_version(self, version: Any, ahead: Ahead | None = None) -> None:
+        """Become what an earlier version was, but for its name; ``ahead`` is what :meth:`ahead_of` gave.
+
+        Raises ``ValidationError``, and :class:`MirrorError` where its bytes are gone.
+        """
+        raise NotImplementedError
+
     @property
     def content_sha256(self) -> str:
         """SHA-256 of the mirrored bytes, in hexadecimal."""

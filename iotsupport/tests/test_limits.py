@@ -10,13 +10,14 @@ from django.db import OperationalError
 from django.test import Client, RequestFactory
 from django.utils import timezone
 
+from devices.limits import WRAPPING_MAX_BYTES
 from iotsupport.limits import admit_body
 from iotsupport.serving.bodies import SMALL_BODY_BYTES
 from iotsupport.tests.support.api_client import make_administrator, make_token, make_user
 
 pytestmark = pytest.mark.usefixtures("db")
 
-CONFIG, FORM = settings.CONFIG_MAX_BYTES + 4096, settings.FORM_MAX_BYTES
+CONFIG, FORM = settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES, settings.FORM_MAX_BYTES
 LIST, ASSET = settings.LIST_MAX_BYTES, 2 * settings.ASSET_MAX_BYTES + 65536
 SMALL = SMALL_BODY_BYTES
 MAC = "aa-bb-cc-dd-ee-ff"
@@ -135,7 +136,7 @@ def test_limits_follow_the_settings(settings):
     settings.CONFIG_MAX_BYTES, settings.ASSET_MAX_BYTES = 1_000_000, 10
     token = f"Bearer {make_token(make_administrator())}"
 
-    assert admitted("PUT", f"/configs/{MAC}", Authorization=token) == (1_004_096, False)
+    assert admitted("PUT", f"/configs/{MAC}", Authorization=token) == (1_000_000 + WRAPPING_MAX_BYTES, False)
     assert admitted("POST", "/assets", Authorization=token) == (SMALL + 20, True)
 
 
