@@ -15,12 +15,16 @@ from django.db import connection, connections, models
 
 from devices.fields import BoardField, MACAddressField, normalise_mac_address
 from devices.parsing import decode_config, parse_config
+from devices.schemas import SchemaError, errors_of
+from devices.types.models import DeviceType, DoesNotFit, SchemaDraft
 from iotsupport.boards.mac_addresses import MAC_ADDRESS
 from iotsupport.boards.models import Board
 from iotsupport.characters import fold
 from iotsupport.editing.history import VersionQuerySet, Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel, Wanted
+
+__all__ = ["DeviceConfig", "DeviceType", "DoesNotFit", "NewContent", "SchemaDraft", "WaitingBoard"]
 
 
 @dataclass(eq=False)
@@ -97,6 +101,12 @@ class DeviceConfig(MirroredModel):
 
     folded = models.TextField(default="", editable=False)  # the two names, as searches look at them
 
+    # A type that has configurations stays: what guards many boards does not go by a slip of the hand.
+    type = models.ForeignKey(
+        DeviceType, null=True, blank=True, on_delete=models.PROTECT, related_name="configs", db_index=False
+    )
+    fits = models.BooleanField("fits its type", null=True, editable=False)  # null where there is none
+
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
     updated_by = models.ForeignKey(
@@ -105,15 +115,23 @@ class DeviceConfig(MirroredModel):
 
     board = BoardField()
 
-    # What the four above were read from.
+    # Set for one save: the text is kept, and marked, although its type's schema refuses it.
+    although_it_does_not_fit = False
+
+    # What the four above were read from; and by what was found whether it fits.
     _content_read: str | None = None
+    _judged: tuple[str, str, list[SchemaError]] | None = None
 
     objects = DeviceConfigManager()
-    history = Versions(excluded_fields=["folded"])
+    history = Versions(excluded_fields=["folded", "fits"])
 
     class Meta:
         ordering = ["mac_address"]
         verbose_name = "device configuration"
+        indexes: ClassVar[list[models.Index]] = [
+            models.Index(fields=["type", "mac_address"], name="configs_by_type"),
+            models.Index(fields=["mac_address"], condition=models.Q(fits=False), name="configs_that_do_not_fit"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.mac_address} ({self.device_name})" if self.device_name else self.mac_address
@@ -123,16 +141,28 @@ class DeviceConfig(MirroredModel):
             self.read_content()
         except ValidationError as error:
             raise ValidationError({"content": error}) from error
+        try:
+            self.judge_fit()
+        except DoesNotFit as error:
+            raise ValidationError({"content": error}) from error
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Save, and mirror. Raises ``ValidationError`` for a wrong MAC address, and for what no device could read."""
+        """Save, and mirror.
+
+        Raises ``ValidationError`` for a wrong MAC address, for what no device could read, and for what does not fit
+        the type, unless ``although_it_does_not_fit`` is set.
+        """
         if self.mac_address != self.name_as_read:
             self.mac_address = normalise_mac_address(self.mac_address)
         self.read_content()
         update_fields = kwargs.get("update_fields")
+        if update_fields is None or {"content", "type", "type_id"} & set(update_fields):
+            self.judge_fit()
         if update_fields is not None and "content" in update_fields:
-            read = {"device_name", "device_entity_id", "enable_ota", "folded", "updated_at"}
+            read = {"device_name", "device_entity_id", "enable_ota", "folded", "fits", "updated_at"}
             kwargs["update_fields"] = {*update_fields, *read}
+        elif update_fields is not None and {"type", "type_id"} & set(update_fields):
+            kwargs["update_fields"] = {*update_fields, "fits"}
         super().save(*args, **kwargs)
 
     def set_content(self, new: NewContent) -> None:
@@ -164,6 +194,21 @@ class DeviceConfig(MirroredModel):
         if (names := [self.device_name, self.device_entity_id]) != before:
             self.folded = fold("\n".join(filter(None, names)))
         self._content_read = self.content
+
+    def judge_fit(self) -> None:
+        """Set whether the text fits its type. Raises :class:`DoesNotFit` unless ``although_it_does_not_fit``."""
+        if self.type_id is not None and hasattr(self, "_history"):
+            self.type = DeviceType.objects.filter(pk=self.type_id).first()  # a version may name one that is gone
+        if self.type is None:
+            self.fits = None
+            return
+        schema = self.type.schema
+        if self._judged is None or self._judged[:2] != (schema, self.content):
+            self._judged = (schema, self.content, errors_of(schema, self.content))
+        errors = self._judged[2]
+        if errors and not self.although_it_does_not_fit:
+            raise DoesNotFit(self.type.name, errors)
+        self.fits = not errors
 
     @property
     def filename(self) -> str:

@@ -98,6 +98,11 @@ def parse_config(text: str) -> dict[str, Any]:
     return _parse(text, MAX_LEVELS)
 
 
+def parse_object(text: str) -> dict[str, Any]:
+    """Return what a text says, as :func:`parse_config` does; the caller bounds its size."""
+    return _parse(text, MAX_LEVELS)
+
+
 class Member(NamedTuple):
     """Of a JSON object: the text that stands there, and what it says, as :func:`parse_config` has it."""
 

@@ -188,6 +188,7 @@ def _from_validation(error: ValidationError) -> ApiError:
     error = errors[0]
     code = error.code if error.code and error.code.isupper() else "INVALID"
     details = {key: getattr(error, key) for key in ["line", "column"] if getattr(error, key, None)}
+    details |= getattr(error, "details", {})
     return ApiError(STATUS_OF_CODE.get(code, 400), code, " ".join(error.messages), **details)
 
 

@@ -313,8 +313,8 @@ def test_an_update_gives_existing_configurations_their_boards() -> None:
 
 def test_an_update_after_going_back_leaves_what_boards_did() -> None:
     saved_and_fetched(OLD)
-    call_command("migrate", "devices", "0003_order_of_versions", verbosity=0)
     DeviceConfig.objects.put(OTHER, OLD)
+    call_command("migrate", "devices", "0003_order_of_versions", verbosity=0)
     Board.objects.filter(mac_address=OTHER)._raw_delete("default")
 
     call_command("migrate", verbosity=0)

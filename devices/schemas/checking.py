@@ -1,0 +1,35 @@
+"""Checks one text by one schema."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+from devices import documents
+from devices.schemas.errors import MOST_ERRORS, SchemaError, told
+from devices.schemas.keywords import TooMuchWork, bounded
+from devices.schemas.reading import compile_schema
+from devices.schemas.values import read
+
+TOO_MUCH_WORK = (
+    "takes longer than a second to be checked, or refers to itself without an end. Make the type's schema simpler,"
+    " or the text shorter"
+)
+
+
+def errors_of(schema: str, text: str) -> list[SchemaError]:
+    """Return what of a text does not fit, in the order of the text, and at most twenty; nothing where all does.
+
+    The text is one that :func:`devices.parsing.parse_config` takes. Raises ``ValidationError`` for what is no schema.
+    """
+    checker = compile_schema(schema).checker
+    value = read(text)
+    try:
+        with bounded():
+            misfits = list(islice(checker.iter_errors(value), MOST_ERRORS))
+    except TooMuchWork:
+        return [SchemaError(1, 1, "", TOO_MUCH_WORK)]
+    if not misfits:
+        return []
+    places = documents.locate(text)
+    errors = dict.fromkeys(told(misfit, text, places) for misfit in misfits)
+    return sorted(errors)

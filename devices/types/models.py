@@ -1,0 +1,145 @@
+"""What configurations of one kind of device have in common: a schema that they must fit, and how a new one begins."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ValidationError
+from django.db import models
+
+from devices.parsing import parse_config
+from devices.schemas import SchemaError, check_schema, errors_of
+from iotsupport.characters import fold, name_of_character
+from iotsupport.editing.history import Versions
+
+NAME_MAX_CHARS = 100
+FOLDED_MAX_CHARS = 400  # one character may be folded to many
+# What an address cannot tell from something else, or nobody sees.
+NOT_IN_NAMES = re.compile(r'[/\\?#%"]|[^\S ]')
+
+
+class DoesNotFit(ValidationError):
+    """A text that its type's schema refuses. ``errors`` says where and why, at most twenty."""
+
+    def __init__(self, type_name: str, errors: list[SchemaError]) -> None:
+        first = errors[0]
+        more = f" And {len(errors) - 1} more." if len(errors) > 1 else ""
+        message = f"This does not fit the type “{type_name}”. {first.sentence}{more}"
+        super().__init__(message, code="DOES_NOT_FIT")
+        self.type_name, self.errors = type_name, errors
+        self.line, self.column = first.line, first.column
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What a program is told beside the sentence."""
+        return {"type": self.type_name, "errors": [error._asdict() for error in self.errors]}
+
+
+class DeviceType(models.Model):
+    """A kind of device: what its configurations have to be like, and what a new one begins with."""
+
+    name = models.CharField(max_length=NAME_MAX_CHARS)
+    folded = models.CharField(max_length=FOLDED_MAX_CHARS, unique=True, editable=False)  # the name, as it is looked for
+    description = models.TextField(blank=True)
+    schema = models.TextField()  # JSON Schema (2020-12), byte for byte as it was typed
+    starting_content = models.TextField(blank=True)  # the same; it fits the schema
+    # Of its configurations, those with a greater primary key are still to be judged by the schema; null: none are.
+    marks_after = models.BigIntegerField(null=True, editable=False)
+
+    created_at = models.DateTimeField(auto_now_add=True)
+    updated_at = models.DateTimeField(auto_now=True)
+    updated_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
+    )
+
+    history = Versions(excluded_fields=["folded", "marks_after"])
+
+    class Meta:
+        ordering = ["folded"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save. Raises ``ValidationError`` as :meth:`clean` does, but for another type of this name."""
+        update_fields = kwargs.get("update_fields")
+        if update_fields is None or {"name", "schema", "starting_content"} & set(update_fields):
+            self.read_name()
+            self.check_texts()
+        super().save(*args, **kwargs)
+
+    def clean(self) -> None:
+        """Raise ``ValidationError`` for a name, a schema or a starting content that cannot be one."""
+        self.read_name()
+        if type(self).objects.filter(folded=self.folded).exclude(pk=self.pk).exists():
+            message = "Another type has this name. Find it in the list, and change that one."
+            raise ValidationError({"name": ValidationError(message, code="ALREADY_EXISTS")})
+        self.check_texts()
+
+    def read_name(self) -> None:
+        """Spell the name as rows have it. Raises ``ValidationError``."""
+        name = " ".join(unicodedata.normalize("NFC", self.name).split(" ")).strip()
+        if refusal := _what_is_wrong(name):
+            raise ValidationError({"name": ValidationError(refusal, code="INVALID_NAME")})
+        self.name, self.folded = name, fold(name)
+
+    def check_texts(self) -> None:
+        """Raise ``ValidationError`` where the schema is none, or the starting content does not fit it."""
+        try:
+            check_schema(self.schema)
+        except ValidationError as error:
+            raise ValidationError({"schema": error}) from error
+        if not self.starting_content:
+            return
+        try:
+            parse_config(self.starting_content)
+            if errors := errors_of(self.schema, self.starting_content):
+                raise DoesNotFit(self.name, errors)
+        except ValidationError as error:
+            raise ValidationError({"starting_content": error}) from error
+
+
+class SchemaDraft(models.Model):
+    """A type as somebody typed it, while its configurations are tried by it: they see first which would not fit."""
+
+    type = models.ForeignKey(DeviceType, on_delete=models.CASCADE, related_name="drafts")
+    name = models.TextField()
+    description = models.TextField()
+    schema = models.TextField()
+    starting_content = models.TextField()
+    based_on = models.CharField(max_length=64)  # SHA-256 of the type as it was when this was typed
+    typed_by = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE, related_name="+")
+    created_at = models.DateTimeField(auto_now_add=True)
+
+    # Configurations with a greater primary key are still to be tried; null: none are.
+    tried_after = models.BigIntegerField(null=True, default=0)
+    total = models.PositiveIntegerField(default=0)
+    tried = models.PositiveIntegerField(default=0)
+    misfits = models.PositiveIntegerField(default=0)
+    found = models.JSONField(default=list)  # of the first that do not fit: primary key, MAC address, sentence
+    trouble = models.TextField(blank=True)  # why it cannot be saved at all
+
+    class Meta:
+        ordering = ["pk"]
+        default_permissions = ()  # those of its type count
+
+    def __str__(self) -> str:
+        return f"{self.name}, as {self.typed_by} typed it"
+
+
+def _what_is_wrong(name: str) -> str | None:
+    if not name:
+        return "A type needs a name."
+    if len(name) > NAME_MAX_CHARS:
+        return f"This name has {len(name)} characters; {NAME_MAX_CHARS} are allowed. Shorten it."
+    strange = NOT_IN_NAMES.search(name) or next((s for s in re.finditer(".", name) if not s[0].isprintable()), None)
+    if strange:
+        return f"{name_of_character(strange[0])} cannot stand in a name. Write it with letters, digits and blanks."
+    if len(fold(name)) > FOLDED_MAX_CHARS:
+        return "This name is too long. Shorten it."
+    if name.startswith("."):
+        return "A name cannot begin with a point. Begin it with a letter or digit."
+    return None
