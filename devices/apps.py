@@ -10,12 +10,14 @@ class DevicesConfig(AppConfig):
         from devices.boards import Configurations
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
+        from devices.types import runner
         from devices.views import DOWNLOADS
         from iotsupport import limits
         from iotsupport.boards import configurations
         from iotsupport.first_page import parts
         from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.serving import downloads
+        from iotsupport.signals import serving
 
         configurations.register(Configurations())
         database_metrics.register(ConfigCollector())
@@ -23,3 +25,4 @@ class DevicesConfig(AppConfig):
         parts.numbers.append(first_page.numbers)
         parts.arrivals.append(first_page.arrivals)
         limits.register(*LARGE_BODIES)
+        serving.connect(runner.serve, dispatch_uid="devices.judge_by_types")

@@ -5,15 +5,10 @@ from __future__ import annotations
 from itertools import islice
 
 from devices import documents
-from devices.schemas.errors import MOST_ERRORS, SchemaError, told
+from devices.schemas.errors import MOST_ERRORS, TOO_MUCH_WORK, SchemaError, told
 from devices.schemas.keywords import TooMuchWork, bounded
 from devices.schemas.reading import compile_schema
 from devices.schemas.values import read
-
-TOO_MUCH_WORK = (
-    "takes longer than a second to be checked, or refers to itself without an end. Make the type's schema simpler,"
-    " or the text shorter"
-)
 
 
 def errors_of(schema: str, text: str) -> list[SchemaError]:

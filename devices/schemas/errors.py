@@ -15,6 +15,10 @@ from devices.mistakes import line_and_column, shortened
 from devices.schemas.patterns import PATTERN_MAX_CHARS
 
 MOST_ERRORS = 20
+TOO_MUCH_WORK = (
+    "takes longer than a second to be checked, or refers to itself without an end. Make the type's schema simpler,"
+    " or the text shorter"
+)
 # Of values that are allowed, so many are named.
 NAMED_VALUES = 12
 
@@ -38,6 +42,10 @@ class SchemaError(NamedTuple):
     column: int
     path: str
     message: str
+
+    @property
+    def is_too_much_work(self) -> bool:
+        return self.message == TOO_MUCH_WORK
 
     @property
     def sentence(self) -> str:

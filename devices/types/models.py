@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import unicodedata
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.db import models
+from django.db import models, transaction
+from django.dispatch import Signal
 
 from devices.parsing import parse_config
 from devices.schemas import SchemaError, check_schema, errors_of
@@ -19,6 +22,9 @@ NAME_MAX_CHARS = 100
 FOLDED_MAX_CHARS = 400  # one character may be folded to many
 # What an address cannot tell from something else, or nobody sees.
 NOT_IN_NAMES = re.compile(r'[/\\?#%"]|[^\S ]')
+
+# Sent after the commit: there are configurations to be judged by a schema.
+marks_wanted = Signal()
 
 
 class DoesNotFit(ValidationError):
@@ -69,7 +75,13 @@ class DeviceType(models.Model):
         if update_fields is None or {"name", "schema", "starting_content"} & set(update_fields):
             self.read_name()
             self.check_texts()
+        if self._schema_is_another():
+            self.marks_after = 0
+            if update_fields is not None:
+                kwargs["update_fields"] = {*update_fields, "marks_after"}
         super().save(*args, **kwargs)
+        if self.marks_after is not None:
+            transaction.on_commit(lambda: marks_wanted.send(sender=DeviceType))
 
     def clean(self) -> None:
         """Raise ``ValidationError`` for a name, a schema or a starting content that cannot be one."""
@@ -78,6 +90,17 @@ class DeviceType(models.Model):
             message = "Another type has this name. Find it in the list, and change that one."
             raise ValidationError({"name": ValidationError(message, code="ALREADY_EXISTS")})
         self.check_texts()
+
+    def _schema_is_another(self) -> bool:
+        """Whether there are configurations that another schema was right for."""
+        saved = type(self).objects.filter(pk=self.pk).values_list("schema", flat=True).first()
+        return saved is not None and saved != self.schema and self.configs.exists()
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same texts: who changes a type says by this on what the change is based."""
+        texts = [self.name, self.description, self.schema, self.starting_content]
+        return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
     def read_name(self) -> None:
         """Spell the name as rows have it. Raises ``ValidationError``."""
@@ -100,6 +123,14 @@ class DeviceType(models.Model):
                 raise DoesNotFit(self.name, errors)
         except ValidationError as error:
             raise ValidationError({"starting_content": error}) from error
+
+
+class ChangedMeanwhile(Exception):
+    """Somebody else saved the type since."""
+
+    def __init__(self, device_type: DeviceType) -> None:
+        super().__init__()
+        self.device_type = device_type
 
 
 class SchemaDraft(models.Model):
@@ -128,6 +159,24 @@ class SchemaDraft(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name}, as {self.typed_by} typed it"
+
+    @property
+    def is_tried(self) -> bool:
+        return self.tried_after is None
+
+    def apply(self) -> DeviceType:
+        """Save what was typed as the type. Raises :class:`ChangedMeanwhile` where that is another by now."""
+        with transaction.atomic():
+            device_type = DeviceType.objects.select_for_update().get(pk=self.type_id)
+            if device_type.fingerprint != self.based_on:
+                raise ChangedMeanwhile(device_type)
+            for name in ["name", "description", "schema", "starting_content"]:
+                setattr(device_type, name, getattr(self, name))
+            device_type.updated_by = self.typed_by
+            device_type.full_clean()
+            device_type.save()
+            device_type.drafts.all().delete()
+        return device_type
 
 
 def _what_is_wrong(name: str) -> str | None:
