@@ -5,12 +5,12 @@ The column is null, so that SQLite adds it without writing all versions anew.
 
 from django.db import migrations, models
 
-MODEL = "historicaldeviceconfig"
+MODEL, OF_TYPE = "historicaldeviceconfig", "historicaldevicetype"
 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("devices", "0006_origin_of_versions"),
+        ("devices", "0007_types"),
     ]
 
     operations = [
@@ -21,6 +21,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             MODEL,
             models.Index(condition=models.Q(("history_type", "-")), fields=["history_id"], name="deviceconfig_deleted"),
+        ),
+        migrations.AddField(OF_TYPE, "history_forgotten", models.PositiveIntegerField(editable=False, null=True)),
+        migrations.AddIndex(
+            OF_TYPE, models.Index(fields=["name", "history_id", "history_date"], name="devicetype_by_name")
+        ),
+        migrations.AddIndex(
+            OF_TYPE,
+            models.Index(condition=models.Q(("history_type", "-")), fields=["history_id"], name="devicetype_deleted"),
         ),
         migrations.CreateModel(
             name="DeletedConfig",

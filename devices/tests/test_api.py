@@ -16,6 +16,7 @@ from django.db import InterfaceError, OperationalError, connection
 from django.test import Client
 
 from devices import api
+from devices.limits import WRAPPING_MAX_BYTES
 from devices.models import DeviceConfig
 from iotsupport.tests.support.api_client import (
     Download,
@@ -412,7 +413,8 @@ class TestTheWrapper:
         settings.CONFIG_MAX_BYTES = len(CONTENT)
 
         assert put(script, f"/configs/{MAC}", wrapped(CONTENT) + " " * 4000).status_code == 200
-        assert refusal(put(script, f"/configs/{MAC}", wrapped(CONTENT) + " " * 5000)) == (413, "TOO_LARGE")
+        too_much = " " * (WRAPPING_MAX_BYTES + 1)
+        assert refusal(put(script, f"/configs/{MAC}", wrapped(CONTENT) + too_much)) == (413, "TOO_LARGE")
 
 
 class TestConditions:

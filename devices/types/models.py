@@ -47,6 +47,8 @@ class DoesNotFit(ValidationError):
 class DeviceType(models.Model):
     """A kind of device: what its configurations have to be like, and what a new one begins with."""
 
+    name_field = "name"  # as versions are found
+
     name = models.CharField(max_length=NAME_MAX_CHARS)
     folded = models.CharField(max_length=FOLDED_MAX_CHARS, unique=True, editable=False)  # the name, as it is looked for
     description = models.TextField(blank=True)

@@ -28,7 +28,7 @@ from iotsupport.tests.test_tokens import make
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
 
 MAC = "aa-bb-cc-dd-ee-ff"
-NAMES = {"mac_address": MAC, "filename": "firmware.bin"}
+NAMES = {"mac_address": MAC, "filename": "firmware.bin", "number": "1", "name": "lamp"}
 
 # What an operation needs to be told, so that nothing but the permission refuses it.
 JSON: dict[tuple[str, str], Any] = {
