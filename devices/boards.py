@@ -20,8 +20,7 @@ class Configurations:
     @contextmanager
     def locked(self, mac_addresses: Sequence[str], using: str) -> Iterator[dict[str, str]]:
         with transaction.atomic(using=using):
-            for mac_address in mac_addresses:
-                DeviceConfig.lock_name(mac_address, using)
+            DeviceConfig.lock_names(mac_addresses, using)
             rows = DeviceConfig._base_manager.using(using).select_for_update()
             found = rows.filter(mac_address__in=mac_addresses).order_by("mac_address")
             yield {row.mac_address: row.content_sha256 for row in found}

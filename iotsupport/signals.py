@@ -5,6 +5,10 @@ from django.dispatch import Signal
 # This process serves requests, as opposed to a command that ends when its work is done.
 serving = Signal()
 
+# Rows were written without ``post_save`` of each, and their files get new bytes after the commit. Sent by the model, in
+# the transaction, with ``filenames`` and ``using``.
+saved_together = Signal()
+
 # A file is about to follow what another node saved. Sent by the model, with its ``filename``; each receiver returns
-# what to call when the file is in place, or None.
+# what to call with its name in a list when the file is in place, or None.
 following = Signal()

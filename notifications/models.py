@@ -9,11 +9,11 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 from django.db import connections, models, transaction
-from django.db.models import F, Q
-from django.db.models.functions import Coalesce
+from django.db.models import Q
 from django.utils import timezone
 
 from notifications import pace
@@ -24,12 +24,12 @@ LEASE = timedelta(seconds=6)
 
 CHUNK_ROWS = 500
 
-# One statement, whether the file was ever announced or not. Every save waits for it, and the query set's way to it
+# One statement, whether files were ever announced or not. Every save waits for it, and the query set's way to it
 # would take five times as long.
 RECORD = """
     INSERT INTO notifications_debt
         (topic, filename, owed_since, revision, is_bulk, tries, last_error, claimed_by, claimed_until)
-    VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)
+    VALUES {rows}
     ON CONFLICT (topic, filename) DO UPDATE SET
         owed_since = COALESCE(notifications_debt.owed_since, excluded.owed_since),
         revision = excluded.revision,
@@ -39,6 +39,7 @@ RECORD = """
         claimed_by = excluded.claimed_by,
         claimed_until = excluded.claimed_until
 """
+ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, %s)"
 
 
 class AnnouncementQuerySet(models.QuerySet["Announcement"]):
@@ -83,42 +84,35 @@ class AnnouncementManager(models.Manager["Announcement"]):
         return self.get_queryset().owed()
 
     def record(self, topic: str, filename: str, *, is_bulk: bool, claimed_by: str = "", reason: str = "") -> Message:
-        """Record that a file must be announced: call it in the transaction that saves the file.
+        """Record that a file must be announced, as :meth:`record_together` does."""
+        [message] = self.record_together(topic, [filename], is_bulk=is_bulk, claimed_by=claimed_by, reason=reason)
+        return message
+
+    def record_together(
+        self, topic: str, filenames: Iterable[str], *, is_bulk: bool, claimed_by: str = "", reason: str = ""
+    ) -> list[Message]:
+        """Record that files must be announced: call it in the transaction that saves them.
 
         ``claimed_by`` names the process that will try at once; empty leaves it to whichever comes first. ``reason``
         says why nobody can, where that is known.
         """
-        now, revision, connection = timezone.now(), make_revision(), connections[self.db]
+        now, connection = timezone.now(), connections[self.db]
         owed_since, lease_end = map(connection.ops.adapt_datetimefield_value, [now, now + LEASE])
         claimed_until = lease_end if claimed_by else None
-        values = [topic, filename, owed_since, revision, is_bulk, 0, reason, claimed_by, claimed_until]
+        # In one order: of two who record some of the same, none has what the other waits for.
+        messages = [Message(topic, filename, make_revision(), is_bulk) for filename in sorted(filenames)]
+        values = [
+            (topic, message.filename, owed_since, message.revision, is_bulk, 0, reason, claimed_by, claimed_until)
+            for message in messages
+        ]
         with connection.cursor() as cursor:
-            cursor.execute(RECORD, values)
-        return Message(topic, filename, revision, is_bulk)
+            cursor.execute(RECORD.format(rows=", ".join([ROW] * len(values))), [*chain.from_iterable(values)])
+        return messages
 
     def record_again(self, topic: str, filenames: Sequence[str]) -> None:
         """Record that files must be announced although they did not change; of one, a person waits to see it."""
-        now, is_bulk = timezone.now(), len(filenames) > 1
         for start in range(0, len(filenames), CHUNK_ROWS):
-            chunk = filenames[start : start + CHUNK_ROWS]
-            with transaction.atomic(using=self.db):
-                rows = self.filter(topic=topic, filename__in=chunk)
-                rows.update(
-                    owed_since=Coalesce("owed_since", now),
-                    revision=F("revision") + 1,
-                    is_bulk=is_bulk,
-                    retry_at=None,
-                    claimed_by="",
-                    claimed_until=None,
-                )
-                missing = set(chunk) - set(rows.values_list("filename", flat=True))
-                self.bulk_create(
-                    (
-                        self.model(topic=topic, filename=name, owed_since=now, is_bulk=is_bulk)
-                        for name in sorted(missing)
-                    ),
-                    ignore_conflicts=True,  # saved meanwhile, which records it, too
-                )
+            self.record_together(topic, set(filenames[start : start + CHUNK_ROWS]), is_bulk=len(filenames) > 1)
 
     def cancel(self, topic: str, filename: str) -> None:
         """A file is deleted: there is nothing to announce."""
@@ -195,7 +189,7 @@ class AnnouncementManager(models.Manager["Announcement"]):
 
 
 def make_revision() -> int:
-    """A number that no announcement had before; a little room is left to count up."""
+    """A number that no announcement had before;"""
     return secrets.randbits(62)
 
 

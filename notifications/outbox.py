@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -11,9 +11,12 @@ from iotsupport.database import is_shared
 from notifications.models import Announcement
 from notifications.publisher import publisher
 
+# Called with the names of those files that are in place.
+HandOver = Callable[[Collection[str]], None]
 
-def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable[[], None]:
-    """Record that a file must be announced. Returns what to call when it can be downloaded from this node.
+
+def record(topic: str, filenames: Collection[str], using: str = DEFAULT_DB_ALIAS) -> HandOver:
+    """Record that files must be announced. Returns what to call with those that can be downloaded from this node.
 
     Call it while the publisher is on.
     """
@@ -21,15 +24,17 @@ def record(topic: str, filename: str, using: str = DEFAULT_DB_ALIAS) -> Callable
     will_send = not is_bulk and publisher.can_send(topic)
     # Another node must not announce it between the commit and this node's file.
     is_claimed = will_send or is_shared(connections[using])
-    message = outbox.record(
-        topic, filename, is_bulk=is_bulk, claimed_by=name if is_claimed else "", reason=publisher.suspension(topic)
+    recorded = outbox.record_together(
+        topic, filenames, is_bulk=is_bulk, claimed_by=name if is_claimed else "", reason=publisher.suspension(topic)
     )
 
-    def hand_over() -> None:
-        if is_claimed and not will_send and not outbox.release(name, [message]):
-            # A node that follows took it over, and may have announced it before the file was in place here.
-            outbox.record(topic, filename, is_bulk=is_bulk, reason=publisher.suspension(topic))
-        publisher.hand_over(message, is_claimed=will_send)
+    def hand_over(in_place: Collection[str]) -> None:
+        messages = [message for message in recorded if message.filename in in_place]
+        if is_claimed and not will_send and outbox.release(name, messages) < len(messages):
+            # A node that follows took some over, and may have announced them before the files were in place here.
+            outbox.record_together(topic, in_place, is_bulk=is_bulk, reason=publisher.suspension(topic))
+        for message in messages:
+            publisher.hand_over(message, is_claimed=will_send)
 
     return hand_over
 

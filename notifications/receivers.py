@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from django.db.models.signals import post_delete, post_save
@@ -12,16 +11,22 @@ from assets.models import Asset, has_new_bytes
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import call_when_in_place
 from iotsupport.mirror.rows import MirroredModel
-from iotsupport.signals import following, serving
+from iotsupport.signals import following, saved_together, serving
 from notifications import outbox
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.outbox import HandOver
 from notifications.publisher import publisher
 
 
 @receiver(post_save, sender=DeviceConfig, dispatch_uid="notifications.announce_config")
 def announce_config(sender: type[DeviceConfig], instance: DeviceConfig, raw: bool, using: str, **kwargs: Any) -> None:
     if not raw:  # fixtures are not news
-        announce(CONFIGS_TOPIC, instance, using)
+        announce(CONFIGS_TOPIC, sender, [instance.filename], using)
+
+
+@receiver(saved_together, sender=DeviceConfig, dispatch_uid="notifications.announce_configs")
+def announce_configs(sender: type[DeviceConfig], filenames: list[str], using: str, **kwargs: Any) -> None:
+    announce(CONFIGS_TOPIC, sender, filenames, using)
 
 
 @receiver(post_save, sender=Asset, dispatch_uid="notifications.announce_asset")
@@ -35,14 +40,13 @@ def announce_asset(
 ) -> None:
     # Neither fixtures are news, nor what is chosen about bytes that boards have.
     if not raw and has_new_bytes(update_fields):
-        announce(ASSETS_TOPIC, instance, using)
+        announce(ASSETS_TOPIC, sender, [instance.filename], using)
 
 
-def announce(topic: str, row: MirroredModel, using: str) -> None:
-    """Have it announced, after the commit, that a row's file is new."""
+def announce(topic: str, model: type[MirroredModel], filenames: list[str], using: str) -> None:
+    """Have it announced, after the commit, that these files of the model's rows are new."""
     if publisher.is_on:
-        filename = row.filename
-        call_when_in_place(type(row), filename, using, outbox.record(topic, filename, using))
+        call_when_in_place(model, filenames, using, outbox.record(topic, filenames, using))
 
 
 @receiver(post_delete, sender=DeviceConfig, dispatch_uid="notifications.cancel_config")
@@ -61,10 +65,10 @@ def announce_what_is_owed(**kwargs: Any) -> None:
 
 
 @receiver(following, sender=DeviceConfig, dispatch_uid="notifications.announce_followed_config")
-def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> Callable[[], None] | None:
-    return outbox.record(CONFIGS_TOPIC, filename) if publisher.is_on else None
+def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs: Any) -> HandOver | None:
+    return outbox.record(CONFIGS_TOPIC, [filename]) if publisher.is_on else None
 
 
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
-def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> Callable[[], None] | None:
-    return outbox.record(ASSETS_TOPIC, filename) if publisher.is_on else None
+def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> HandOver | None:
+    return outbox.record(ASSETS_TOPIC, [filename]) if publisher.is_on else None

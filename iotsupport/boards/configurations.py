@@ -5,9 +5,9 @@ What sends no signal, such as a bulk update, is found and mended by ``sync_mirro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from django.db import connections
@@ -23,7 +23,7 @@ TOGETHER = 100
 SAVED = """
     INSERT INTO iotsupport_board AS board (mac_address, config_sha256, state, asked, user_agent, runs_version,
         runs_md5, runs_sha256, sdk_version, runs_filename, runs_asset_sha256)
-    VALUES (%s, %s, 'never_fetched', 0, '', '', '', '', '', '', '')
+    VALUES {rows}
     ON CONFLICT (mac_address) DO UPDATE SET
         config_sha256 = excluded.config_sha256,
         state = CASE
@@ -37,14 +37,21 @@ SAVED = """
         asked = 0
     WHERE board.config_sha256 IS NULL OR board.config_sha256 <> excluded.config_sha256
 """
+SAVED_ROW = "(%s, %s, 'never_fetched', 0, '', '', '', '', '', '', '')"
 
 
 def note_saved(mac_address: str, sha256: str, using: str) -> None:
     """A configuration is saved, and its bytes have this SHA-256: call it in the transaction."""
+    note_saved_together({mac_address: sha256}, using)
+
+
+def note_saved_together(sha256s: Mapping[str, str], using: str) -> None:
+    """Configurations are saved, and the bytes of each MAC address have this SHA-256: call it in the transaction."""
     connection = connections[using]
     now = connection.ops.adapt_datetimefield_value(timezone.now())
+    rows = sorted(sha256s.items())  # in the order in which check-ins lock them, too
     with connection.cursor() as cursor:
-        cursor.execute(SAVED, [mac_address, sha256, now])
+        cursor.execute(SAVED.format(rows=", ".join([SAVED_ROW] * len(rows))), [*chain.from_iterable(rows), now])
 
 
 def note_deleted(mac_address: str, using: str) -> None:

@@ -15,7 +15,7 @@ from iotsupport.boards.firmware import FoundVersion, find
 from iotsupport.boards.models import AHEAD, MOST_WAITING, Board, HourlyCount, State
 from iotsupport.boards.pending import Batch
 from iotsupport.database import is_shared
-from iotsupport.database.names import lock_name
+from iotsupport.database.names import lock_names
 from iotsupport.database.sqlite import patience
 from iotsupport.errors import DATABASE_ERRORS
 
@@ -204,7 +204,7 @@ def _find(md5s: set[str], sha256s: set[str]) -> Mapping[str, FoundVersion]:
 def _write_reports(reports: list[dict[str, Any]], now: float) -> None:
     is_asked = any(report["asked"] for report in reports)
     if is_asked:
-        lock_name(connection, "boards that wait")
+        lock_names(connection, ["boards that wait"])
     vendor = connection.vendor
     statement = NOTE.format(told=TOLD[vendor], within_a_minute=WITHIN_A_MINUTE[vendor])
     with connection.cursor() as cursor:

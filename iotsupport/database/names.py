@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from zlib import crc32
 
@@ -17,13 +18,15 @@ LOCKS = 0x107
 MOST_LOCKS = 1024
 
 
-def lock_name(connection: BaseDatabaseWrapper, name: str) -> bool:
-    """Wait until nobody else creates a row of this name, and let nobody until the transaction ends.
+def lock_names(connection: BaseDatabaseWrapper, names: Iterable[str]) -> bool:
+    """Wait until nobody else creates a row of these names, and let nobody until the transaction ends.
 
     Returns whether there was something to wait for: SQLite lets only one transaction write at all.
     """
     if not is_shared(connection):
         return False
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [LOCKS, crc32(name.encode()) % MOST_LOCKS])
+        # All take several of them in the same order: so of two, none has what the other waits for.
+        numbers = sorted({crc32(name.encode()) % MOST_LOCKS for name in names})
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, number) FROM unnest(%s::int[]) AS number", [LOCKS, numbers])
     return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -23,11 +23,15 @@ from iotsupport.mirror.files import (
     mirror_storage,
 )
 from iotsupport.mirror.rows import MirroredModel, Wanted
+from iotsupport.mirror.together import Replaced, freed_together
 
 logger = logging.getLogger(__name__)
 
-# The transaction that is open changes a file, or removes it. Sent by its model, with ``filename`` and ``using``.
+# The transaction that is open changes files, or removes them. Sent by their model, with ``filenames`` and ``using``.
 changed = Signal()
+
+# What waits for files to be in place: called with their names.
+CallInPlace = Callable[[list[str]], Any]
 
 # So many names are asked for in one query.
 TOGETHER = 100
@@ -45,7 +49,7 @@ class Change:
     using: str
     staged: StagedFile | None = None
     """Used if these are still the row's bytes."""
-    calls: list[Callable[[], Any]] = field(default_factory=list)
+    calls: list[CallInPlace] = field(default_factory=list)
     error: Exception | None = None
     is_done: bool = False
 
@@ -79,30 +83,39 @@ def mirror_saved(row: MirroredModel, filename: str, staged: StagedFile | None, u
 
     None where the row's bytes are those that it had.
     """
-    _note(Change(type(row), filename, using, staged))
+    _note([Change(type(row), filename, using, staged)])
     name = getattr(row, row.name_field)
     if row.name_as_read not in {None, name}:
-        _note(Change(type(row), row.filename_of(str(row.name_as_read)), using))
+        _note([Change(type(row), row.filename_of(str(row.name_as_read)), using)])
     row.name_as_read = name
 
 
 def mirror_deleted(model: type[MirroredModel], filename: str, using: str) -> None:
     """Call in ``post_delete``: the file follows after the commit. Raises :class:`MirrorError` where it could not."""
     mirror_storage(model.storage_alias).check_writable()
-    _note(Change(model, filename, using))
+    _note([Change(model, filename, using)])
 
 
-def call_when_in_place(model: type[MirroredModel], filename: str, using: str, call: Callable[[], Any]) -> None:
-    """Call after the commit, when the file is in place; never where it is behind. What ``call`` raises is logged.
+def mirror_saved_together(model: type[MirroredModel], staged: Mapping[str, StagedFile], using: str) -> None:
+    """Call where rows were written without ``post_save``: what is staged gets its file name after the commit."""
+    _note([Change(model, filename, using, file) for filename, file in staged.items()])
+
+
+def call_when_in_place(model: type[MirroredModel], filenames: Sequence[str], using: str, call: CallInPlace) -> None:
+    """Call after the commit, with those of these files that are in place. What ``call`` raises is logged.
 
     For receivers of signals, after those of the mirror.
     """
     noted = _noted.get(connections[using])
-    change = noted.get((model, filename)) if noted is not None else None
-    if change is not None:
-        change.calls.append(call)
-    else:  # there was no transaction, so it is in place
-        transaction.on_commit(call, using=using, robust=True)
+    in_place = []
+    for filename in filenames:
+        change = noted.get((model, filename)) if noted is not None else None
+        if change is not None:
+            change.calls.append(call)
+        else:  # there was no transaction
+            in_place.append(filename)
+    if in_place:
+        _call(call, in_place, using)
 
 
 def make_equal(model: type[MirroredModel], filename: str, using: str) -> None:
@@ -128,21 +141,32 @@ def make_all_equal(changes: list[Change]) -> None:
                 change.staged.close()
                 change.staged = None
     behind = []
+    in_place = defaultdict(list)
     for change in changes:
         if change.error is not None:
             behind.append(change)
             continue
         for call in change.calls:
-            transaction.on_commit(call, using=change.using, robust=True)  # at once
+            in_place[call, change.using].append(change.filename)
+    for (call, using), filenames in in_place.items():
+        _call(call, filenames, using)
     if behind:
         raise _behind_error(behind) from behind[0].error
 
 
-def _note(change: Change) -> None:
-    """Make it equal after the commit."""
-    changed.send(change.model, filename=change.filename, using=change.using)
-    _noted.setdefault(connections[change.using], WeakValueDictionary())[change.model, change.filename] = change
-    transaction.on_commit(change.follow_commit, using=change.using)
+def _call(call: CallInPlace, filenames: list[str], using: str) -> None:
+    """At once: no transaction is open."""
+    transaction.on_commit(lambda: call(filenames), using=using, robust=True)
+
+
+def _note(changes: list[Change]) -> None:
+    """Make them equal after the commit. They are of one model and one database."""
+    model, using = changes[0].model, changes[0].using
+    changed.send(model, filenames=[change.filename for change in changes], using=using)
+    noted = _noted.setdefault(connections[using], WeakValueDictionary())
+    for change in changes:
+        noted[model, change.filename] = change
+        transaction.on_commit(change.follow_commit, using=using)
 
 
 def _make_group_equal(changes: list[Change]) -> None:
@@ -150,7 +174,8 @@ def _make_group_equal(changes: list[Change]) -> None:
     left = deque(changes)
     while left:
         try:
-            _make_some_equal(left)
+            with freed_together() as replaced:
+                _make_some_equal(left, replaced)
         except (MirrorError, DatabaseError) as error:  # it would be the same with the others, and take as long
             for change in left:
                 change.error = error
@@ -159,7 +184,7 @@ def _make_group_equal(changes: list[Change]) -> None:
             time.sleep(PAUSE_SECONDS)
 
 
-def _make_some_equal(left: deque[Change]) -> None:
+def _make_some_equal(left: deque[Change], replaced: Replaced) -> None:
     """Take as many as can be seen to while the directory is locked for a short time, from the left."""
     model, using = left[0].model, left[0].using
     some = list(islice(left, TOGETHER))
@@ -170,6 +195,8 @@ def _make_some_equal(left: deque[Change]) -> None:
         wanted_files = model.wanted_files(filenames, using)
         for change in some:
             wanted = wanted_files.get(change.filename)
+            if len(some) > 1:
+                replaced.keep(storage.path(change.filename))
             try:
                 with storage.explained():
                     if change.staged is not None and (change.staged.sha256, change.staged.mode) == wanted:
@@ -185,7 +212,12 @@ def _make_some_equal(left: deque[Change]) -> None:
 
 def _behind_error(behind: list[Change]) -> MirrorBehindError:
     first, count = behind[0], len(behind)
-    what = f"the file of {first.filename} is" if count == 1 else f"{count} files are"
-    which = "" if count == 1 else f" The first is {first.filename}."
+    sentences = {
+        change.filename: f"The change is saved, but the file of {change.filename} is not up to date: {change.error}"
+        for change in behind
+    }
     logger.error("%s is saved, but its file is not (files in all: %d): %s", first.filename, count, first.error)
-    return MirrorBehindError(f"The change is saved, but {what} not up to date: {first.error}{which}")
+    together = f"The change is saved, but {count} files are not up to date: {first.error}"
+    error = MirrorBehindError(sentences[first.filename] if count == 1 else f"{together} The first is {first.filename}.")
+    error.sentences = sentences
+    return error

@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from enum import Enum
 from functools import cache
@@ -50,7 +50,9 @@ class MirrorError(Exception):
 
 
 class MirrorBehindError(MirrorError):
-    """The row is committed, but its file could not be made equal to it. Nothing may be announced."""
+    """Rows are committed, but their files could not be made equal to them. Nothing may be announced."""
+
+    sentences: Mapping[str, str] = {}  # one for each file, by its name
 
 
 class State(Enum):
@@ -79,8 +81,7 @@ class StagedFile:
         self._storage = storage
         with storage.explained():
             self._descriptor, self.path = _create_locked(storage.directory)
-        self._digest = hashlib.sha256()
-        self.size = 0
+        self._digest, self.size = hashlib.sha256(), 0
 
     def write(self, chunk: bytes) -> None:
         rest = memoryview(chunk)
@@ -264,10 +265,10 @@ class MirrorStorage(FileSystemStorage):
         deadline = time.monotonic() + LOCK_SECONDS
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                raise MirrorError(
-                    f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does not"
-                    f" help, find out which one has {self.lock_path} open, and end it."
+                sentence = (
+                    f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does"
                 )
+                raise MirrorError(f"{sentence} not help, find out which one has {self.lock_path} open, and end it.")
             time.sleep(LOCK_POLL_SECONDS)
 
     def names(self) -> list[str]:

@@ -28,7 +28,7 @@ def follow(model: type[MirroredModel], filename: str, using: str) -> None:
             calls: list[Any] = [call for _, call in following.send(model, filename=filename)]
             if _replace(model, filename, using, staged):
                 for call in filter(None, calls):
-                    call()
+                    call([filename])
                 return
         finally:
             staged.close()

@@ -12,6 +12,7 @@ import logging
 import os
 import platform
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,11 +59,12 @@ def tell_others_of_changes() -> None:
     changed.connect(tell_others, dispatch_uid="iotsupport.tell_others")
 
 
-def tell_others(sender: type[MirroredModel], filename: str, using: str, **kwargs: Any) -> None:
+def tell_others(sender: type[MirroredModel], filenames: Sequence[str], using: str, **kwargs: Any) -> None:
     """Delivered when the transaction is committed, and never else."""
+    node = node_of(mirror_storage(sender.storage_alias))
     with connections[using].cursor() as cursor:
-        payload = f"{node_of(mirror_storage(sender.storage_alias))} {sender.storage_alias} {filename}"
-        cursor.execute("SELECT pg_notify(%s, %s)", [CHANNEL, payload])
+        payloads = [f"{node} {sender.storage_alias} {filename}" for filename in filenames]
+        cursor.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, payloads])
 
 
 def node_of(storage: MirrorStorage) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, Self, TypeVar
@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, connections, models, transaction
 
-from iotsupport.database.names import lock_name
+from iotsupport.database.names import lock_names
 from iotsupport.mirror.files import SERVED_MODE, StagedFile, mirror_storage
 
 M = TypeVar("M", bound="MirroredModel")
@@ -49,7 +49,7 @@ class MirroredManager(models.Manager[M]):
         try:
             with transaction.atomic(using=self.db):
                 row = self._lock(name)
-                if row is None and self.model.lock_name(name, self.db):
+                if row is None and self.model.lock_names([name], self.db):
                     row = self._lock(name)  # created meanwhile
                 if row is None:
                     row = self.model(**{self.model.name_field: name})
@@ -62,6 +62,22 @@ class MirroredManager(models.Manager[M]):
 
     def _lock(self, name: str) -> M | None:
         return self.select_for_update().filter(**{self.model.name_field: name}).first()
+
+    def lock_together(self, names: Collection[str], new: Collection[str]) -> dict[str, M]:
+        """The rows of these names that there are, locked until the transaction ends: in one query, in their order.
+
+        The names of ``new``, which are some of them, nobody else creates until then.
+        """
+        rows = self._lock_all(names)
+        missing = [name for name in new if name not in rows]
+        if missing and self.model.lock_names(missing, self.db):
+            rows |= self._lock_all(missing)  # created meanwhile
+        return rows
+
+    def _lock_all(self, names: Collection[str]) -> dict[str, M]:
+        name_field = self.model.name_field
+        rows = self.select_for_update().filter(**{f"{name_field}__in": names}).order_by(name_field)
+        return {getattr(row, name_field): row for row in rows}
 
 
 class MirroredModel(models.Model):
@@ -89,7 +105,7 @@ class MirroredModel(models.Model):
         try:
             with transaction.atomic(using=using, savepoint=False):
                 if self._state.adding:
-                    self.lock_name(getattr(self, self.name_field), using)
+                    self.lock_names([getattr(self, self.name_field)], using)
                 super().save(*args, **kwargs)
         finally:
             if self.ahead is not None:
@@ -114,9 +130,9 @@ class MirroredModel(models.Model):
         return staged
 
     @classmethod
-    def lock_name(cls, name: str, using: str) -> bool:
-        """Keep others from creating a row of this name, as :func:`iotsupport.database.names.lock_name` does."""
-        return lock_name(connections[using], f"{cls.storage_alias} {name}")
+    def lock_names(cls, names: Iterable[str], using: str) -> bool:
+        """Keep others from creating rows of these names, as :func:`iotsupport.database.names.lock_names` does."""
+        return lock_names(connections[using], [f"{cls.storage_alias} {name}" for name in names])
 
     @classmethod
     def filename_of(cls, name: str) -> str:

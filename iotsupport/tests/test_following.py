@@ -58,9 +58,9 @@ def followed() -> Iterator[list[str]]:
     """What happens: ``noted``, then ``announced``."""
     happened: list[str] = []
 
-    def note(filename: str, **kwargs: Any) -> Callable[[], None]:
+    def note(filename: str, **kwargs: Any) -> Callable[[list[str]], None]:
         happened.append("noted")
-        return lambda: happened.append("announced")
+        return lambda filenames: happened.append("announced")
 
     following.connect(note, sender=DeviceConfig)
     yield happened
@@ -164,10 +164,10 @@ def test_nothing_is_noted_for_a_disk_that_takes_no_bytes(
 def test_newer_bytes_are_noted_again_before_they_are_put_in_place(path: Path) -> None:
     seen = []
 
-    def save_once_more(**kwargs: Any) -> Callable[[], None]:
+    def save_once_more(**kwargs: Any) -> Callable[[list[str]], None]:
         seen.append(path.read_text())
         save_elsewhere('{"version": "newest"}')
-        return lambda: None
+        return lambda filenames: None
 
     following.connect(save_once_more, sender=DeviceConfig)
     try:
