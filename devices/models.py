@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from django.conf import settings
@@ -14,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
 
 from devices.fields import BoardField, MACAddressField, normalise_mac_address
-from devices.parsing import decode_config, parse_config
+from devices.parsing import parse_config
 from devices.schemas import SchemaError, errors_of
 from devices.types.models import DeviceType, DoesNotFit, SchemaDraft
 from iotsupport.boards.mac_addresses import MAC_ADDRESS
@@ -56,28 +55,6 @@ class DeviceConfigManager(MirroredManager["DeviceConfig"]):
             config.set_content(new)
             config.updated_by = user
         return config
-
-    def import_file(self, path: Path, *, dry_run: bool) -> str:
-        """Take over one ``<mac>.json`` file; return ``taken``, ``replaced`` or ``unchanged``.
-
-        Raises ``ValidationError`` for a wrong name or content, and ``MirrorError`` where it cannot be stored.
-        """
-        if path.suffix != ".json":
-            raise ValidationError("It is not called <MAC address>.json. Rename it, or leave it out.")
-        mac_address = normalise_mac_address(path.stem)
-        if path.stat().st_size > settings.CONFIG_MAX_BYTES:
-            # Not read at all: it may be of any size.
-            raise ValidationError(
-                f"It is larger than {settings.CONFIG_MAX_BYTES} bytes. Shorten it, or raise CONFIG_MAX_BYTES."
-            )
-        content = decode_config(path.read_bytes())
-        parse_config(content)
-        current = self.filter(mac_address=mac_address).first()
-        if current is not None and current.content == content:
-            return "unchanged"
-        if not dry_run:
-            self.put(mac_address, content)
-        return "taken" if current is None else "replaced"
 
 
 class DeviceConfig(MirroredModel):

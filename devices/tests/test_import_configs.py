@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import gzip
 import random
+import re
+from contextlib import suppress
 from io import StringIO
+from itertools import count
 from pathlib import Path
 
 import pytest
 from django.conf import LazySettings
 from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
+from devices import importing
+from devices.management.commands.import_configs import Command
 from devices.models import DeviceConfig
+from devices.writing import Write, Written, write_many
+from iotsupport.management import progress
+from iotsupport.management.progress import CLEAR
+from iotsupport.tests.support.api_client import nothing_changed
 from iotsupport.tests.support.server import files
 
 SPELLINGS = [
@@ -46,6 +57,8 @@ REFUSED = {
     "aa-bb-cc-dd-ee-09.json": ('{"a":\u00a01}'.encode(), "NO-BREAK SPACE (U+00A0) stands here"),
     "aa-bb-cc-dd-ee-08.txt": (b"{}", "It is not called <MAC address>.json"),
 }
+
+MAC = "aa-bb-cc-dd-ee-ff"
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
@@ -228,6 +241,121 @@ def test_wants_a_directory(tmp_path: Path, name: str) -> None:
 
     with pytest.raises(CommandError, match=f"{name} is not a directory. Name the one that holds the files."):
         import_configs(tmp_path / name)
+
+
+def test_takes_as_many_together_as_there_is_room_for(existing: Path, configs: Path, few_together: None) -> None:
+    *lines, summary = import_configs(existing)
+
+    assert lines == [f"{name}: taken" for name in sorted(files(existing))]
+    assert files(configs) == expected_files()
+
+
+@pytest.fixture
+def few_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Command, "together", 7)
+
+
+def test_asks_the_database_no_more_for_many(existing: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / f"{MAC}.json").write_text("{}")
+
+    for_one = statements(tmp_path / "one")
+    for_many = statements(existing)
+
+    assert len(for_many) == len(for_one)
+
+
+def statements(directory: Path) -> list[str]:
+    with CaptureQueriesContext(connection) as queries:
+        import_configs(directory)
+    return [query["sql"] for query in queries]
+
+
+def test_what_somebody_else_saves_meanwhile_is_replaced_all_the_same(
+    existing: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it had been saved before."""
+    theirs = iter(["theirs"])
+
+    def save_meanwhile(writes: list[Write]) -> list[Written]:
+        for name in theirs:
+            DeviceConfig.objects.put(writes[0].mac_address, f'{{"name": "{name}"}}')
+        return write_many(writes)
+
+    monkeypatch.setattr(importing, "write_many", save_meanwhile)
+
+    *lines, summary = import_configs(existing)
+
+    assert summary == f"{FILES - 1} taken, 1 replaced, 0 unchanged, 0 refused"
+    assert files(configs) == expected_files()
+
+
+def test_what_somebody_saves_again_and_again_is_refused(
+    existing: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbers = count()
+
+    def save_meanwhile(writes: list[Write]) -> list[Written]:
+        DeviceConfig.objects.put(writes[0].mac_address, f'{{"number": {next(numbers)}}}')
+        return write_many(writes)
+
+    monkeypatch.setattr(importing, "write_many", save_meanwhile)
+
+    lines = refuse_configs(existing)
+
+    [refused] = [line for line in lines if "refused:" in line]
+    assert "It is changed again and again meanwhile. Run this again." in refused
+    assert lines[-1] == f"{FILES - 1} taken, 0 replaced, 0 unchanged, 1 refused"
+
+
+def test_a_disk_that_takes_nothing_refuses_each_and_leaves_nothing(
+    existing: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+
+    with nothing_changed():
+        *lines, summary = refuse_configs(existing)
+
+    assert len(lines) == FILES
+    assert all("refused: No room is left on the disk of the configs directory." in line for line in lines)
+    assert summary == f"0 taken, 0 replaced, 0 unchanged, {FILES} refused"
+
+
+# --- On a terminal -----------------------------------------------------------------------------------------------
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def watch_configs(directory: Path, verbosity: int = 1) -> list[str]:
+    """What somebody sees who watches, from one erasure of the line to the next."""
+    terminal = Terminal()
+    with suppress(CommandError):
+        call_command("import_configs", str(directory), stdout=terminal, stderr=terminal, verbosity=verbosity)
+    return terminal.getvalue().split(CLEAR)
+
+
+def test_a_terminal_shows_how_far_it_has_come_and_what_was_refused(
+    existing: Path, few_together: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "PAUSE_SECONDS", 0)
+    monkeypatch.setenv("COLUMNS", "80")
+    (existing / "notes.txt").touch()
+
+    shown = watch_configs(existing)
+
+    assert re.fullmatch(r"\[#{6}\.{24}\] 7 of 31, [0-9]+ (s|min) left", shown[1])
+    assert "'notes.txt': refused: It is not called <MAC address>.json. Rename it, or leave it out.\n" in shown
+    assert shown[-1] == f"{FILES} taken, 0 replaced, 0 unchanged, 1 refused\n"
+
+
+def test_a_terminal_shows_each_file_where_that_is_wished(existing: Path) -> None:
+    assert "".join(watch_configs(existing, verbosity=2)).count(": taken") == FILES
 
 
 def test_goes_on_after_a_file_that_cannot_be_stored(existing: Path, configs: Path) -> None:

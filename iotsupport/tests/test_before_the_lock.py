@@ -20,8 +20,10 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from assets.models import Asset, PendingUpload
+from devices.importing import take_files
 from devices.models import DeviceConfig
 from devices.parsing import parse_config
+from iotsupport.management.importing import Taken
 from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client, token_client
@@ -106,7 +108,7 @@ class TestAConfiguration:
         path = tmp_path / f"{MAC}.json"
         path.write_text(NEW)
 
-        assert DeviceConfig.objects.import_file(path, dry_run=False) == "replaced"
+        assert take_files([path], dry_run=False) == [Taken("replaced")]
         assert synced == [("configs", False)]
 
     def test_changed_in_the_admin(self, saved, signed_in, synced):
@@ -144,9 +146,12 @@ class TestAConfiguration:
             parsed.append(connection.in_atomic_block)
             return parse_config(text)
 
-        with mock.patch("devices.models.parse_config", autospec=True, side_effect=watch):
+        with (
+            mock.patch("devices.models.parse_config", autospec=True, side_effect=watch),
+            mock.patch("devices.writing.parse_config", autospec=True, side_effect=watch),
+        ):
             saved.save()
-            DeviceConfig.objects.import_file(tmp_path / f"{OTHER}.json", dry_run=False)
+            take_files([tmp_path / f"{OTHER}.json"], dry_run=False)
             script.put(f"/configs/{MAC}.json", NEW, content_type="application/json")
             signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": '{"version": 3}'})
 
