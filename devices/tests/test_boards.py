@@ -293,6 +293,7 @@ def test_many_rows_are_mended_in_few_transactions(monkeypatch: Any) -> None:
 # --- The update of an installation ----------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("own_database")
 def test_an_update_gives_existing_configurations_their_boards() -> None:
     for mac_address in [MAC, OTHER]:
         DeviceConfig.objects.put(mac_address, f'{{"mac": "{mac_address}"}}')
@@ -311,6 +312,7 @@ def test_an_update_gives_existing_configurations_their_boards() -> None:
     assert sync_mirror("--check") == "Files and database are equal.\n"
 
 
+@pytest.mark.usefixtures("own_database")
 def test_an_update_after_going_back_leaves_what_boards_did() -> None:
     saved_and_fetched(OLD)
     DeviceConfig.objects.put(OTHER, OLD)

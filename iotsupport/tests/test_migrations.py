@@ -18,7 +18,7 @@ from assets.models import Asset
 from iotsupport.housekeeping import EVERY, NAME, tidy
 from iotsupport.models import Throttle
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("own_database")]
 
 RENAMED = ("iotsupport", "0005_throttle")
 
@@ -29,14 +29,6 @@ def version_before() -> tuple[str, str]:
     [before] = [name for app, name in loader.get_migration(*RENAMED).dependencies if app == "iotsupport"]
     call_command("migrate", "iotsupport", before, verbosity=0)
     return "iotsupport", before
-
-
-@pytest.fixture(autouse=True)
-def current() -> Any:
-    yield
-    call_command("migrate", "iotsupport", verbosity=0)
-    # Between tests, content types stay, and permissions that are made with each migration.
-    Permission.objects.filter(codename__endswith="_turn").delete()
 
 
 def model(node: tuple[str, str], name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from django.contrib.auth.models import Group, Permission, User
@@ -13,22 +13,18 @@ from notifications.messages import CONFIGS_TOPIC
 from notifications.models import Announcement
 from notifications.tests.conftest import save_config, wait_until_announced
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("own_database")]
 
 
 @pytest.fixture
-def update() -> Iterator[Callable[[], None]]:
+def update() -> Callable[[], None]:
     """Go back to the version before; return what to call for the update."""
 
     def update() -> None:
         call_command("migrate", "notifications", verbosity=0)
 
-    update()  # makes the permissions where the database was emptied
     call_command("migrate", "notifications", "0002_names_of_assets", verbosity=0)
-    yield update
-    update()
-    # What stays where the new name was there already; between tests, content types do.
-    ContentType.objects.filter(app_label="notifications", model="debt").delete()
+    return update
 
 
 def granted(*codenames: str) -> list[Permission]:

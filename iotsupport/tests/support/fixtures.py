@@ -52,15 +52,14 @@ def transactional_db(django_db_setup: None, django_db_blocker: Any, directories:
 
 
 @pytest.fixture
-def migrate() -> Iterator[Callable[[], None]]:
-    """For tests that go back to tables of before: call it for those of now, which are there again in any case."""
+def migrate(own_database: None) -> Callable[[], None]:
+    """For tests that go back to tables of before: call it for those of now."""
 
     def forwards() -> None:
         executor = MigrationExecutor(connections["default"])
         executor.migrate(executor.loader.graph.leaf_nodes())
 
-    yield forwards
-    forwards()
+    return forwards
 
 
 @pytest.fixture

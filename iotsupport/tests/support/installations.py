@@ -63,16 +63,10 @@ def template(new_database: Callable[[Path], Database], made_once: Callable[..., 
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(
-    django_test_environment: None,
-    django_db_blocker: Any,
-    made_once: Callable[..., Any],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[None]:
-    """The database of this process, a copy of one that is migrated once for the run. It goes with the run's directory.
-
-    In place of pytest-django's, which migrates one in each process.
-    """
+def migrated(
+    django_test_environment: None, django_db_blocker: Any, made_once: Callable[..., Any]
+) -> Callable[[Path], Database]:
+    """Make a copy of a database that is migrated once for the run, from the path of its data directory."""
 
     def migrate(directory: Path) -> str:
         directory.mkdir()
@@ -83,9 +77,35 @@ def django_db_setup(
         return database.url
 
     with django_db_blocker.unblock():
-        use(open_database(made_once("migrated", migrate)).copy(tmp_path_factory.mktemp("database")))
+        return open_database(made_once("migrated", migrate)).copy
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(
+    migrated: Callable[[Path], Database], django_db_blocker: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The database of this process. It goes with the run's directory.
+
+    In place of pytest-django's, which migrates one in each process.
+    """
+    with django_db_blocker.unblock():
+        use(migrated(tmp_path_factory.mktemp("database")))
         yield
         leave_database()
+
+
+@pytest.fixture
+def own_database(
+    transactional_db: None, migrated: Callable[[Path], Database], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """A database of this test alone, whose tables it may change: whatever becomes of them, no other test sees it."""
+    of_all = connection.settings_dict["NAME"]
+    database = migrated(tmp_path_factory.mktemp("own"))
+    use(database)
+    yield
+    leave_database()
+    connection.settings_dict["NAME"] = of_all
+    database.drop()
 
 
 def use(database: Database) -> None:
