@@ -103,14 +103,14 @@ class StateFilter(admin.SimpleListFilter):
 @admin.register(ApiToken)
 class ApiTokenAdmin(FoldedSearch):
     form = ApiTokenForm
-    list_display = ["hint", "user", "description", "what_it_may", "created_at", "last_used_at", "ends"]
+    list_display = ["hint", "user", "description", "what_it_may", "last_used_at", "ends"]
     list_filter = [StateFilter, WordFilter]
     list_select_related = ["user"]
     search_fields = ["hint", "user__username", "description"]
     actions = ["revoke"]
 
     def get_fields(self, request: HttpRequest, obj: ApiToken | None = None) -> Any:
-        return ApiTokenForm.Meta.fields if obj is None else self.list_display
+        return ApiTokenForm.Meta.fields if obj is None else [*self.list_display, "created_at"]
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)

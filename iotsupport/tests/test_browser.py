@@ -613,20 +613,32 @@ def test_shows_a_configuration_to_those_who_may_only_look(stranger: Visitor, ser
     assert stranger.page.locator("[name=_save], .deletelink, textarea").count() == 0
 
 
+def add_user_with_token(server: Server, name: str) -> None:
+    server.add_staff(name)
+    server.database.change(f"INSERT INTO auth_group (name) VALUES ('{name}')")  # noqa: S608
+    columns = "'read-configs write-configs read-assets', 'iot_long', date_joined"
+    server.database.change(
+        "INSERT INTO iotsupport_apitoken (user_id, description, digest, may, hint, created_at)"  # noqa: S608
+        f" SELECT id, username, '{name[-40:]}', {columns} FROM auth_user WHERE username = '{name}'"
+    )
+
+
 @pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Client, width: int):
+def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Client, server: Server, width: int):
     name = "A-sensor-with-a-name-of-one-word-that-does-not-end-before-the-edge-of-the-page"
     script.save_config("02-aa-00-00-00-70", f'{{"deviceName": "{name}", "deviceEntityId": "{name}"}}'.encode())
     assert script.get("/configs/02-aa-00-00-00-71.json").status_code == 404
     visitor.page.set_viewport_size({"width": width, "height": 800})
 
+    add_user_with_token(server, f"{name}-{width}")
     script.upload(f"{name}.bin", make_image(project=name.encode()[:31]))
     asset = open_row(visitor, "assets/asset/", f"{name}.bin").url.partition("/admin/")[2].removesuffix("change/")
 
     lists = ["assets/asset/?chip=ESP32-C3", "devices/deviceconfig/?q=070", "devices/waitingboard/"]
+    lists += ["auth/user/", "auth/group/", "iotsupport/apitoken/?state=valid"]
     for path in ["", "devices/deviceconfig/", *lists, f"{asset}change/", f"{asset}history/"]:
         page = visitor.open(path)
-        assert page.eval_on_selector_all("html, .results", SHOWS_ALL), path
+        assert page.eval_on_selector_all("html, .results, #result_list td", SHOWS_ALL), path
     assert open_config(visitor, "02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
     beside = visitor.page.evaluate(
         "() => document.querySelector('.panel').getBoundingClientRect().left"
