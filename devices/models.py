@@ -187,6 +187,10 @@ class DeviceConfig(MirroredModel):
             raise DoesNotFit(self.type.name, errors)
         self.fits = not errors
 
+    def take_judgement(self, other: DeviceConfig) -> None:
+        """Have been judged as another one was, where text and schema are the same."""
+        self._judged = other._judged
+
     @property
     def filename(self) -> str:
         return self.filename_of(self.mac_address)

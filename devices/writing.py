@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
+from enum import Enum, StrEnum
+from typing import Any, Final
 
 from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.utils import timezone
 
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType, DoesNotFit
 from devices.parsing import parse_config
 from iotsupport.boards.configurations import note_saved_together
 from iotsupport.bulk import bulk_change
@@ -31,6 +31,13 @@ from iotsupport.signals import saved_together
 TOGETHER = 200
 
 
+class Keep(Enum):
+    KEEP = "The type stays as it is; a new row has none."
+
+
+KEEP: Final = Keep.KEEP
+
+
 @dataclass(frozen=True, slots=True)
 class Write:
     """What is to become of one configuration."""
@@ -40,6 +47,8 @@ class Write:
     before: str | None
     """SHA-256 of the text that is expected there, in hexadecimal; None where there must be no row yet."""
     content: str
+    type: DeviceType | Keep | None = KEEP
+    """None takes the type away."""
 
 
 class Outcome(StrEnum):
@@ -83,6 +92,7 @@ def write_many(writes: Sequence[Write], note: Note | None = None) -> list[Writte
     if len({write.mac_address for write in writes}) < len(writes):
         raise ValueError("Two of these are for the same device.")
     items = [_Item(write) for write in writes]
+    _judge_ahead(items)
     new = [item for item in items if item.is_new_text]
     files = stage_together(mirror_storage("configs"), [item.write.content.encode() for item in new])
     for item, file in zip(new, files, strict=True):
@@ -112,6 +122,8 @@ class _Item:
 
     staged: StagedFile | None = None
     """Until the mirror has it."""
+    candidate: DeviceConfig
+    """What the row would be, as far as it is known before it is locked: its type judged this text."""
     row: DeviceConfig
 
     def __init__(self, write: Write) -> None:
@@ -122,8 +134,11 @@ class _Item:
             try:
                 self.config = parse_config(write.content)
             except ValidationError as error:
-                self.conclude(Outcome.REFUSED, " ".join(error.messages))
-                self.is_new_text = False
+                self.refuse(error)
+
+    def refuse(self, error: ValidationError) -> None:
+        self.conclude(Outcome.REFUSED, " ".join(error.messages))
+        self.is_new_text = False
 
     def conclude(self, outcome: Outcome, reason: str = "") -> None:
         self.written.outcome, self.written.reason = outcome, reason
@@ -137,12 +152,45 @@ class _Item:
             self.conclude(Outcome.SKIPPED, "It was created meanwhile.")
         elif row is not None and row.content_sha256 != before:
             self.conclude(Outcome.SKIPPED, "It was changed meanwhile.")
-        elif self.is_new_text:
+        elif self.is_new_text or not self._is_of_type(row):
             self.conclude(Outcome.CREATED if row is None else Outcome.CHANGED)
-            self.row = row or DeviceConfig(mac_address=self.write.mac_address)
-            self.row.content = self.write.content
-            self.row.read_content(self.config)
-            self.row.updated_by = origins.current().person
+            self._change(row or DeviceConfig(mac_address=self.write.mac_address))
+
+    def _is_of_type(self, row: DeviceConfig | None) -> bool:
+        type_ = self.write.type
+        return type_ is KEEP or row is None or row.type_id == (type_ and type_.pk)
+
+    def _change(self, row: DeviceConfig) -> None:
+        if self.is_new_text:
+            row.content = self.write.content
+            row.read_content(self.config)
+        if self.write.type is not KEEP:
+            row.type = self.write.type
+        row.take_judgement(self.candidate)
+        try:
+            row.judge_fit()
+        except DoesNotFit as error:
+            self.refuse(error)
+            return
+        row.updated_by = origins.current().person
+        self.row = row
+
+
+def _judge_ahead(items: list[_Item]) -> None:
+    """Let types judge texts now: while the rows are locked, nobody else can save."""
+    addresses = [item.write.mac_address for item in items if item.write.type is KEEP]
+    rows = DeviceConfig.objects.filter(mac_address__in=addresses).exclude(type=None)
+    types = DeviceType.objects.in_bulk(set(rows.values_list("type", flat=True)))
+    kept = {mac_address: types.get(pk) for mac_address, pk in rows.values_list("mac_address", "type")}
+    for item in items:
+        write = item.write
+        type_ = kept.get(write.mac_address) if write.type is KEEP else write.type
+        item.candidate = DeviceConfig(mac_address=write.mac_address, content=write.content, type=type_)
+        if item.is_new_text or write.type is not KEEP:
+            try:
+                item.candidate.judge_fit()
+            except DoesNotFit as error:
+                item.refuse(error)
 
 
 def _write(items: list[_Item]) -> None:
@@ -150,8 +198,12 @@ def _write(items: list[_Item]) -> None:
     asked = {item.write.mac_address: item for item in items if item.written.outcome is not Outcome.REFUSED}
     created = [mac_address for mac_address, item in asked.items() if item.write.before is None]
     rows = DeviceConfig.objects.lock_together(asked.keys(), created)
+    types = DeviceType.objects.in_bulk({row.type_id for row in rows.values() if row.type_id is not None})
     for mac_address, item in asked.items():
-        item.judge(rows.get(mac_address))
+        row = rows.get(mac_address)
+        if row is not None and row.type_id is not None:
+            row.type = types[row.type_id]  # one for all, and as it is now
+        item.judge(row)
     saved = [item for item in asked.values() if item.written.outcome.is_saved]
     if not saved:
         return
@@ -161,9 +213,10 @@ def _write(items: list[_Item]) -> None:
     sha256s = {item.row.mac_address: item.staged.sha256 for item in saved if item.staged is not None}
     for item in saved:
         item.staged = None
-    mirror_saved_together(DeviceConfig, staged, DEFAULT_DB_ALIAS)
-    note_saved_together(sha256s, DEFAULT_DB_ALIAS)
-    saved_together.send(DeviceConfig, filenames=list(staged), using=DEFAULT_DB_ALIAS)
+    if staged:
+        mirror_saved_together(DeviceConfig, staged, DEFAULT_DB_ALIAS)
+        note_saved_together(sha256s, DEFAULT_DB_ALIAS)
+        saved_together.send(DeviceConfig, filenames=list(staged), using=DEFAULT_DB_ALIAS)
 
 
 def _save(items: list[_Item], *, is_update: bool) -> None:
