@@ -94,7 +94,7 @@ def write_many(writes: Sequence[Write], note: Note | None = None) -> list[Writte
     items = [_Item(write) for write in writes]
     _judge_ahead(items)
     new = [item for item in items if item.is_new_text]
-    files = stage_together(mirror_storage("configs"), [item.write.content.encode() for item in new])
+    files = stage_together(mirror_storage("configs"), [[item.write.content.encode()] for item in new])
     for item, file in zip(new, files, strict=True):
         item.staged = file
     try:

@@ -16,9 +16,9 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from devices import importing
 from devices.management.commands.import_configs import Command
 from devices.models import DeviceConfig
+from devices.transfer import importing
 from devices.writing import Write, Written, write_many
 from iotsupport.management import progress
 from iotsupport.management.progress import CLEAR

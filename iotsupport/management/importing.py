@@ -55,6 +55,10 @@ class ImportCommand(BaseCommand):
         """Take files with different names, and return what became of each."""
         raise NotImplementedError
 
+    def read_beside(self, directory: Path, *, dry_run: bool) -> set[str]:
+        """Read what lies beside the files, and is about them; return its names."""
+        return set()
+
     def handle(self, *, directory: Path, dry_run: bool, verbosity: int, **options: Any) -> None:
         if not directory.is_dir():
             raise CommandError(f"{directory} is not a directory. Name the one that holds the files.")
@@ -66,7 +70,8 @@ class ImportCommand(BaseCommand):
         self._is_brief = self.stdout.isatty() and verbosity < 2
         self._progress = Progress(self.stdout, len(paths))
         with bulk_change():
-            self._take_all(paths, dry_run)
+            read = self.read_beside(directory, dry_run=dry_run)
+            self._take_all([path for path in paths if path.name not in read], dry_run)
         self._progress.clear()
         self._summarise(dry_run)
 
@@ -100,19 +105,19 @@ class ImportCommand(BaseCommand):
                 self._names[name] = path.name
         for path, outcome in waiting.items():
             if outcome is not None:  # all are something by now
-                self._report(path, outcome)
+                self.report(path.name, outcome)
         self._progress.show(self._outcomes.total())
 
-    def _report(self, path: Path, taken: Taken) -> None:
+    def report(self, name: str, taken: Taken) -> None:
         self._outcomes[taken.outcome] += 1
         if taken.reason:
             self._progress.clear()
-            self.stderr.write(f"{path.name!r}: {taken.outcome}: {taken.reason}")
+            self.stderr.write(f"{name!r}: {taken.outcome}: {taken.reason}")
         elif not self._is_brief:
-            self.stdout.write(f"{path.name}: {taken.outcome}")
+            self.stdout.write(f"{name}: {taken.outcome}")
         for warning in taken.warnings:
             self._progress.clear()
-            self.stderr.write(f"{path.name!r}: warning: {warning}")
+            self.stderr.write(f"{name!r}: warning: {warning}")
 
     def _summarise(self, dry_run: bool) -> None:
         outcomes = self._outcomes

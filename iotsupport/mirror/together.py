@@ -14,13 +14,14 @@ from iotsupport.mirror.files import MirrorStorage, StagedFile
 THREADS = 16
 
 
-def stage_together(storage: MirrorStorage, contents: Iterable[bytes]) -> list[StagedFile]:
+def stage_together(storage: MirrorStorage, files: Iterable[Iterable[bytes]]) -> list[StagedFile]:
     """Write and sync new bytes of many files beside their places. Raises :class:`MirrorError`; then none is left."""
     staged: list[StagedFile] = []
     try:
-        for content in contents:
+        for chunks in files:
             staged.append(StagedFile(storage))
-            staged[-1].write(content)
+            for chunk in chunks:
+                staged[-1].write(chunk)
         with storage.explained(), ThreadPoolExecutor(THREADS) as threads:
             list(threads.map(os.fsync, [each.descriptor for each in staged]))
     except BaseException:

@@ -20,9 +20,9 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from assets.models import Asset, PendingUpload
-from devices.importing import take_files
 from devices.models import DeviceConfig
 from devices.parsing import parse_config
+from devices.transfer.importing import take_files
 from iotsupport.management.importing import Taken
 from iotsupport.mirror.files import MirrorError, MirrorStorage, mirror_storage
 from iotsupport.settings import BASE_DIR
