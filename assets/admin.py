@@ -17,25 +17,28 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
 from assets.blobs import open_blob
+from assets.exporting import answer_assets
 from assets.forms import AssetForm
 from assets.identity import inspect_open
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset, PendingUpload
 from assets.panels import panels, path_of
 from assets.uploads import StagedBlob
-from iotsupport.admin import AsksFirst, MirroredAdmin
+from iotsupport.admin import AsksFirst
 from iotsupport.mirror.files import MirrorError
+from iotsupport.transfer.admin import ExportingAdmin
 
 IMAGE_FIELDS = ["chip", "project", "version", "idf_version", "built", "signed", "elf_sha256", "image_sha256"]
 BUTTONS = ["_save", "_continue", "_addanother"]
 
 
 @admin.register(Asset)
-class AssetAdmin(MirroredAdmin):
+class AssetAdmin(ExportingAdmin):
     form = AssetForm
     change_form_template = "admin/assets/asset/change_form.html"
     saved_by = "uploaded_by"
     count_save = staticmethod(count_upload)
+    answer_export = staticmethod(answer_assets)
     list_display = ["filename", "firmware", "readable_size", "uploaded_at", "uploaded_by"]
     list_filter = ["chip", "uploaded_at"]
     list_select_related = ["uploaded_by"]

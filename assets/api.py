@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from ninja.decorators import decorate_view
 from pydantic import WithJsonSchema
 
+from assets.exporting import answer_assets
 from assets.identity import describe
 from assets.metrics import SIZE, track_uploads
 from assets.models import Asset
@@ -28,6 +30,7 @@ from iotsupport.api import (
 )
 from iotsupport.editing import reasons
 from iotsupport.errors import ApiError
+from iotsupport.transfer.zipping import ZIP_ANSWER
 
 router = Router(tags=["assets"])
 
@@ -74,6 +77,12 @@ class AssetSchema(Schema):
 def list_assets(request: HttpRequest) -> HttpResponse:
     require(request, "assets.view_asset")
     return JsonResponse([_describe(asset) for asset in Asset.objects.order_by("filename")], safe=False)
+
+
+@router.get("/assets.zip", response=REFUSALS, summary="Export all assets, byte for byte", openapi_extra=ZIP_ANSWER)
+def export_assets(request: HttpRequest) -> HttpResponseBase:
+    require(request, "assets.view_asset")
+    return answer_assets(Asset.objects.all())
 
 
 @router.post(

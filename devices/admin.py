@@ -19,10 +19,11 @@ from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
 from devices.models import DeviceConfig
 from devices.panel import Panel, panel_of
+from devices.transfer.exporting import answer_configs
 from devices.waiting import WaitingBoardAdmin
-from iotsupport.admin import MirroredAdmin
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.times import lasting, told
+from iotsupport.transfer.admin import ExportingAdmin
 
 __all__ = ["DeviceConfigAdmin", "WaitingBoardAdmin"]
 
@@ -48,13 +49,14 @@ class ConfigList(ChangeList):
 
 
 @admin.register(DeviceConfig)
-class DeviceConfigAdmin(MirroredAdmin):
+class DeviceConfigAdmin(ExportingAdmin):
     form = DeviceConfigForm
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}
     saved_by = "updated_by"
     large_fields = ["content"]
     count_save = staticmethod(count_save)
+    answer_export = staticmethod(answer_configs)
     list_display = ["device", "state", "seen", "runs", "ota", "changed"]
     list_filter = [StateFilter, SeenFilter, "enable_ota", "updated_at"]
     list_select_related = ["updated_by", "board"]

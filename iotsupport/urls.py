@@ -10,6 +10,7 @@ from iotsupport.api import api
 
 api.add_router("", "devices.api.router")
 api.add_router("", "devices.versions_api.router")
+api.add_router("", "devices.transfer.api.router")
 api.add_router("", "devices.boards_api.router")
 api.add_router("", "assets.api.router")
 

@@ -30,6 +30,8 @@ OPERATIONS = {
     ("/configs/{mac_address}", "delete"),
     ("/configs/{mac_address}.json", "get"),
     ("/configs/{mac_address}.json", "put"),
+    ("/configs.zip", "get"),
+    ("/assets.zip", "get"),
     ("/devices", "get"),
     ("/devices/{mac_address}", "get"),
     ("/assets", "get"),

@@ -18,6 +18,16 @@ CHUNK_BYTES = 64 * 1024
 OLDEST = datetime(1980, 1, 1, tzinfo=UTC)
 REGULAR_FILE = 0o100644 << 16
 
+# What OpenAPI says of the answer.
+ZIP_ANSWER = {
+    "responses": {
+        200: {
+            "description": "A zip of all files.",
+            "content": {"application/zip": {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ZippedFile:
