@@ -1,4 +1,4 @@
-"""The panel beside a configuration: what its board did, and how it asks."""
+"""The panel beside a configuration: what its board did, how it asks, and what was saved last."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ from devices import telling
 from devices.models import DeviceConfig
 from iotsupport.boards import firmware
 from iotsupport.boards.models import Board
+from iotsupport.editing.history import DELETED
 from iotsupport.times import show, tell_date, told
 
 # So many versions are looked through for the one that a board holds: each may be 64 KB.
 MOST_VERSIONS = 50
+
+LATEST_VERSIONS = 3
+DONE = {"+": "added", "~": "", DELETED: "deleted"}
 
 
 class Line(NamedTuple):
@@ -27,18 +31,29 @@ class Line(NamedTuple):
     value: SafeString | str
 
 
+class Saved(NamedTuple):
+    at: datetime
+    by: str
+    """Whoever did it; where nobody is known, by which way it was done."""
+    done: str
+    """What was done and why, where that says more than that it was saved."""
+
+
 class Panel(NamedTuple):
     lines: list[Line]
     curl: str
+    saved: list[Saved]
+    """The last ones first."""
 
 
 def panel_of(request: HttpRequest, config: DeviceConfig) -> Panel:
     """What is known of the board of a configuration that may be viewed."""
     path = reverse("config-download", args=[config.mac_address], urlconf="iotsupport.public_urls")
     curl = f"curl -i {request.build_absolute_uri(path)}"
+    saved = saved_last(config)
     board = Board.objects.filter(mac_address=config.mac_address).first()
     if board is None:
-        return Panel([], curl)
+        return Panel([], curl, saved)
     lines = [
         Line("Configuration", format_html("{} {}", telling.tell_state(board), telling.tell_state_since(board))),
         Line("Holds", _holds(board, config)),
@@ -49,7 +64,21 @@ def panel_of(request: HttpRequest, config: DeviceConfig) -> Panel:
         Line("SDK", board.sdk_version),
         Line("Flash", filesizeformat(board.chip_size) if board.chip_size else ""),
     ]
-    return Panel([line for line in lines if line.value], curl)
+    return Panel([line for line in lines if line.value], curl, saved)
+
+
+def saved_last(config: DeviceConfig) -> list[Saved]:
+    """The last versions of a configuration, or of one before it with its MAC address."""
+    # Without their texts, which may be 64 KB each.
+    versions = DeviceConfig.history.of(config.mac_address).select_related("history_user").defer("content")
+    return [
+        Saved(
+            version.history_date,
+            str(version.history_user or version.get_history_way_display() or "somebody"),
+            version.history_change_reason or DONE[version.history_type],
+        )
+        for version in versions.order_by("-history_id")[:LATEST_VERSIONS]
+    ]
 
 
 def _holds(board: Board, config: DeviceConfig) -> SafeString | str:

@@ -19,6 +19,7 @@ from devices import filters, panel
 from devices.models import DeviceConfig
 from iotsupport.boards import firmware
 from iotsupport.boards.models import CONFIGURED, Board
+from iotsupport.editing.origins import Origin, Way, changing
 from iotsupport.tests.support.api_client import make_user, session_client
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories"), pytest.mark.both_databases]
@@ -289,6 +290,29 @@ class TestThePanel:
 
         assert '1.4.1 (<a href="/of/kitchen.bin">kitchen.bin</a> of' in signed_in.get(url).text
         assert "1.4.1 (kitchen.bin of" in guest.get(url).text
+
+    def test_has_the_last_versions_with_who_and_why(
+        self, signed_in: Client, administrator: User, config: DeviceConfig, django_assert_num_queries: Any
+    ):
+        put(name="Torch")
+        for number in range(3):
+            with changing(Origin(Way.API, administrator, reason=f"<b>Reason {number}</b>")):
+                put(name=f"Lamp {number}")
+
+        found: Any = signed_in.get(f"{LIST}{config.pk}/change/")
+
+        whole = found.text[found.text.index("board-versions") :]
+        box = text_of(whole[: whole.index("</section>")].partition(">")[2])
+        said = [f"admin just now <b>Reason {number}</b>" for number in [2, 1, 0]]
+        assert box == f"Versions {' '.join(said)} Compare and restore"
+        assert f'<a href="{LIST}{config.pk}/history/">Compare and restore</a>' in found.text
+        with django_assert_num_queries(1):
+            assert len(panel.saved_last(config)) == 3
+
+    def test_of_one_that_nobody_signed_in_saved_says_how(self, signed_in: Client, config: DeviceConfig):
+        found: Any = signed_in.get(f"{LIST}{config.pk}/change/").context["panel"]
+
+        assert [(saved.by, saved.done) for saved in found.saved] == [("command", "added")]
 
     def test_has_the_line_that_asks_as_the_board_does(self, signed_in: Client, config: DeviceConfig):
         page = signed_in.get(f"{LIST}{config.pk}/change/").text
