@@ -6,6 +6,7 @@ The apps bring their routers. ``GET`` of a file is open to everybody and not her
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from http.client import responses
 from typing import Any, cast
 
@@ -129,7 +130,7 @@ def refuse_stranger(request: HttpRequest, error: AuthenticationError) -> HttpRes
 
 @api.exception_handler(ExpiredToken)
 def refuse_expired(request: HttpRequest, error: ExpiredToken) -> HttpResponse:
-    expired_at = error.expired_at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    expired_at = error.expired_at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     message = f"This token expired at {expired_at}. Make a new one: 'manage.py create_api_token', or in the admin."
     return _unauthenticated("TOKEN_EXPIRED", message, expired_at=expired_at)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -93,7 +93,7 @@ class ApiToken(models.Model):
         return None if self.may is None else [word for word in Word if word in self.may.split()]
 
     @words.setter
-    def words(self, words: Iterable[str] | None) -> None:
+    def words(self, words: Collection[str] | None) -> None:
         self.may = None if words is None else " ".join(word for word in Word if word in words)
 
     def tell_what_it_may(self) -> str:
