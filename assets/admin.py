@@ -16,15 +16,15 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 
-from assets.blobs import open_blob
 from assets.exporting import answer_assets
+from assets.facts import compare
 from assets.forms import AssetForm
-from assets.identity import inspect_open
 from assets.metrics import SIZE, count_upload
-from assets.models import Asset, PendingUpload
+from assets.models import Asset, DeletedAsset, PendingUpload
 from assets.panels import panels, path_of
 from assets.uploads import StagedBlob
 from iotsupport.admin import AsksFirst
+from iotsupport.editing.deleted import DeletedAdmin
 from iotsupport.mirror.files import MirrorError
 from iotsupport.transfer.admin import ExportingAdmin
 
@@ -43,7 +43,8 @@ class AssetAdmin(ExportingAdmin):
     list_filter = ["chip", "uploaded_at"]
     list_select_related = ["uploaded_by"]
     search_fields = ["folded__contains", "sha256", "md5", "image_sha256", "elf_sha256"]
-    history_list_display = ["readable_size", "firmware", "short_sha256"]
+    deleted_model = DeletedAsset
+    comparison_template = "admin/includes/facts.html"
 
     def get_fieldsets(self, request: HttpRequest, obj: Asset | None = None) -> Any:
         if obj is None:
@@ -81,9 +82,14 @@ class AssetAdmin(ExportingAdmin):
             if pending is not None and pending.ahead is not None:
                 pending.ahead.close()
 
+    def compare(self, old: Any, new: Any) -> dict[str, Any]:
+        return {"facts": compare(old, new)}
+
+    def warnings_of(self, row: Any) -> list[str]:
+        return list(row.warnings)
+
     @admin.display(description="size", ordering="size")
     def readable_size(self, obj: Any) -> str:
-        """Of an asset, or of a version of one."""
         return filesizeformat(obj.size)
 
     @admin.display(description="firmware", ordering="project")
@@ -93,10 +99,6 @@ class AssetAdmin(ExportingAdmin):
         said = format_html("{} <small>{}</small>", what, obj.chip) if obj.chip else ""
         doubtful = format_html('<span class="doubtful">{}</span>', "doubtful") if obj.warnings else ""
         return format_html("{} {}", said, doubtful) if said or doubtful else "-"
-
-    @admin.display(description="SHA-256")
-    def short_sha256(self, version: Any) -> str:
-        return f"{version.sha256[:16]}…"
 
     @admin.display(description="Doubtful")
     def doubtful(self, obj: Asset) -> str:
@@ -121,14 +123,11 @@ class AssetAdmin(ExportingAdmin):
         is_next_version = not change and bool(obj.pk)
         if is_next_version and not self.has_change_permission(request, obj):
             raise PermissionDenied
-        if form.blob is None and not form.is_revert:
+        if form.blob is None:
             request.is_not_counted = True  # type: ignore[attr-defined]
             obj.save_choice()
             return
-        if form.blob is None:
-            self._judge_again(obj)
-        else:
-            self._take(obj, form, form.blob)
+        self._take(obj, form, form.blob)
         super().save_model(request, obj, form, change)
         if is_next_version:
             sentence = f"The file is the new version of {obj.filename}. The history keeps the one before."
@@ -141,13 +140,6 @@ class AssetAdmin(ExportingAdmin):
             raise AsksFirst(partial(self._ask, form=form, warnings=warnings))
         obj.set_bytes(blob)
         transaction.on_commit(partial(SIZE.observe, obj.size))
-
-    def _judge_again(self, obj: Asset) -> None:
-        """Say of a version that comes back what there is to say of it now."""
-        with open_blob(obj.sha256) as file:
-            inspection = inspect_open(file.fileno())
-        before = Asset.objects.filter(pk=obj.pk).first() or Asset(filename=obj.filename)
-        obj.identify(inspection.image, before.judge(obj.sha256, inspection))
 
     def _ask(self, request: HttpRequest, form: AssetForm, warnings: list[str]) -> HttpResponseBase:
         """Ask whether an upload is meant; its bytes are kept meanwhile."""
@@ -172,3 +164,9 @@ class AssetAdmin(ExportingAdmin):
 
     def _change_url(self, asset: Asset) -> str:
         return reverse("admin:assets_asset_change", args=[asset.pk])
+
+
+@admin.register(DeletedAsset)
+class DeletedAssetAdmin(DeletedAdmin):
+    search_fields = ["filename", "project", "version"]
+    search_help_text = "Name of the file, project or version of the firmware"

@@ -38,7 +38,6 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     user: User
     # The bytes to be saved; None where there are no new ones.
     blob: StagedBlob | PendingUpload | None = None
-    is_revert = False
     # What was made ready of an upload that somebody was asked about, before the row was locked.
     ahead: Ahead | None = None
 
@@ -61,10 +60,8 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
             self.blob = upload.require_blob()
         elif key and "file" not in self.errors:
             self.blob = self._find_pending(key)
-        elif "file" not in self.errors:
-            self.is_revert = self._is_revert()
-            if not self.is_revert and not self._has_choice():
-                self.add_error("file", ValidationError("Choose a file to upload.", code="NO_FILE"))
+        elif "file" not in self.errors and not self._has_choice():
+            self.add_error("file", ValidationError("Choose a file to upload.", code="NO_FILE"))
         if self.blob is not None and self.instance.pk is None:
             self._take_name(upload.full_name if upload is not None else self.blob.filename)  # type: ignore[union-attr]
         return cleaned_data
@@ -90,10 +87,3 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def _has_choice(self) -> bool:
         return bool(self.instance.pk) and "unchanged_where_running" in self.changed_data
-
-    def _is_revert(self) -> bool:
-        """Whether the form holds a version of the history that is not the current one, and can be restored."""
-        return (
-            bool(self.instance.pk)
-            and not Asset.objects.filter(pk=self.instance.pk, sha256=self.instance.sha256).exists()
-        )

@@ -17,15 +17,17 @@ from devices.fields import MACAddressField, part_as_stored
 from devices.filters import SeenFilter, StateFilter
 from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
-from devices.models import DeviceConfig
+from devices.models import DeletedConfig, DeviceConfig
 from devices.panel import Panel, panel_of
 from devices.transfer.exporting import answer_configs
 from devices.waiting import WaitingBoardAdmin
+from iotsupport.editing.deleted import DeletedAdmin
+from iotsupport.editing.differences import difference
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.times import lasting, told
 from iotsupport.transfer.admin import ExportingAdmin
 
-__all__ = ["DeviceConfigAdmin", "WaitingBoardAdmin"]
+__all__ = ["DeletedConfigAdmin", "DeviceConfigAdmin", "WaitingBoardAdmin"]
 
 
 class ConfigList(ChangeList):
@@ -55,6 +57,8 @@ class DeviceConfigAdmin(ExportingAdmin):
     formfield_overrides = {MACAddressField: {"max_length": None}}
     saved_by = "updated_by"
     large_fields = ["content"]
+    deleted_model = DeletedConfig
+    comparison_template = "admin/includes/difference.html"
     count_save = staticmethod(count_save)
     answer_export = staticmethod(answer_configs)
     list_display = ["device", "state", "seen", "runs", "ota", "changed"]
@@ -105,6 +109,9 @@ class DeviceConfigAdmin(ExportingAdmin):
 
     def name_of(self, version: Any) -> str:
         return version.device_name or super().name_of(version)
+
+    def compare(self, old: Any, new: Any) -> dict[str, Any]:
+        return {"rows": difference("" if old is None else old.content, new.content)}
 
     @admin.display(description="device", ordering="device_name")
     def device(self, obj: DeviceConfig) -> str:
@@ -163,6 +170,20 @@ class DeviceConfigAdmin(ExportingAdmin):
     @track("delete")
     def delete_model(self, request: HttpRequest, obj: DeviceConfig) -> None:
         super().delete_model(request, obj)
+
+
+@admin.register(DeletedConfig)
+class DeletedConfigAdmin(DeletedAdmin):
+    search_fields = ["mac_address", "device_name"]
+    search_help_text = "MAC address (also with colons, or a part of it), or name of the device"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        found, may_have_duplicates = super().get_search_results(request, queryset, search_term)
+        if part := part_as_stored(search_term):
+            found |= queryset.filter(mac_address__contains=part)
+        return found, may_have_duplicates
 
 
 def _panel(request: HttpRequest, config: DeviceConfig) -> Panel | None:

@@ -49,7 +49,7 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._current = _current_row(self.instance)
+        self._current = self.instance if self.instance.pk else None
         if self._current is not None:
             self.initial["based_on"] = self._current.etag
 
@@ -88,10 +88,3 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         data = self.data.copy()  # type: ignore[attr-defined]
         data[self.add_prefix("based_on")] = current.etag
         self.data = data
-
-
-def _current_row(config: DeviceConfig) -> DeviceConfig | None:
-    """What a form for this row, or for this earlier version of one, would overwrite; None where that is nothing."""
-    if hasattr(config, "_history"):  # as simple-history marks a version
-        return DeviceConfig.objects.filter(pk=config.pk).first()
-    return config if config.pk else None

@@ -152,6 +152,8 @@ class DeviceConfig(MirroredModel):
 
     def take_version(self, version: Any, ahead: Ahead | None = None) -> None:
         self.content = version.content
+        if self._state.adding:  # what is there has the type that it has now
+            self.type = DeviceType.objects.filter(pk=version.type_id).first()
         self.read_content(ahead.config if isinstance(ahead, NewContent) else None)
 
     def read_content(self, config: dict[str, Any] | None = None) -> None:

@@ -17,6 +17,7 @@ from devices.models import DeviceConfig
 from iotsupport.boards import firmware
 from iotsupport.boards.models import Board
 from iotsupport.editing.history import DELETED
+from iotsupport.editing.numbered import Numbered
 from iotsupport.times import show, tell_date, told
 
 # So many versions are looked through for the one that a board holds: each may be 64 KB.
@@ -87,8 +88,8 @@ def _holds(board: Board, config: DeviceConfig) -> SafeString | str:
     versions = config.history.only("history_id", "history_date", "history_type", "content").exclude(history_type="-")
     for version in versions[:MOST_VERSIONS]:
         if hashlib.sha256(version.content.encode()).hexdigest() == board.holds_sha256:
-            number = config.history.exclude(history_type="-").filter(history_id__lte=version.history_id).count()
-            url = reverse("admin:devices_deviceconfig_simple_history", args=[config.pk, version.history_id])
+            number = Numbered(DeviceConfig, config.mac_address).number_of(version)
+            url = reverse("admin:devices_deviceconfig_version", args=[config.pk, version.history_id])
             link = format_html('<a href="{}">version {}</a>', url, number)
             return format_html("{} of {}{}", link, _date(version.history_date), _held_since(board))
     return format_html("a version that is not kept{}", _held_since(board))

@@ -10,19 +10,17 @@ from time import perf_counter
 from typing import Any, ClassVar, Self
 
 from django.contrib import messages
-from django.contrib.admin.utils import label_for_field, unquote
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.template.response import TemplateResponse
 from django.urls import reverse
 
 from iotsupport.accounts.token_pages import ApiTokenAdmin
 from iotsupport.characters import fold
-from iotsupport.editing.undo import UndoingAdmin
+from iotsupport.editing.restore_page import RestorePageAdmin
 from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
 
@@ -51,18 +49,18 @@ class RefusedForm(ModelForm):  # type: ignore[type-arg]
         return super().clean()
 
 
-class MirroredAdmin(UndoingAdmin):
+class MirroredAdmin(RestorePageAdmin):
     """Refuses a change with a sentence where it cannot be stored: the form is shown again with what was typed."""
 
     # Of 50,000 rows, one COUNT is enough.
     show_full_result_count = False
-    object_history_list_template = "admin/history_list.html"
-    # Of a version, what is not read where many are listed.
-    large_fields: ClassVar[list[str]] = []
+    # The model of the list of what was deleted.
+    deleted_model: ClassVar[Any]
 
-    def name_of(self, version: Any) -> str:
-        """What a version of a row is called in lists."""
-        return str(getattr(version, self.model.name_field))
+    @property
+    def deleted_url(self) -> str:
+        opts = self.deleted_model._meta
+        return reverse(f"admin:{opts.app_label}_{opts.model_name}_changelist")
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         if request.method != "POST" or not transaction.get_connection().in_atomic_block:
@@ -85,45 +83,11 @@ class MirroredAdmin(UndoingAdmin):
         setattr(obj, self.saved_by, request.user)
         super().save_model(request, obj, form, change)
 
-    def history_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> Any:
-        self._require_numbers(object_id)
-        return super().history_view(request, object_id, *args, **kwargs)
-
-    def history_form_view(self, request: HttpRequest, object_id: str, version_id: str, **kwargs: Any) -> Any:
-        self._require_numbers(object_id, version_id)
-        return self._save(request, self._revert, object_id, version_id, again=MirroredAdmin._revert, **kwargs)
-
-    def _require_numbers(self, *ids: str) -> None:
-        if not all(key.isascii() and key.isdecimal() for key in ids):  # simple-history would fail with any other
-            raise Http404
-
-    def _revert(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        # simple-history lets everybody revert who may look. Whatever is there is locked from here on.
-        if request.method == "POST" and not self._may_revert(request, self.get_object(request, unquote(object_id))):
-            raise PermissionDenied
-        response: HttpResponseBase = super().history_form_view(request, object_id, *args, **kwargs)
-        return response
-
-    def _may_revert(self, request: HttpRequest, current: Any) -> bool:
-        """Whether somebody may save an earlier version of what is there now: where that is nothing, it is added."""
-        if current is None:
-            return bool(self.has_add_permission(request))
-        return bool(self.has_change_permission(request, current))
-
-    def revert_disabled(self, request: HttpRequest, obj: Any = None) -> bool:
-        current = obj and self.model._base_manager.filter(pk=obj.pk).first()
-        return not self._may_revert(request, current)
-
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         found: tuple[QuerySet[Any], bool] = super().get_search_results(request, queryset, fold(search_term))
         return found
-
-    def render_history_view(self, request: HttpRequest, template: str, context: Any, **kwargs: Any) -> HttpResponse:
-        names = context.get("history_list_display", [])  # none where one version is shown
-        columns = [(name, label_for_field(name, self.model, self)) for name in names]
-        return TemplateResponse(request, template, {**context, "history_columns": columns})
 
     def _save(self, request: HttpRequest, view: View, *args: Any, again: View, **kwargs: Any) -> HttpResponseBase:
         """Answer with ``view``, and where it is refused with ``again``, of an admin whose form does not pass."""
@@ -201,9 +165,9 @@ class MirroredAdmin(UndoingAdmin):
         except MirrorError as error:
             return self._back(request, error)
 
-    def changelist_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         try:
-            return super().changelist_view(request, *args, **kwargs)
+            return super().changelist_view(request, {"deleted_url": self.deleted_url, **(extra_context or {})})
         except MirrorError as error:  # from "Delete selected"
             return self._back(request, error)
 
@@ -219,9 +183,6 @@ class MirroredAdmin(UndoingAdmin):
         else:
             self.message_user(request, f"Nothing was changed. {error}", messages.ERROR)
         return HttpResponseRedirect(self._url("changelist"))
-
-    def _url(self, view: str) -> str:
-        return reverse(f"admin:{self.opts.app_label}_{self.opts.model_name}_{view}")
 
 
 def _refusal_code(response: HttpResponseBase) -> str | None:

@@ -20,9 +20,10 @@ from django.db.models.functions import Cast, Substr
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
-from simple_history.admin import SimpleHistoryAdmin
 
 from iotsupport.boards.models import HourlyCount
+from iotsupport.editing.history import DELETED
+from iotsupport.editing.versions import VersionsAdmin
 from iotsupport.pictures import Count, Picture, draw, first_hour
 
 MOST_CHANGES = 10
@@ -94,7 +95,7 @@ def _viewable(request: HttpRequest) -> tuple[list[Any], list[Any]]:
     others: list[Any] = []
     for model_admin in admin.site._registry.values():
         if model_admin.has_view_or_change_permission(request):
-            (with_versions if isinstance(model_admin, SimpleHistoryAdmin) else others).append(model_admin)
+            (with_versions if isinstance(model_admin, VersionsAdmin) else others).append(model_admin)
     return with_versions, others
 
 
@@ -106,7 +107,7 @@ def _pictures(with_versions: list[Any]) -> list[Picture]:
     since = first_hour(now)
     counts = [count for model_admin in with_versions for count in _saves(model_admin.model, since)]
     kinds = ["saves"]
-    everything = [each for each in admin.site._registry.values() if isinstance(each, SimpleHistoryAdmin)]
+    everything = [each for each in admin.site._registry.values() if isinstance(each, VersionsAdmin)]
     if len(with_versions) == len(everything):  # downloads are counted together
         kinds.insert(0, "downloads")
         downloads = HourlyCount.objects.since(HourlyCount.DOWNLOADS, since)
@@ -133,12 +134,13 @@ def latest_changes(with_versions: list[Any], others: list[Any]) -> list[Change]:
 def _versions(model_admin: Any) -> list[Change]:
     """Of rows whose versions are kept."""
     model = model_admin.model
-    base = f"admin:{model._meta.app_label}_{model._meta.model_name}"
     versions = model.history.select_related("history_user").defer(*model_admin.large_fields)
     return [
         Change(
             name=model_admin.name_of(version),
-            url=reverse(f"{base}_{'history' if version.history_type == '-' else 'change'}", args=[version.id]),
+            url=model_admin.versions_url(version)
+            if version.history_type == DELETED
+            else reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_change", args=[version.id]),
             what=DONE[version.history_type],
             by=str(version.history_user or ""),
             moment=version.history_date,

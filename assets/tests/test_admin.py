@@ -15,7 +15,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from assets.models import Asset, SharedChunk
+from assets.models import Asset
 from iotsupport.mirror.files import MirrorStorage, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 
@@ -41,11 +41,6 @@ def file(name: str, content: bytes) -> dict[str, Any]:
 
 def change_url(asset: Asset) -> str:
     return f"{LIST}{asset.pk}/change/"
-
-
-def history_url(asset: Asset) -> str:
-    """The oldest version."""
-    return f"{LIST}{asset.pk}/history/{asset.history.earliest().pk}/"
 
 
 def errors(response: Any) -> str:
@@ -159,36 +154,6 @@ def test_warns_where_a_saved_asset_has_no_file_yet(signed_in: Client, asset: Ass
     assert Asset.objects.get().size == 3
 
 
-def test_an_earlier_version_comes_back(signed_in: Client, administrator: User, asset: Asset):
-    Asset.objects.upload("firmware.bin", [b"second"])
-
-    signed_in.post(history_url(asset), {})
-
-    asset.refresh_from_db()
-    assert (mirrored(asset), asset.size, asset.uploaded_by) == (b"one", 3, administrator)
-
-
-def test_a_deleted_asset_comes_back_from_its_history(signed_in: Client, asset: Asset):
-    url = history_url(asset)
-    asset.delete()
-
-    signed_in.post(url, {})
-
-    assert mirrored(Asset.objects.get()) == b"one"
-
-
-def test_says_that_an_earlier_version_is_lost(signed_in: Client, asset: Asset, directories: Path):
-    Asset.objects.upload("firmware.bin", [b"second"])
-    for blob in (directories / "blobs").iterdir():
-        blob.unlink()
-    SharedChunk.objects.all().delete()  # where other nodes would fetch them
-
-    with nothing_changed():
-        response = signed_in.post(history_url(asset), {})
-
-    assert "Nothing was saved. The kept bytes of this version are missing or damaged." in errors(response)
-
-
 def test_deletes_the_selected_assets_with_their_files(signed_in: Client, asset: Asset):
     signed_in.post(LIST, {"action": "delete_selected", "_selected_action": [asset.pk], "post": "yes"})
 
@@ -214,21 +179,3 @@ def test_who_may_only_look_is_offered_no_upload(asset: Asset):
     assert 'type="file"' not in page
     assert guest.post(change_url(asset), file("firmware.bin", b"two")).status_code == 403
     assert mirrored(asset) == b"one"
-
-
-def test_who_may_only_look_brings_nothing_back(asset: Asset):
-    Asset.objects.upload("firmware.bin", [b"second"])
-    guest = session_client(make_user("assets.view_asset", is_staff=True))
-
-    with nothing_changed():
-        response = guest.post(history_url(asset), {})
-
-    assert response.status_code == 403
-
-
-def test_the_history_names_its_columns_as_people_do(signed_in: Client, asset: Asset):
-    page = signed_in.get(f"{LIST}{asset.pk}/history/").text
-
-    assert '<th scope="col">SHA-256</th>' in page
-    assert f'<td data-label="SHA-256">{asset.sha256[:16]}…</td>' in page
-    assert '<td data-label="Size">3\xa0bytes</td>' in page

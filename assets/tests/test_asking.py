@@ -250,9 +250,8 @@ def test_a_name_and_a_project_are_text(signed_in: Client):
 
 def test_a_version_that_comes_back_is_judged_anew(signed_in: Client, asset: Asset):
     asset = Asset.objects.upload("kitchen.bin", [FOR_OTHER_CHIP])
-    first = asset.history.earliest()
 
-    signed_in.post(f"{LIST}{asset.pk}/history/{first.pk}/", {})
+    signed_in.post(f"{LIST}versions/kitchen.bin/1/restore/", {"based_on": asset.sha256})
 
     assert Asset.objects.get().chip == "ESP32-C3"
     assert Asset.objects.get().warnings == [

@@ -34,11 +34,6 @@ def change_url(config: DeviceConfig) -> str:
     return f"{LIST}{config.pk}/change/"
 
 
-def history_url(config: DeviceConfig) -> str:
-    """The oldest version."""
-    return f"{LIST}{config.pk}/history/{config.history.earliest().pk}/"
-
-
 def typed(response: Any) -> str:
     """The text in the form that is shown again; its HTML is written without a library's help."""
     html = response.content.decode()
@@ -189,7 +184,7 @@ def test_a_device_has_one_configuration(signed_in: Client, config: DeviceConfig)
     assert typed(response) == '{"second": 2}'
 
 
-@pytest.mark.parametrize("url", [lambda config: ADD, change_url, history_url], ids=["add", "change", "revert"])
+@pytest.mark.parametrize("url", [lambda config: ADD, change_url], ids=["add", "change"])
 def test_says_that_the_disk_is_full(signed_in: Client, config: DeviceConfig, url: Callable[[DeviceConfig], str]):
     fields = {"mac_address": "02-00-00-00-00-01", "content": '{"typed": 1}'}
     with nothing_changed(), full_disk(), counted("iot_config_operations_total", operation="save", status="error"):
@@ -259,29 +254,6 @@ def test_a_browser_changes_no_line_ends(signed_in: Client, stored: str):
 
 
 @pytest.mark.both_databases
-def test_a_deleted_configuration_comes_back_from_its_history(signed_in: Client, config: DeviceConfig):
-    url = history_url(config)
-    config.delete()
-
-    signed_in.post(url, {"content": '{"deviceName": "Lamp"}'})
-
-    assert DeviceConfig.objects.get().content == '{"deviceName": "Lamp"}'
-    assert DeviceConfig.objects.get().is_mirrored()
-
-
-@pytest.mark.both_databases
-def test_refuses_to_bring_back_what_has_a_successor(signed_in: Client, config: DeviceConfig):
-    url = history_url(config)
-    config.delete()
-    DeviceConfig.objects.put(MAC, '{"successor": true}')
-
-    with nothing_changed():
-        response = signed_in.post(url, {"content": '{"deviceName": "Lamp"}'})
-
-    assert "Another device configuration has this name." in errors(response)
-
-
-@pytest.mark.both_databases
 def test_counts_each_deleted_configuration(signed_in: Client, config: DeviceConfig):
     other = DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
     before = metric("iot_config_operations_total", operation="delete", status="success")
@@ -306,7 +278,7 @@ def test_deletes_nothing_where_the_file_cannot_follow(signed_in: Client, config:
     assert messages(signed_in) == ["error: Nothing was changed. The configurations directory cannot be written."]
 
 
-@pytest.mark.parametrize("url", [lambda config: ADD, change_url, history_url], ids=["add", "change", "revert"])
+@pytest.mark.parametrize("url", [lambda config: ADD, change_url], ids=["add", "change"])
 def test_who_may_only_look_changes_nothing(config: DeviceConfig, url: Callable[[DeviceConfig], str]):
     guest = session_client(make_user("devices.view_deviceconfig", is_staff=True))
 
@@ -320,7 +292,7 @@ def test_who_may_not_look_sees_nothing(config: DeviceConfig):
     trainee = session_client(make_user(is_staff=True))
 
     answers = [
-        trainee.get(url) for url in [LIST, change_url(config), history_url(config), f"{LIST}{config.pk}/history/"]
+        trainee.get(url) for url in [LIST, change_url(config), f"{LIST}versions/{MAC}/", f"{LIST}{config.pk}/history/"]
     ]
 
     assert [answer.status_code for answer in answers] == [403] * 4

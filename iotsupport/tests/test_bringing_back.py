@@ -45,21 +45,24 @@ def upload(content: bytes) -> dict[str, Any]:
 
 def history_of(row: Any) -> str:
     """Where the last version before the deletion is shown, and saved again."""
-    return f"{row.pk}/history/{row.history.latest().pk}/"
+    return f"versions/{getattr(row, row.name_field)}/2/restore/"
 
 
 Way = Callable[[Client, Any, str], Any]
 
 # Of a row that was read before it was deleted, and the page of its last version.
 CONFIG_WAYS: dict[str, Way] = {
-    "the history": lambda client, row, page: client.post(CONFIGS + page, {"content": '{"other": 1}'}),
+    "the history": lambda client, row, page: client.post(CONFIGS + page, {"based_on": ""}),
     "an open form": lambda client, row, page: client.post(f"{CONFIGS}{row.pk}/change/", {"content": '{"other": 1}'}),
     "PUT": lambda client, row, page: client.put(f"/configs/{MAC}", {"content": {}}, "application/json"),
     "PUT of the file": lambda client, row, page: client.put(f"/configs/{MAC}.json", {}, "application/json"),
 }
 ASSET_WAYS: dict[str, Way] = {
     "the history": lambda client, row, page: client.post(ASSETS + page, {}),
-    "the history, with a file": lambda client, row, page: client.post(ASSETS + page, upload(b"other")),
+    "the deletion": lambda client, row, page: client.post(ASSETS + page.replace("/2/", "/3/"), {}),
+    "the list of what is deleted": lambda client, row, page: client.post(
+        "/admin/assets/deletedasset/bring-back/", {"version": Asset.history.latest().pk}
+    ),
     "an open form": lambda client, row, page: client.post(f"{ASSETS}{row.pk}/change/", upload(b"other")),
     "POST": lambda client, row, page: client.post("/assets", upload(b"other")),
 }
@@ -85,7 +88,7 @@ def test_who_may_add_needs_no_more(config: DeviceConfig, asset: Asset):
     for row in [config, asset]:
         row.delete()
 
-    answers = [client.post(page, {"content": CONTENT}) for page in pages]
+    answers = [client.post(page, {"based_on": ""}) for page in pages]
 
     assert [answer.status_code for answer in answers] == [302, 302]
     assert mirrored("configs") == {f"{MAC}.json": CONTENT.encode()}
@@ -96,7 +99,7 @@ def test_who_may_only_add_reverts_nothing(config: DeviceConfig, asset: Asset):
     client, pages = somebody("view", "add"), [CONFIGS + history_of(config), ASSETS + history_of(asset)]
 
     with nothing_changed():
-        answers = [client.post(page, {"content": "{}"}) for page in pages]
+        answers = [client.post(page, {"based_on": ""}) for page in pages]
 
     assert [answer.status_code for answer in answers] == [403, 403]
 
@@ -108,20 +111,43 @@ def test_who_may_only_add_reverts_nothing(config: DeviceConfig, asset: Asset):
 def test_offers_to_revert_to_those_who_may(
     config: DeviceConfig, actions: list[str], is_deleted: bool, is_offered: bool
 ):
-    client, page = somebody("view", *actions), CONFIGS + history_of(config)
-    history = f"{CONFIGS}{config.pk}/history/"
+    client, page = somebody("view", *actions), f"{CONFIGS}versions/{MAC}/1/restore/"
     if is_deleted:
         config.delete()
 
-    form, versions = (client.get(url).content.decode() for url in [page, history])
+    asked, versions = client.get(page), client.get(f"{CONFIGS}versions/{MAC}/?old=1")
 
-    assert ('value="Revert"' in form, "Choose a date" in versions) == (is_offered, is_offered)
+    assert (asked.status_code, "Restore version 1" in versions.text) == (200 if is_offered else 403, is_offered)
 
 
-@pytest.mark.parametrize("path", ["x/history/1/", "1/history/x/", "x/history/", f"{'9' * 30}/history/1/"])
-def test_there_is_no_history_of_what_never_was(signed_in: Client, path: str):
+@pytest.mark.parametrize(
+    "path",
+    [
+        *["x/history/1/", "1/history/x/", "x/history/", f"{'9' * 30}/history/1/", "1/history/"],
+        *["versions/02-00-00-00-00-99/", "versions/x/", f"versions/{MAC}/3/restore/", f"versions/{MAC}/0/restore/"],
+        *[f"versions/{MAC}/x/restore/", f"versions/{MAC}/{'9' * 30}/restore/", f"versions/{MAC}/?old=x"],
+        *[f"versions/{MAC}/?new={'9' * 30}", f"versions/{MAC}/?old=-1", f"versions/{MAC}/?old=²"],
+    ],
+)
+def test_there_is_no_history_of_what_never_was(signed_in: Client, config: DeviceConfig, path: str):
     assert signed_in.get(CONFIGS + path).status_code == 404
-    assert signed_in.post(CONFIGS + path).status_code == 404
+
+
+def test_a_version_is_none_of_another_object(signed_in: Client, config: DeviceConfig):
+    other = DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
+
+    assert signed_in.get(f"{CONFIGS}{other.pk}/history/{config.history.latest().pk}/").status_code == 404
+
+
+def test_addresses_from_before_lead_to_the_versions_of_the_name(signed_in: Client, config: DeviceConfig):
+    pk, first = config.pk, config.history.earliest().pk
+    config.delete()
+    DeviceConfig.objects.put(MAC, "{}")
+
+    answers = [signed_in.get(f"{CONFIGS}{pk}/history/"), signed_in.get(f"{CONFIGS}{pk}/history/{first}/")]
+
+    versions = f"{CONFIGS}versions/{MAC}/"
+    assert [answer["Location"] for answer in answers] == [versions, f"{versions}?old=1&new=4"]
 
 
 def mirrored(alias: str) -> dict[str, bytes]:

@@ -165,9 +165,9 @@ def walk(user: User | None, urls: list[str]) -> tuple[Judge, Walk]:
     return judge, walk
 
 
-# Of people, boards, strangers and the broker. Reasons, and what strangers' browsers say, no page shows yet.
+# Of people, boards, strangers and the broker. What strangers' browsers say, no page shows.
 SHOWN = ["user", "first", "group", "token", "device", "before", "entity", "owed", "refused", "broker", "logged"]
-SHOWN += ["board", "runs", "sdk", "firmware", "newcomer"]
+SHOWN += ["reason", "board", "runs", "sdk", "firmware", "newcomer"]
 
 
 def test_no_page_makes_html_of_what_people_and_boards_write(world: User):

@@ -22,6 +22,7 @@ from iotsupport.tests.support.databases import PostgreSQLDatabase
 from iotsupport.tests.support.disk import Disk, may_mount
 from iotsupport.tests.support.marathons import SAVES_ON_NODES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto, Subscriber
+from iotsupport.tests.support.page_walk import Page
 from iotsupport.tests.support.postgresql import PostgreSQL
 from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
@@ -259,13 +260,11 @@ def test_assets_that_are_uploaded_replaced_reverted_and_deleted(nodes: Nodes, on
 
 def revert(node: Server, filename: str) -> None:
     """Bring back an asset's first version in the admin."""
-    [(asset, version)] = node.query(
-        f"SELECT id, min(history_id) FROM assets_historicalasset WHERE filename = '{filename}' GROUP BY id"  # noqa: S608
-    )
     with node.administrator() as browser:
-        page = f"{node.url}/admin/assets/asset/{asset}/history/{version}/"
-        assert browser.get(page, timeout=LIMIT).status_code == 200
-        fields = {"csrfmiddlewaretoken": browser.cookies["csrftoken"]}
+        page = f"{node.url}/admin/assets/asset/versions/{filename}/1/restore/"
+        asked = browser.get(page, timeout=LIMIT)
+        [form] = [form for form in Page(asked.text).forms if "based_on" in form.values]
+        fields = {**form.values, "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
         answer = browser.post(page, data=fields, timeout=LIMIT)
         assert answer.history, answer.text
 

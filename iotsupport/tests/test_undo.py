@@ -178,11 +178,11 @@ def test_leaves_what_exists_again(signed_in: Client, config: DeviceConfig):
     with nothing_changed(), counted("iot_config_operations_total", operation="save", status="error"):
         page = press_undo(signed_in, deleted)
 
-    history = f"{CONFIGS}{config.pk}/history/"
+    history = f"{CONFIGS}versions/{MAC}/"
     [message] = messages(page)
     assert message.startswith(f"error: The device configuration “{MAC} (Lamp)” exists again, and was left as it is.")
     assert message.endswith(f'Its <a href="{history}">history</a> has what was deleted.')
-    assert "&quot;level&quot;: 1.0" in signed_in.get(history).content.decode()
+    assert "successor" in signed_in.get(history).content.decode()
 
 
 @pytest.mark.both_databases

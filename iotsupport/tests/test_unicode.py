@@ -15,6 +15,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
+from django.urls import reverse
 
 from assets.models import Asset
 from devices.models import DeviceConfig
@@ -118,7 +119,8 @@ def test_a_version_from_before_comes_back_under_the_name_of_now(signed_in: Clien
     first = asset.history.earliest()
     Asset.history.filter(pk=first.pk).update(filename=f"{DECOMPOSED} ")
 
-    signed_in.post(f"/admin/assets/asset/{asset.pk}/history/{first.pk}/", {})
+    restore = reverse("admin:assets_asset_restore", args=[f"{DECOMPOSED} ", 1])
+    signed_in.post(restore, {"based_on": Asset.objects.get().sha256})
 
     assert files(directories / "assets") == {COMPOSED: b"first"}
 

@@ -164,7 +164,16 @@ def _fill(name: str, arguments: list[str]) -> Iterator[list[Any]]:
     else:
         for model in registered():
             if name.startswith(f"{model._meta.app_label}_{model._meta.model_name}_"):
-                yield from _fill_of_model(model, len(arguments))
+                is_by_name = arguments[0] == "name"
+                yield from _fill_by_name(model, arguments) if is_by_name else _fill_of_model(model, len(arguments))
+
+
+def _fill_by_name(model: type[models.Model], arguments: list[str]) -> Iterator[list[Any]]:
+    """The names that rows have and had; and numbers of versions, of which each has one at least."""
+    history, field = history_of(model), model.name_field  # type: ignore[attr-defined]
+    assert history is not None
+    for name in set(history._base_manager.values_list(field, flat=True)):
+        yield [name, *["1" for _ in arguments[1:]]]
 
 
 def _fill_of_model(model: type[models.Model], count: int) -> Iterator[list[Any]]:
@@ -185,7 +194,7 @@ def registered() -> list[type[models.Model]]:
 def view_permission(model: type[models.Model]) -> str:
     """What somebody needs who may look at the pages of a model, and do nothing else."""
     if not model._meta.default_permissions:  # as waiting boards, which are seen with the configurations
-        return "devices.view_deviceconfig"
+        return {"devices": "devices.view_deviceconfig", "assets": "assets.view_asset"}[model._meta.app_label]
     return f"{model._meta.app_label}.view_{model._meta.model_name}"
 
 
