@@ -48,10 +48,10 @@ class AssetAdmin(ExportingAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: Asset | None = None) -> Any:
         if obj is None:
-            return [(None, {"fields": ["file"]})]
-        # Whoever may only look has no use for a field that takes a file.
-        file = ["file"] if self.has_change_permission(request, obj) else []
-        found = [(None, {"fields": [*file, "unchanged_where_running", *self._of_file(obj)]})]
+            return [(None, {"fields": ["file", "reason"]})]
+        # Whoever may only look has no use for fields that take something.
+        file, reason = (["file"], ["reason"]) if self.has_change_permission(request, obj) else ([], [])
+        found = [(None, {"fields": [*file, "unchanged_where_running", *reason, *self._of_file(obj)]})]
         return [*found, ("Firmware image", {"fields": IMAGE_FIELDS})] if obj.image is not None else found
 
     def get_readonly_fields(self, request: HttpRequest, obj: Asset | None = None) -> list[str]:
@@ -159,7 +159,7 @@ class AssetAdmin(ExportingAdmin):
         return TemplateResponse(request, "admin/assets/asset/ask.html", context)
 
     def _kept_fields(self, request: HttpRequest) -> list[tuple[str, str]]:
-        kept = ["unchanged_where_running", *BUTTONS]
+        kept = ["unchanged_where_running", "reason", *BUTTONS]
         return [(name, request.POST[name]) for name in kept if name in request.POST]
 
     def _change_url(self, asset: Asset) -> str:

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from assets.models import Asset, PendingUpload
 from assets.names import name_of_upload
 from assets.uploads import StagedBlob, UploadedAsset
+from iotsupport.editing.reasons import ReasonField
 from iotsupport.mirror.files import MirrorError
 from iotsupport.mirror.rows import Ahead
 
@@ -31,6 +32,7 @@ class AssetFileField(forms.FileField):
 
 class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     file = AssetFileField(label="File", required=False)
+    reason = ReasonField()
     # The key of an upload that somebody was asked about, in place of the file: in the page that asks alone.
     pending = forms.CharField(label="Upload", required=False, widget=forms.HiddenInput)
 

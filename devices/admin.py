@@ -70,9 +70,9 @@ class DeviceConfigAdmin(ExportingAdmin):
     def get_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
         fields = ["mac_address", "content"]
         if obj is None:
-            return fields
+            return [*fields, "reason"]
         if self.has_change_permission(request, obj):
-            fields.append("based_on")
+            fields += ["reason", "based_on"]
         return [*fields, "download", "updated_at", "updated_by"]
 
     def get_readonly_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:

@@ -9,6 +9,7 @@ from django.core.exceptions import ValidationError
 from django_ace import AceWidget
 
 from devices.models import DeviceConfig, NewContent
+from iotsupport.editing.reasons import ReasonField
 
 EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
 
@@ -29,6 +30,7 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
             mode="json", width=None, height=None, tabsize=2, toolbar=False, showprintmargin=False, useStrictCSP=True
         ),
     )
+    reason = ReasonField()
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
 
     new: NewContent | None = None

@@ -14,12 +14,14 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import QuerySet
 from django.forms import ModelForm
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, QueryDict
 from django.http.response import HttpResponseBase
 from django.urls import reverse
 
 from iotsupport.accounts.token_pages import ApiTokenAdmin
 from iotsupport.characters import fold
+from iotsupport.editing import origins
+from iotsupport.editing.reasons import check_reason
 from iotsupport.editing.restore_page import RestorePageAdmin
 from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
@@ -54,6 +56,8 @@ class MirroredAdmin(RestorePageAdmin):
 
     # Of 50,000 rows, one COUNT is enough.
     show_full_result_count = False
+    delete_confirmation_template = "admin/delete_mirrored.html"
+    asks_for_reason = True
     # The model of the list of what was deleted.
     deleted_model: ClassVar[Any]
 
@@ -78,6 +82,10 @@ class MirroredAdmin(RestorePageAdmin):
         # database that cannot be written, or is locked, begins none.
         again = MirroredAdmin._changeform_view
         return self._save(request, self._changeform_view, *args, again=again, **kwargs)
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> Any:
+        origins.current().reason = form.cleaned_data.get("reason", "")
+        return super().save_form(request, form, change)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         setattr(obj, self.saved_by, request.user)
@@ -159,9 +167,17 @@ class MirroredAdmin(RestorePageAdmin):
         reason = f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again."
         return self._refused(reason)._changeform_view(request, None, self._url("add"), None)
 
-    def delete_view(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        reason = request.POST.get("reason", "")
         try:
-            return super().delete_view(request, *args, **kwargs)
+            origins.current().reason = check_reason(reason)
+        except ValidationError as error:
+            asked = copy(request)
+            asked.method, asked.POST = "GET", QueryDict()
+            extra_context = {**(extra_context or {}), "reason": reason, "reason_errors": error.messages}
+            return super().delete_view(asked, object_id, extra_context)
+        try:
+            return super().delete_view(request, object_id, extra_context)
         except MirrorError as error:
             return self._back(request, error)
 

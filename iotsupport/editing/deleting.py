@@ -12,12 +12,14 @@ from typing import Any, Self
 from django.contrib import messages
 from django.contrib.admin import action, actions, helpers
 from django.contrib.admin.utils import NestedObjects, model_ngettext
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import DatabaseError, connections, models, router, transaction
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 
 from iotsupport.database import is_shared
+from iotsupport.editing import origins
+from iotsupport.editing.reasons import check_reason
 from iotsupport.editing.undo import MOST_ROWS, deleted_rows
 from iotsupport.errors import explain_database, is_outage, log_outage
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
@@ -96,7 +98,13 @@ def delete_selected(model_admin: Any, request: HttpRequest, queryset: models.Que
     else:
         keys = Keys.join(queryset.order_by("pk").values_list("pk", flat=True).distinct())
     deletion = Deletion(model_admin, request, keys)
-    return deletion.go_on() if is_confirmed else deletion.ask()
+    if not is_confirmed:
+        return deletion.ask()
+    try:
+        origins.current().reason = check_reason(deletion.reason)
+    except ValidationError as error:
+        return deletion.ask(error.messages)
+    return deletion.go_on()
 
 
 class Deletion:
@@ -105,9 +113,10 @@ class Deletion:
     def __init__(self, model_admin: Any, request: HttpRequest, keys: Keys) -> None:
         self.model_admin, self.request, self.keys = model_admin, request, keys
         self.done = _number(request.POST.get("done"))
+        self.reason = request.POST.get("reason", "")
         self.using = router.db_for_write(model_admin.model)
 
-    def ask(self) -> HttpResponse:
+    def ask(self, reason_errors: list[str] | None = None) -> HttpResponse:
         """Name a few, and count the rest: a page of 50,000 names helps nobody."""
         rows = list(self._rows(self.keys.copy().take(MOST_ROWS)))
         shown, counts, lacking, protected = self.model_admin.get_deleted_objects(rows, self.request)
@@ -116,6 +125,8 @@ class Deletion:
             "title": f"Cannot delete {self._name(2)}" if lacking or protected else "Delete?",
             "perms_lacking": lacking,
             "protected": protected,
+            "asks_for_reason": getattr(self.model_admin, "asks_for_reason", False),
+            "reason_errors": reason_errors,
             "deletable_objects": [shown],
             "model_count": dict(counts).items(),
             "named": rows[:NAMED_ROWS],
@@ -213,6 +224,7 @@ class Deletion:
             "rows": str(self.keys),
             "left": f"{left:,}",
             "done": self.done,
+            "reason": self.reason,
             "total": self.done + left,
             "progress": f"Deleted: {self.done:,}. Left: {left:,} {self._name(left)}.",
         }

@@ -78,5 +78,8 @@ class ReasonField(forms.CharField):
         }
         super().__init__(**{**shown, **options})
 
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False  # of what is saved, nothing is another with it
+
     def clean(self, value: Any) -> str:
         return check_reason(super().clean(value))

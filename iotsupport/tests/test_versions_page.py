@@ -53,12 +53,12 @@ def messages(page: Any) -> list[str]:
 class TestList:
     def test_has_all_that_was_saved_under_a_name_the_newest_first(self, signed_in: Client, config: DeviceConfig):
         config.delete()
-        signed_in.post(f"{CONFIGS}add/", {"mac_address": MAC, "content": "{}"})
+        signed_in.post(f"{CONFIGS}add/", {"mac_address": MAC, "content": "{}", "reason": "needed again"})
 
         page = signed_in.get(VERSIONS)
 
         assert listed(page) == [
-            (4, "added", "admin", None),
+            (4, "added", "admin", "needed again"),
             (3, "deleted", "command", None),
             (2, "", "command", None),
             (1, "added", "command", None),
