@@ -37,7 +37,9 @@ def _tell(row: Any, name: str) -> str:
     if row is None:
         return ""
     value = getattr(row, name)
-    return f"{value:,} bytes ({filesizeformat(value)})" if name == "size" else str(value)
+    if name != "size":
+        return str(value)
+    return f"{value:,} ({filesizeformat(value)})" if value >= 1024 else str(value)
 
 
 def _yes(is_so: bool) -> str:

@@ -39,7 +39,7 @@ WRAPPER = {
     "properties": {
         "content": {"type": "object"},
         "allow_overwrite": {"type": "boolean", "default": True},
-        "reason": {"type": "string", "description": "Why it is changed: kept with the version."},
+        "reason": reasons.SCHEMA,
     },
     "required": ["content"],
     "additionalProperties": False,

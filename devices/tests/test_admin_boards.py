@@ -233,7 +233,7 @@ class TestThePanel:
         page = signed_in.get(f"{LIST}{config.pk}/change/").text
         [url] = re.findall(r'href="([^"]+/history/\d+/)">version 1<', page)
 
-        assert "light.lamp" in signed_in.get(url).text
+        assert "Version 1 and version 2 (now)" in signed_in.get(url, follow=True).text
 
     @pytest.mark.parametrize(("most", "said"), [(50, "version 1"), (1, "a version that is not kept")])
     def test_a_version_that_is_not_found_is_told_so(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import Match, SequenceMatcher
@@ -159,7 +160,7 @@ class _Lines:
 
     def __init__(self, old: list[str], new: list[str]) -> None:
         self._old, self._new = old, new
-        self._usual_ends = {_end(line) for line in old} & {_end(line) for line in new}
+        [(self._usual_end, _)] = Counter(map(_end, [*old, *new])).most_common(1)
         self._word_steps = Steps()
 
     def pairs(self) -> Iterator[Pair]:
@@ -189,7 +190,7 @@ class _Lines:
 
     def _note(self, line: str) -> str:
         end = _end(line)
-        return "" if end in self._usual_ends else ENDS[end]
+        return "" if end == self._usual_end else ENDS[end]
 
 
 def _end(line: str) -> str:

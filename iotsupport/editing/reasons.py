@@ -24,6 +24,14 @@ TURNING = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 
 PERCENT_ENCODED = re.compile(r"(?:[^%]|%[0-9a-fA-F]{2})*")
 
+SCHEMA = {
+    "type": "string",
+    "maxLength": MOST_CHARACTERS,
+    # UNSEEN and TURNING, as far as JSON can hold them.
+    "pattern": r"^[^\u0000-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]*$",
+    "description": "Why it is changed: kept with the version.",
+}
+
 HEADER_PARAMETER = {
     "in": "header",
     "name": HEADER,

@@ -136,7 +136,7 @@ class TestPages:
         for path in [
             CONFIGS,
             f"{CONFIGS}{config.pk}/change/",
-            f"{CONFIGS}{config.pk}/history/",
+            f"{CONFIGS}versions/{config.mac_address}/",
             "/admin/assets/asset/",
             f"/admin/assets/asset/{asset.pk}/change/",
             "/admin/iotsupport/apitoken/",
