@@ -37,6 +37,8 @@ VARIABLES = {
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
     "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
     "SILENT_AFTER": ("iotsupport.E035", "Set SILENT_AFTER=24, or leave it out; 0 turns it off."),
+    "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),
+    "HISTORY_KEEP": ("iotsupport.E042", "Set HISTORY_KEEP=10, or leave it out."),
     "TIME_ZONE": ("iotsupport.E040", "Set TIME_ZONE=Europe/Amsterdam, or leave it out for UTC."),
     "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }

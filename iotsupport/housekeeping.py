@@ -1,11 +1,15 @@
-"""Rows that nobody needs any more are removed once a day, by one process of all nodes, a little at a time."""
+"""What nobody needs any more is removed once a day, by one process of all nodes, a little at a time.
+
+``manage.py housekeeping`` does the same at once.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from axes.models import AccessAttempt, AccessLog
 from django.contrib.sessions.models import Session
@@ -16,7 +20,10 @@ from django.utils import timezone
 from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
 from iotsupport.database.sqlite import patience
+from iotsupport.editing import forgetting
 from iotsupport.errors import DATABASE_ERRORS
+from iotsupport.mirror.files import MirrorError
+from iotsupport.mirror.rows import MirroredModel, mirrored_models
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.threads import Background
 
@@ -34,15 +41,48 @@ MOST_ROWS = 100_000
 PATIENCE_SECONDS = 1.0
 
 
-def over() -> Iterator[QuerySet[Any]]:
-    """Yield the rows that nobody needs any more: ended sessions, failed sign-ins that count no more, and the like."""
+class Kind(NamedTuple):
+    """Something that nobody needs any more after a while."""
+
+    name: str
+    """What it is called in a sentence, in the plural."""
+    parts: Callable[[], Iterator[int]]
+    """Removes it, a part after the other, and yields how many each had: others have their turn in between."""
+    known: Callable[[], int] | None = None
+    """Returns how many there are; None where that cannot be known before."""
+
+
+def kinds() -> Iterator[Kind]:
+    """Yield all that is removed, in this order: bytes of assets go when the versions that named them are gone."""
     now = timezone.now()
-    yield Session.objects.filter(expire_date__lt=now)
-    yield AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR)
-    yield KnownNetwork.objects.filter(used_at__lt=now - KNOWN_FOR)
-    yield HourlyCount.objects.filter(hour__lt=now - HourlyCount.KEPT_FOR)
-    yield Board.objects.filter(state=State.GONE, last_seen__lt=now - GONE_FOR)
-    yield AccessLog.objects.all()  # of earlier versions
+    rows: dict[str, QuerySet[Any]] = {
+        "ended sessions": Session.objects.filter(expire_date__lt=now),
+        "failed sign-ins": AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR),
+        "networks that nobody signs in from": KnownNetwork.objects.filter(used_at__lt=now - KNOWN_FOR),
+        "hourly counts": HourlyCount.objects.filter(hour__lt=now - HourlyCount.KEPT_FOR),
+        "boards without a configuration": Board.objects.filter(state=State.GONE, last_seen__lt=now - GONE_FOR),
+        "sign-ins noted by earlier versions": AccessLog.objects.all(),
+    }
+    for name, over in rows.items():
+        yield Kind(name, partial(_remove, over), over.count)
+    for model in mirrored_models():
+        name = f"old versions of {model._meta.verbose_name_plural}"
+        yield Kind(name, partial(forgetting.forget, model), partial(forgetting.count, model))
+    for model in mirrored_models():
+        yield Kind(f"bytes that no version of {model._meta.verbose_name_plural} needs", partial(_collect, model))
+
+
+def remove(pause: Callable[[float], Any], most: float = float("inf")) -> dict[str, int]:
+    """Remove all that is over, or some more than ``most``; return how many of each kind. ``pause`` waits so long."""
+    removed: dict[str, int] = {}
+    for kind in kinds():
+        for count in kind.parts():
+            if count:
+                removed[kind.name] = removed.get(kind.name, 0) + count
+                pause(PAUSE_SECONDS)
+            if sum(removed.values()) >= most:
+                return removed
+    return removed
 
 
 def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
@@ -50,18 +90,23 @@ def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
     with patience(connection, PATIENCE_SECONDS):
         if not Throttle.objects.take(NAME, EVERY):
             return None
-        removed = 0
         try:
-            for rows in over():
-                while removed < MOST_ROWS and (count := _remove_some(rows)):
-                    removed += count
-                    pause(PAUSE_SECONDS)
+            removed = sum(remove(pause, MOST_ROWS).values())
             if removed >= MOST_ROWS:
                 Throttle.objects.give_back(NAME, timedelta(seconds=LOOK_SECONDS))
-        except DATABASE_ERRORS:
+        except (*DATABASE_ERRORS, MirrorError):
             _try_again_later()
             raise
     return removed
+
+
+def _remove(rows: QuerySet[Any]) -> Iterator[int]:
+    while count := _remove_some(rows):
+        yield count
+
+
+def _collect(model: type[MirroredModel]) -> Iterator[int]:
+    yield len(model.collect_garbage())
 
 
 def _remove_some(rows: QuerySet[Any]) -> int:
@@ -93,7 +138,7 @@ class Housekeeper(Background):
                 removed = tidy(self._is_stopping.wait)
                 if removed:
                     logger.info("Removed what was over, such as ended sessions: %d rows", removed)
-            except DATABASE_ERRORS as error:
+            except (*DATABASE_ERRORS, MirrorError) as error:
                 logger.warning("Could not remove ended sessions; it is tried again: %s", error)
             except Exception:
                 logger.exception("Could not remove ended sessions; it is tried again")

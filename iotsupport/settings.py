@@ -288,6 +288,13 @@ SILENT_AFTER = env.number("SILENT_AFTER", default=24, least=0, most=24 * 365)
 # Where nginx tells of downloads that it answers by itself.
 CHECKINS_SOCKET = env.file("CHECKINS_SOCKET", DATA_DIR / "checkins.sock")
 
+# --- Versions ----------------------------------------------------------------------------------------------------
+
+# Days after which a version is forgotten, 0 for never; and how many of each configuration and asset stay whatever
+# their age.
+HISTORY_DAYS = env.number("HISTORY_DAYS", default=365, least=0, most=36_500)
+HISTORY_KEEP = env.number("HISTORY_KEEP", default=10, least=1, most=1_000_000)
+
 # --- Language, time, logging -------------------------------------------------------------------------------------
 
 LANGUAGE_CODE = "en-us"

@@ -164,7 +164,9 @@ class _Lines:
         self._word_steps = Steps()
 
     def pairs(self) -> Iterator[Pair]:
-        for stretch in compare(self._old, self._new, Steps()):
+        # Lines that are the same but for how they end stand beside each other.
+        old_texts, new_texts = ([line.rstrip("\r\n") for line in lines] for lines in [self._old, self._new])
+        for stretch in compare(old_texts, new_texts, Steps()):
             old, new = range(stretch.old_start, stretch.old_end), range(stretch.new_start, stretch.new_end)
             yield from zip_longest(old, new)
 

@@ -52,6 +52,8 @@ BROKEN = [
         "SESSION_HOURS is 'a week', but it must be a whole number from 1 to",
     ),
     ("SILENT_AFTER", "a day", "iotsupport.E035", "SILENT_AFTER is 'a day', but it must be a whole number from 0 to"),
+    ("HISTORY_DAYS", "a year", "iotsupport.E041", "HISTORY_DAYS is 'a year', but it must be a whole number from 0 to"),
+    ("HISTORY_KEEP", "0", "iotsupport.E042", "HISTORY_KEEP is '0', but it must be a whole number from 1 to"),
     ("TIME_ZONE", "Mars", "iotsupport.E040", "TIME_ZONE is 'Mars', but it must be a time zone that this machine knows"),
     ("MQTT_PUBLISH_RATE", "0", "iotsupport.E014", "MQTT_PUBLISH_RATE is '0', but it must be a whole number from 1 to"),
     ("DATA_DIR", "/dev/null/data", "iotsupport.E010", "DATA_DIR '/dev/null/data' cannot be made: Not a directory."),

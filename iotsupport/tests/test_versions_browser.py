@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,12 +137,6 @@ def test_nothing_is_scrolled_sideways(visitor: Visitor, script: Client, width: i
     ]:
         page = visitor.open(path)
         assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), path
-        shots = os.environ.get("SHOTS")
-        if shots:
-            for scheme in ["light", "dark"]:
-                page.emulate_media(color_scheme=scheme)
-                name = path.replace("/", "_").replace(LONG, "fw")
-                page.screenshot(path=f"{shots}/{name}{width}-{scheme}.png", full_page=True)
 
 
 def test_on_a_phone_the_line_that_was_stands_above_the_one_that_is(visitor: Visitor, script: Client):

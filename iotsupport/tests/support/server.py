@@ -42,6 +42,8 @@ NEUTRAL = dict.fromkeys(
         "HOST",
         "METRICS_DIR",
         "MQTT_CA_FILE",
+        "HISTORY_DAYS",
+        "HISTORY_KEEP",
         "MQTT_PASSWORD",
         "MQTT_PUBLISH_RATE",
         "MQTT_URL",
