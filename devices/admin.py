@@ -13,6 +13,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from devices import telling
+from devices.choosing import ChoosingAdmin
 from devices.fields import MACAddressField, part_as_stored
 from devices.filters import SeenFilter, StateFilter
 from devices.forms import DeviceConfigForm
@@ -51,7 +52,7 @@ class ConfigList(ChangeList):
 
 
 @admin.register(DeviceConfig)
-class DeviceConfigAdmin(ExportingAdmin):
+class DeviceConfigAdmin(ChoosingAdmin, ExportingAdmin):
     form = DeviceConfigForm
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}

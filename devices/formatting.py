@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from devices.documents import Node, locate
+from devices.line_ends import has_crlf
 from devices.parsing import check_size, parse_config
 
 INDENTATION = "  "
@@ -26,7 +27,7 @@ def format_text(text: str) -> str:
     first = FIRST_LINE.match(text)
     document = _Document(text, first["indentation"] if first else INDENTATION)
     formatted = document.in_lines(locate(text), 0) + "\n"
-    if "\r\n" in text and "\n" not in text.replace("\r\n", ""):
+    if has_crlf(text):
         formatted = formatted.replace("\n", "\r\n")
     check_size(formatted)
     return formatted

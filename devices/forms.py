@@ -6,8 +6,12 @@ from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.urls import reverse
+from django.utils.html import format_html
 from django_ace import AceWidget
 
+from devices.conflicts import Conflict
+from devices.line_ends import as_stored
 from devices.models import DeviceConfig, NewContent
 from iotsupport.editing.reasons import ReasonField
 
@@ -35,6 +39,10 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     new: NewContent | None = None
     """What was made ready before the row was locked: used if it is what is to be saved."""
+    conflict: Conflict | None = None
+    """What somebody else has saved of the same device, where that is why the form does not pass."""
+    known_mac_address = ""
+    """The device, where what is added is a configuration that was deleted while somebody changed it."""
 
     class Media:
         # In this order: the first makes the editor that the second changes.
@@ -43,50 +51,67 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
     class Meta:
         model = DeviceConfig
         fields = ["mac_address", "content"]
-        error_messages = {
-            "mac_address": {
-                "unique": "This device has a configuration already. Find it in the list, and change that one."
-            }
-        }
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._current = self.instance if self.instance.pk else None
         if self._current is not None:
             self.initial["based_on"] = self._current.etag
+        if self.is_bound and self.known_mac_address:
+            self._send("mac_address", self.known_mac_address)
 
     def clean(self) -> dict[str, Any] | None:
         cleaned_data = super().clean()
         if "content" in self.cleaned_data:
-            self.cleaned_data["content"] = self._with_line_ends(self.cleaned_data["content"])
+            self.cleaned_data["content"] = as_stored(self.cleaned_data["content"], self.instance.content)
         if self._current is not None and self._would_overwrite(self._current):
-            self._warn_of_change(self._current)
+            self._refuse_to_overwrite(self._current)
         if self.new is not None and self.new.value == self.cleaned_data.get("content"):
             self.instance.set_content(self.new)
         return cleaned_data
-
-    def _with_line_ends(self, typed: str) -> str:
-        """Undo what browsers do to line ends: they send CRLF, whatever was there."""
-        typed = typed.replace("\r\n", "\n")
-        stored: str = self.instance.content
-        if typed == stored.replace("\r\n", "\n").replace("\r", "\n"):
-            return stored
-        if "\r\n" in stored and "\n" not in stored.replace("\r\n", ""):
-            return typed.replace("\n", "\r\n")
-        return typed
 
     def _would_overwrite(self, current: DeviceConfig) -> bool:
         """Whether somebody else's change would be lost; a double click on "Save" loses nothing."""
         based_on = self.cleaned_data.get("based_on")
         return bool(based_on) and based_on != current.etag and self.cleaned_data.get("content") != current.content
 
-    def _warn_of_change(self, current: DeviceConfig) -> None:
-        who = f"{current.updated_by}" if current.updated_by else "Somebody else"
+    def _refuse_to_overwrite(self, current: DeviceConfig) -> None:
+        self.conflict = Conflict.of(current, self._typed(), self.cleaned_data["based_on"])
         message = (
-            f"{who} changed this configuration while you were editing. Nothing was saved. Below is your text; "
-            "the history shows the other. Save once more to replace it with yours."
+            f"{self.conflict.who} changed this configuration while you were editing. Nothing of yours is saved yet,"
+            " and nothing of it is lost: look at both changes, then choose."
         )
         self.add_error(None, ValidationError(message, code="CONFLICT"))
+        # Whatever is saved next was typed in sight of what is there now.
+        self._send("based_on", current.etag)
+
+    def _typed(self) -> str:
+        return as_stored(self["content"].value() or "", self.instance.content)
+
+    def _send(self, name: str, value: str) -> None:
+        """Show a value as if it had been sent."""
         data = self.data.copy()  # type: ignore[attr-defined]
-        data[self.add_prefix("based_on")] = current.etag
+        data[self.add_prefix(name)] = value
         self.data = data
+
+    def take_suggestion(self) -> None:
+        """Have the editor begin with both changes, where that can be: for a page that shows them."""
+        if self.conflict is not None:
+            self._send("content", self.conflict.suggestion)
+
+    def validate_unique(self) -> None:
+        if "mac_address" not in self.cleaned_data:
+            return  # nothing else has to be unique
+        # As it is spelled by now.
+        same = DeviceConfig.objects.filter(mac_address=self.instance.mac_address)
+        existing = same.exclude(pk=self.instance.pk).first()
+        if existing is None:
+            return
+        self.conflict = Conflict.of_new(existing, self._typed())
+        message = format_html(
+            'This device has a configuration already, and nothing of it is overwritten: <a href="{}">{}</a>.'
+            " Change that one, or type the MAC address of another device.",
+            reverse("admin:devices_deviceconfig_change", args=[existing.pk]),
+            existing,
+        )
+        self.add_error("mac_address", ValidationError(message, code="unique"))

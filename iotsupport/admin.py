@@ -150,22 +150,29 @@ class MirroredAdmin(RestorePageAdmin):
 
     def _refused(self, reason: str) -> Self:
         """As this one, but its form does not pass, and says why."""
-        refused = copy(self)
-        attributes = {"refusal": f"Nothing was saved. {reason}"}
-        refused.form = type(type(self).form.__name__, (RefusedForm, type(self).form), attributes)
-        return refused
+        return self.with_form(RefusedForm, refusal=f"Nothing was saved. {reason}")
+
+    def with_form(self, kind: type[ModelForm[Any]], **attributes: Any) -> Self:
+        """As this one, but its form is also of this kind, which has these attributes."""
+        other = copy(self)
+        other.form = type(type(self).form.__name__, (kind, type(self).form), attributes)
+        return other
 
     def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
         if request.method != "POST" or "post" in request.POST:  # that is "Yes, I'm sure", of a deletion
             return super()._get_obj_does_not_exist_redirect(request, opts, object_id)
         # What was typed must not go with the row.
-        if not self.has_add_permission(request):
-            raise PermissionDenied(
-                f"This {opts.verbose_name} was deleted while you were editing, and you may not add one. Have somebody"
-                " who may bring it back, then send this again, or give them what you typed."
-            )
+        self.require_add_permission(request)
         reason = f"This {opts.verbose_name} was deleted while you were editing. Save here to add it again."
         return self._refused(reason)._changeform_view(request, None, self._url("add"), None)
+
+    def require_add_permission(self, request: HttpRequest) -> None:
+        """Raise ``PermissionDenied``, whose page shows what was typed, for who may not add anew what was deleted."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied(
+                f"This {self.opts.verbose_name} was deleted while you were editing, and you may not add one. Have"
+                " somebody who may bring it back, then send this again, or give them what you typed."
+            )
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
         reason = request.POST.get("reason", "")

@@ -180,7 +180,7 @@ def test_a_device_has_one_configuration(signed_in: Client, config: DeviceConfig)
     with nothing_changed():
         response = signed_in.post(ADD, {"mac_address": "AABBCCDDEEFF", "content": '{"second": 2}'})
 
-    assert "This device has a configuration already. Find it in the list" in errors(response)
+    assert "This device has a configuration already, and nothing of it is overwritten" in errors(response)
     assert typed(response) == '{"second": 2}'
 
 

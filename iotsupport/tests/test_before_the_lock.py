@@ -217,7 +217,7 @@ class TestAConfiguration:
         with nothing_changed():
             response = signed_in.post(f"{ADMIN}{saved.pk}/change/", {"content": NEW, "based_on": '"another"'})
 
-        assert "while you were editing" in response.content.decode()
+        assert "Somebody else changed it meanwhile" in response.content.decode()
 
     def test_that_a_database_refuses_is_gone(self):
         with nothing_changed(), pytest.raises(IntegrityError):

@@ -239,39 +239,6 @@ def test_a_changed_text_keeps_its_line_ends(visitor: Visitor, server: Server, sc
     assert config_file(server, "02-aa-00-00-00-21").read_bytes() == b'{\r\n"a": 2\r\n}\r\n'
 
 
-def test_does_not_overwrite_a_change_unseen(visitor: Visitor, server: Server, script: Client):
-    script.save_config("02-aa-00-00-00-22", b"{}")
-    first = open_config(visitor, "02-aa-00-00-00-22")
-    second = visitor.context.new_page()
-    second.goto(first.url)
-    visitor.type_config('{"tab": 2}', second)
-    visitor.save(second)
-
-    visitor.type_config('{"tab": 1}')
-    visitor.save()
-
-    assert "admin changed this configuration while you were editing. Nothing was saved." in visitor.errors()
-    assert visitor.editor_text() == '{"tab": 1}'
-    assert config_file(server, "02-aa-00-00-00-22").read_bytes() == b'{"tab": 2}'
-    visitor.save()
-    assert config_file(server, "02-aa-00-00-00-22").read_bytes() == b'{"tab": 1}'
-
-
-def test_keeps_the_text_of_what_was_deleted_meanwhile(visitor: Visitor, server: Server, script: Client):
-    script.save_config("02-aa-00-00-00-23", b"{}")
-    open_config(visitor, "02-aa-00-00-00-23")
-    script.delete("/configs/02-aa-00-00-00-23")
-
-    visitor.type_config('{"typed": "long"}')
-    visitor.save()
-
-    assert "was deleted while you were editing" in visitor.errors()
-    assert visitor.editor_text() == '{"typed": "long"}'
-    visitor.page.fill("[name=mac_address]", "02-aa-00-00-00-23")
-    visitor.save()
-    assert config_file(server, "02-aa-00-00-00-23").read_bytes() == b'{"typed": "long"}'
-
-
 def test_says_why_nothing_can_be_stored_and_keeps_what_was_typed(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-24", b'{"before": 1}')
     open_config(visitor, "02-aa-00-00-00-24")

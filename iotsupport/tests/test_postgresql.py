@@ -285,7 +285,7 @@ def test_what_is_deleted_while_the_admin_saves_it_does_not_come_back_unseen(sign
             poll(count_waiting, bool)
         page = saving.result()
 
-    assert "This device configuration was deleted while you were editing. Save here to add it again." in page
+    assert "deleted it meanwhile" in page
     assert '{"version": 2}' in page
     assert not DeviceConfig.objects.exists()
 

@@ -201,7 +201,7 @@ class TestAnOldToken:
         again = send(client, form)
 
         assert form.action == f"{CONFIGS}{config.pk}/change/?_changelist_filters=q%3Da"
-        assert "changed this configuration while you were editing" in text_of(again)
+        assert "Somebody else changed it meanwhile" in text_of(again)
 
     def test_of_somebody_who_is_signed_out_leads_through_the_sign_in(self):
         client = browser()

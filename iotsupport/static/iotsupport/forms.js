@@ -13,6 +13,7 @@
   const loaded = new Map();
   let isLeaving = false;
   let isAsking = false;
+  let sent = null;
 
   window.addEventListener("load", () => {
     // After the editor and the lists of Django's admin, which change the form when the page is loaded.
@@ -40,6 +41,7 @@
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) {
       isLeaving = false;
+      sent = null;
     }
   });
 
@@ -61,14 +63,18 @@
   });
 
   function isChanged(form) {
+    return holdsRefusedText(form) || isTypedIn(form);
+  }
+
+  function isTypedIn(form) {
     const hasFile = [...form.elements].some((element) => element.type === "file" && element.files.length);
-    return hasFile || holdsRefusedText(form) || JSON.stringify(fieldsOf(form)) !== loaded.get(form);
+    return hasFile || JSON.stringify(fieldsOf(form)) !== loaded.get(form);
   }
 
   // Shown again with what was wrong: nothing of it is saved.
   function holdsRefusedText(form) {
     const isTyped = (element) => element.matches("textarea, input[type='text']") && element.name && element.value;
-    return "unsaved" in form.dataset || (form.querySelector(".errornote") && [...form.elements].some(isTyped));
+    return "unsaved" in form.dataset || (form.querySelector(".errornote, [data-unsaved]") && [...form.elements].some(isTyped));
   }
 
   // Name to values, also where there is none: a box that is not ticked. As it came: as the page had it, since browsers
@@ -104,7 +110,7 @@
   }
 
   async function send(event, form) {
-    if (event.defaultPrevented || isLeaving) {
+    if (event.defaultPrevented || isLeaving || sent === form) {
       return;
     }
     event.preventDefault();
@@ -117,7 +123,9 @@
     if (isSignedIn === null) {
       tell(form, "The server does not answer just now. Nothing was sent. Wait a moment, then save again.");
     } else if (isSignedIn) {
-      isLeaving = true;
+      sent = form;
+      // What was typed into another form of the page would go: the browser asks.
+      isLeaving = ![...loaded.keys()].some((other) => other !== form && isTypedIn(other));
       keep({ ...draftOf(form), isSent: true });
       form.requestSubmit(event.submitter);
     } else {

@@ -59,6 +59,7 @@ TOGETHER = [
         "iotsupport/tests/test_announcing_server",
         "iotsupport/tests/test_announcements_browser",
         "iotsupport/tests/test_versions_browser",
+        "iotsupport/tests/test_editing_browser",
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",
         "iotsupport/tests/test_uploads_server",
