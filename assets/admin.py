@@ -22,9 +22,11 @@ from assets.forms import AssetForm
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset, DeletedAsset, PendingUpload
 from assets.panels import panels, path_of
-from assets.uploads import StagedBlob
+from assets.uploads import StagedBlob, UploadedAsset
+from assets.versions import changes_meanwhile
 from iotsupport.admin import AsksFirst
 from iotsupport.editing.deleted import DeletedAdmin
+from iotsupport.editing.meanwhile import Change
 from iotsupport.mirror.files import MirrorError
 from iotsupport.transfer.admin import ExportingAdmin
 
@@ -50,7 +52,7 @@ class AssetAdmin(ExportingAdmin):
         if obj is None:
             return [(None, {"fields": ["file", "reason"]})]
         # Whoever may only look has no use for fields that take something.
-        file, reason = (["file"], ["reason"]) if self.has_change_permission(request, obj) else ([], [])
+        file, reason = (["file", "based_on"], ["reason"]) if self.has_change_permission(request, obj) else ([], [])
         found = [(None, {"fields": [*file, "unchanged_where_running", *reason, *self._of_file(obj)]})]
         return [*found, ("Firmware image", {"fields": IMAGE_FIELDS})] if obj.image is not None else found
 
@@ -136,15 +138,32 @@ class AssetAdmin(ExportingAdmin):
             self.message_user(request, f"{obj.filename}: {warning}", messages.WARNING)
 
     def _take(self, obj: Asset, form: AssetForm, blob: StagedBlob | PendingUpload) -> None:
-        if isinstance(blob, StagedBlob) and (warnings := obj.judge(blob.sha256, blob.inspection)):
-            raise AsksFirst(partial(self._ask, form=form, warnings=warnings))
+        changes: list[Change] = []
+        if form.would_overwrite:
+            changes = changes_meanwhile(obj, form.cleaned_data["based_on"])
+        # Of one that was asked about before, only what came since.
+        if isinstance(blob, StagedBlob) or changes:
+            warnings = obj.judge(blob.sha256, blob.inspection)
+            if warnings or changes:
+                raise AsksFirst(partial(self._ask, asset=obj, blob=blob, warnings=warnings, changes=changes))
         obj.set_bytes(blob)
         transaction.on_commit(partial(SIZE.observe, obj.size))
 
-    def _ask(self, request: HttpRequest, form: AssetForm, warnings: list[str]) -> HttpResponseBase:
+    def _ask(
+        self,
+        request: HttpRequest,
+        *,
+        asset: Asset,
+        blob: StagedBlob | PendingUpload,
+        warnings: list[str],
+        changes: list[Change],
+        action: str = "",
+    ) -> HttpResponseBase:
         """Ask whether an upload is meant; its bytes are kept meanwhile."""
-        asset, blob = form.instance, form.blob
-        pending = PendingUpload.objects.keep(blob, asset.filename, request.user)  # type: ignore[arg-type]
+        pending = blob
+        if isinstance(pending, StagedBlob):
+            pending = PendingUpload.objects.keep(pending, asset.filename, cast(User, request.user))
+        is_new = asset.pk is None
         context = {
             **self.admin_site.each_context(request),
             "title": f"Save {asset.filename} all the same?",
@@ -153,10 +172,35 @@ class AssetAdmin(ExportingAdmin):
             "size": pending.size,
             "image": pending.inspection.image,
             "warnings": warnings,
-            "fields": [("pending", pending.pk), *self._kept_fields(request)],
-            "back": self._url("changelist") if asset.pk is None else self._change_url(asset),
+            "changes": changes,
+            # What is saved next was sent in sight of what is there now.
+            "fields": [("pending", pending.pk), ("based_on", asset.sha256), *self._kept_fields(request)],
+            "action": action,
+            "back": self._url("changelist") if is_new else self._change_url(asset),
         }
         return TemplateResponse(request, "admin/assets/asset/ask.html", context)
+
+    def _get_obj_does_not_exist_redirect(self, request: HttpRequest, opts: Any, object_id: str) -> Any:
+        last = Asset.history.filter(id=object_id).first() if object_id.isdecimal() else None
+        blob = self._sent(request)
+        if last is None or blob is None:
+            return super()._get_obj_does_not_exist_redirect(request, opts, object_id)
+        successor = Asset.objects.filter(filename=last.filename).first()
+        if successor is not None:
+            return self._changeform_view(request, str(successor.pk), self._change_url(successor), None)
+        self.require_add_permission(request)
+        asset = Asset(filename=last.filename)
+        changes = changes_meanwhile(asset, request.POST.get("based_on", ""))
+        warnings = asset.judge(blob.sha256, blob.inspection)
+        ask = partial(self._ask, asset=asset, blob=blob, warnings=warnings, changes=changes, action=self._url("add"))
+        raise AsksFirst(ask)
+
+    def _sent(self, request: HttpRequest) -> StagedBlob | PendingUpload | None:
+        """The bytes of a form about an asset that is gone; None where it had none."""
+        upload = request.FILES.get("file")
+        if isinstance(upload, UploadedAsset):
+            return upload.blob
+        return PendingUpload.objects.of(cast(User, request.user), request.POST.get("pending", ""))
 
     def _kept_fields(self, request: HttpRequest) -> list[tuple[str, str]]:
         kept = ["unchanged_where_running", "reason", *BUTTONS]

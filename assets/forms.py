@@ -35,6 +35,8 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     reason = ReasonField()
     # The key of an upload that somebody was asked about, in place of the file: in the page that asks alone.
     pending = forms.CharField(label="Upload", required=False, widget=forms.HiddenInput)
+    # SHA-256 of the version that the page showed.
+    based_on = forms.CharField(required=False, widget=forms.HiddenInput)
 
     # Who sent it; the admin says so.
     user: User
@@ -49,6 +51,7 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.initial["based_on"] = self.instance.sha256
         self.fields["file"].help_text = (
             f"Becomes the new version of {self.instance.filename}, whatever it is called."
             if self.instance.pk
@@ -77,6 +80,12 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
         if self.ahead is not None and self.ahead.value == pending.sha256:
             pending.ahead = self.ahead
         return pending
+
+    @property
+    def would_overwrite(self) -> bool:
+        """Whether somebody else's version would be replaced that the page did not show."""
+        based_on, current = self.cleaned_data["based_on"], self.instance.sha256
+        return bool(based_on) and self.blob is not None and current not in {based_on, self.blob.sha256}
 
     def _take_name(self, name: str) -> None:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 from assets.models import Asset
 from iotsupport.boards.firmware import FoundVersion
+from iotsupport.editing.meanwhile import Change, changes_after
 
 # So many digests are asked for in one query.
 TOGETHER = 200
@@ -24,6 +25,13 @@ def find_versions(md5s: Iterable[str], image_sha256s: Iterable[str]) -> dict[str
         for start in range(0, len(wanted), TOGETHER):
             found |= _find(name, wanted[start : start + TOGETHER])
     return found
+
+
+def changes_meanwhile(asset: Asset, sha256: str) -> list[Change]:
+    """Return what others did to an asset since its version of that digest, newest first."""
+    versions = Asset.history.filter(filename=asset.filename)
+    version = versions.filter(sha256=sha256).exclude(history_type="-").order_by("-history_id").first()
+    return changes_after(versions, version)
 
 
 def _find(name: str, digests: list[str]) -> dict[str, FoundVersion]:

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
 from django.test import Client
@@ -20,6 +21,7 @@ from django.utils import timezone
 from assets.metrics import ERROR_TYPES
 from assets.models import Asset, PendingUpload, SharedChunk
 from iotsupport.boards.models import Board, State
+from iotsupport.editing.origins import Origin, Way, changing
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, metric, nothing_changed, session_client
 from iotsupport.tests.support.images import make_full_flash, make_image
@@ -54,7 +56,7 @@ def text_of(response: Any) -> str:
 
 def fields(response: Any) -> dict[str, str]:
     """What the page that asks would send."""
-    form = re.search(r'<form method="post" id="ask_form">(.*?)</form>', response.content.decode(), re.DOTALL)
+    form = re.search(r'<form method="post" id="ask_form"[^>]*>(.*?)</form>', response.content.decode(), re.DOTALL)
     assert form, "It does not ask."
     return dict(re.findall(r'<input type="hidden" name="(?!csrf)(\w+)" value="([^"]*)"', form[1]))
 
@@ -135,6 +137,92 @@ def test_asks_about_the_next_version(signed_in: Client, asset: Asset):
     asset.refresh_from_db()
     assert (asset.chip, asset.version, asset.history.count()) == ("ESP32-S3", "1.5.0", 2)
     assert len(asset.warnings) == 1
+
+
+class TestOneThatSomebodyElseReplacedMeanwhile:
+    @pytest.fixture
+    def asset(self) -> Asset:
+        return Asset.objects.upload("kitchen.bin", [b"before"])
+
+    @pytest.fixture
+    def maria(self) -> User:
+        return make_user(username="maria")
+
+    @pytest.fixture
+    def based_on(self, asset: Asset) -> str:
+        return asset.sha256
+
+    def send(self, client: Client, asset: Asset, based_on: str, content: bytes = b"mine") -> Any:
+        return client.post(change_url(asset), {"based_on": based_on, **file(content)})
+
+    def test_is_asked_about_then_saved(self, signed_in, asset, based_on, maria):
+        with changing(Origin(Way.API, maria, token="<b>build</b>")):
+            Asset.objects.upload("kitchen.bin", [b"theirs"])
+
+        with nothing_but_kept_bytes(), not_counted():
+            asked = self.send(signed_in, asset, based_on)
+
+        assert "<strong>maria</strong> changed it meanwhile" in asked.content.decode()
+        assert "by the API (token “<b>build</b>”)" in text_of(asked)
+        assert "<b>" not in asked.content.decode()
+        assert only_pending() == b"mine"
+        assert signed_in.post(change_url(asset), fields(asked)).status_code == 302
+        assert mirrored() == b"mine"
+
+    def test_and_once_more_is_asked_about_again(self, signed_in, asset, based_on):
+        Asset.objects.upload("kitchen.bin", [b"theirs"])
+        asked = self.send(signed_in, asset, based_on)
+        Asset.objects.upload("kitchen.bin", [b"and again"])
+
+        asked_again = signed_in.post(change_url(asset), fields(asked))
+
+        assert mirrored() == b"and again"
+        assert PendingUpload.objects.count() == 1
+        signed_in.post(change_url(asset), fields(asked_again))
+        assert mirrored() == b"mine"
+
+    @pytest.mark.parametrize("theirs", [b"before", b"mine"], ids=["nothing", "the same"])
+    def test_with_the_same_bytes_is_not_asked_about(self, signed_in, asset, based_on, theirs):
+        Asset.objects.upload("kitchen.bin", [theirs])
+
+        assert self.send(signed_in, asset, based_on).status_code == 302
+        assert mirrored() == b"mine"
+
+    def test_or_deleted_is_brought_back_with_the_upload(self, signed_in, asset, based_on, maria):
+        url = change_url(asset)
+        with changing(Origin(Way.ADMIN, maria)):
+            asset.delete()
+
+        with nothing_but_kept_bytes(), not_counted():
+            asked = signed_in.post(url, {"based_on": based_on, **file(b"mine", "other.bin")})
+
+        assert "<strong>maria</strong> deleted it meanwhile" in asked.content.decode()
+        assert f'action="{ADD}"' in asked.content.decode()
+        assert signed_in.post(ADD, fields(asked)).status_code == 302
+        assert mirrored() == b"mine"
+
+    def test_or_deleted_and_uploaded_again_is_asked_about(self, signed_in, asset, based_on):
+        url = change_url(asset)
+        asset.delete()
+        successor = Asset.objects.upload("kitchen.bin", [b"theirs"])
+
+        asked = signed_in.post(url, {"based_on": based_on, **file(b"mine")})
+
+        assert mirrored() == b"theirs"
+        signed_in.post(change_url(successor), fields(asked))
+        assert mirrored() == b"mine"
+
+    def test_or_deleted_comes_back_only_by_who_may_add(self, asset, based_on):
+        editor = session_client(make_user("assets.view_asset", "assets.change_asset", is_staff=True))
+        url = change_url(asset)
+        asset.delete()
+
+        assert editor.post(url, {"based_on": based_on, **file(b"mine")}).status_code == 403
+        assert not PendingUpload.objects.exists()
+
+
+def mirrored() -> bytes:
+    return mirror_storage("assets").directory.joinpath("kitchen.bin").read_bytes()
 
 
 def test_asks_about_a_name_that_is_there(signed_in: Client, asset: Asset):
