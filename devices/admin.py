@@ -14,6 +14,7 @@ from django.utils.html import format_html
 
 from devices import telling
 from devices.choosing import ChoosingAdmin
+from devices.editor import EditorAdmin
 from devices.fields import MACAddressField, part_as_stored
 from devices.filters import SeenFilter, StateFilter
 from devices.forms import DeviceConfigForm
@@ -52,7 +53,7 @@ class ConfigList(ChangeList):
 
 
 @admin.register(DeviceConfig)
-class DeviceConfigAdmin(ChoosingAdmin, ExportingAdmin):
+class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     form = DeviceConfigForm
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}

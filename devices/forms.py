@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.http import QueryDict
 from django.urls import reverse
 from django.utils.html import format_html
-from django_ace import AceWidget
 
 from devices.conflicts import Conflict
 from devices.line_ends import as_stored
 from devices.models import DeviceConfig, NewContent
+from devices.widgets import ConfigEditor, marked_lines
 from iotsupport.editing.reasons import ReasonField
 
 EXAMPLE = '{\n  "deviceName": "",\n  "deviceEntityId": "",\n  "enableOTA": true\n}\n'
@@ -29,10 +31,7 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         strip=False,
         initial=EXAMPLE,
         help_text="One JSON object. Kept byte for byte, as it is typed. Tab indents; Esc, then Tab, goes on.",
-        # Sizes come from a style sheet: the content security policy takes no inline style.
-        widget=AceWidget(
-            mode="json", width=None, height=None, tabsize=2, toolbar=False, showprintmargin=False, useStrictCSP=True
-        ),
+        widget=ConfigEditor,
     )
     reason = ReasonField()
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -46,7 +45,7 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Media:
         # In this order: the first makes the editor that the second changes.
-        js = ["django_ace/widget.js", "devices/editor.js"]
+        js = ["django_ace/widget.js", "devices/editor.js", "devices/tools.js"]
 
     class Meta:
         model = DeviceConfig
@@ -56,9 +55,18 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         self._current = self.instance if self.instance.pk else None
         if self._current is not None:
-            self.initial["based_on"] = self._current.etag
+            self.initial.setdefault("based_on", self._current.etag)
         if self.is_bound and self.known_mac_address:
             self._send("mac_address", self.known_mac_address)
+
+    def full_clean(self) -> None:
+        super().full_clean()
+        if "content" in self.errors:
+            self.mark(self.errors.as_data()["content"])
+
+    def mark(self, errors: Iterable[ValidationError]) -> None:
+        """Have the editor show the lines that errors name, in the text as it was sent."""
+        self.fields["content"].widget.marked = marked_lines(errors, self["content"].value() or "")
 
     def clean(self) -> dict[str, Any] | None:
         cleaned_data = super().clean()
@@ -115,3 +123,23 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
             existing,
         )
         self.add_error("mac_address", ValidationError(message, code="unique"))
+
+
+class ShownAgain(forms.ModelForm):  # type: ignore[type-arg]
+    """A form with what somebody sent, to go on with: nothing of it is judged or saved."""
+
+    content_shown: str
+    """The text in place of the one that was sent."""
+    note: str
+    """What was done, or why it was not."""
+    refusals: Iterable[ValidationError] = ()
+    """What is wrong with the text, where that is why."""
+    is_copy = False
+    """For another device."""
+
+    def __init__(self, data: QueryDict, files: Any = None, **kwargs: Any) -> None:
+        super().__init__(initial={**data.dict(), "content": self.content_shown}, **kwargs)
+        if self.refusals:
+            self.mark(self.refusals)  # type: ignore[attr-defined]
+        if self.is_copy:
+            self.fields["mac_address"].widget.attrs["autofocus"] = True

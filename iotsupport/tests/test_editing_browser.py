@@ -7,15 +7,32 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from playwright.sync_api import Browser, Dialog, Page
+from playwright.sync_api import Browser, Dialog, Page, expect
 
-from iotsupport.tests.support.browser import Visitor, chromium
+from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
 
 BEFORE = '{\n  "deviceName": "Lamp",\n  "room": 4,\n  "enableOTA": true,\n  "reportSeconds": 60\n}\n'
 OTHER_LINE = BEFORE.replace("60", "30")
 MINE = BEFORE.replace("Lamp", "Torch")
 BOTH = MINE.replace("60", "30")
+
+SCHEMA = json.dumps(
+    {
+        "properties": {
+            "deviceName": {"type": "string", "title": "Name"},
+            "reportSeconds": {"type": "integer", "minimum": 1},
+            "brightness": {"type": "integer", "default": 128, "description": "Of the display."},
+            "wifi": {"type": "object", "properties": {"channel": {"type": "integer", "minimum": 1}}},
+        }
+    }
+)
+MAKE_TYPE = f"""
+from devices.models import DeviceConfig, DeviceType
+type = DeviceType.objects.create(name="Lamp", schema={SCHEMA!r})
+DeviceConfig.objects.create(mac_address="02-cc-00-00-00-00", content={BEFORE!r}, type=type)
+"""
+WITH_TYPE = "02-cc-00-00-00-00"
 
 numbers = count(1)
 
@@ -24,6 +41,7 @@ numbers = count(1)
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(template, tmp_path_factory.mktemp("editing")).start(*NEW)
     server.add_staff("maria", is_superuser=True)
+    server.manage("shell", "-c", MAKE_TYPE)
     yield server
     server.remove()
 
@@ -101,6 +119,16 @@ def change(visitor: Visitor, mac: str, text: str) -> None:
     open_config(visitor, mac)
     visitor.type_config(text)
     visitor.save()
+
+
+def cursor(page: Page) -> tuple[int, int]:
+    """Line and column, counted from 1."""
+    place = page.eval_on_selector(EDITOR, "widget => widget.editor.getCursorPosition()")
+    return place["row"] + 1, place["column"] + 1
+
+
+def has_focus(page: Page) -> bool:
+    return bool(page.evaluate(f"!!document.activeElement.closest('{EDITOR}')"))
 
 
 def is_narrow(page: Page) -> bool:
@@ -228,3 +256,177 @@ class TestTwoWhoEditOneConfiguration:
         assert is_narrow(page)
         plain.follow("button:text-is('Save both')")
         assert stored(server, mac) == BOTH
+
+
+class TestAMistake:
+    def test_is_marked_and_the_cursor_stands_there(self, visitor: Visitor, mac: str):
+        page = open_config(visitor, mac)
+        long = "{\n" + "".join(f'  "key{number}": "😀",\n' for number in range(200))
+        visitor.type_config(f'{long}  "😀": tru\n}}')
+
+        visitor.save()
+
+        assert "Line 202, column 8" in visitor.errors()
+        assert page.inner_text(".marked-lines code") == '  "😀": tru'
+        expect(page.locator(f"{EDITOR} .ace_gutter-cell.marked-line")).to_have_text("202")
+        assert page.locator(f"{EDITOR} .ace_marker-layer .marked-line").count() == 1
+        assert (cursor(page), has_focus(page)) == ((202, 9), True)  # two of JavaScript's characters are one
+        page.keyboard.press("Control+Delete")
+        page.keyboard.insert_text("true")
+        expect(page.locator(f"{EDITOR} .ace_gutter-cell.marked-line")).to_have_count(0)
+        visitor.save()
+        assert "was changed successfully" in visitor.messages()
+
+    def test_of_a_schema_marks_each_line_and_follows_it(self, visitor: Visitor):
+        page = open_config(visitor, WITH_TYPE)
+        visitor.type_config('{\n  "deviceName": 1,\n  "reportSeconds": 0\n}\n')
+
+        visitor.save()
+
+        marked = page.locator(f"{EDITOR} .ace_gutter-cell.marked-line")
+        expect(marked).to_have_text(["2", "3"])
+        page.keyboard.press("ArrowUp")
+        page.keyboard.press("End")
+        page.keyboard.insert_text("\n")
+        expect(marked).to_have_text(["3", "4"])
+        page.click(".marked-lines a >> nth=1")
+        assert has_focus(page)
+
+    def test_in_another_field_leaves_the_cursor_where_it_was(self, visitor: Visitor):
+        page = visitor.open("devices/deviceconfig/add/")
+        page.fill("[name=mac_address]", "nonsense")
+        visitor.type_config("{\n" + "\n" * 100 + '"a": 1}')
+        page.keyboard.press("ArrowUp")
+        before = cursor(page)
+
+        visitor.save()
+
+        assert "This is not a MAC address" in visitor.errors()
+        expect(page.locator(f"{EDITOR} .ace_gutter-cell").filter(has_text="101")).to_be_visible()
+        assert cursor(page) == before == (101, 1)
+
+    def test_is_told_without_javascript(self, plain: Visitor, mac: str):
+        page = open_config(plain, mac)
+        page.fill("[name=content]", BEFORE.replace("true", "tru"))
+
+        plain.save()
+
+        assert "Line 4, column 16: tru stands here" in plain.errors()
+        assert page.inner_text(".marked-lines").split() == ["Line", "4", '"enableOTA":', "tru,"]
+        assert is_narrow(page)
+
+
+class TestFormat:
+    def test_keeps_the_cursor(self, visitor: Visitor, server: Server, mac: str):
+        page = open_config(visitor, mac)
+        visitor.type_config('{"a":1.0,"b":[1,\n2],"text":"two  words"}')
+        for _ in 'words"}':
+            page.keyboard.press("ArrowLeft")
+
+        page.click("[name=_format]")
+
+        expect(page.locator(".tool-note")).to_have_text("Formatted. Nothing is saved yet.")
+        formatted = '{\n  "a": 1.0,\n  "b": [\n    1,\n    2\n  ],\n  "text": "two  words"\n}\n'
+        assert visitor.editor_text() == formatted
+        assert (cursor(page), has_focus(page)) == ((7, 17), True)
+        page.keyboard.press("Control+z")
+        assert visitor.editor_text() == '{"a":1.0,"b":[1,\n2],"text":"two  words"}'
+        assert stored(server, mac) == BEFORE
+
+    def test_works_below_two_changes(self, visitor: Visitor, script: Client, mac: str):
+        page = open_config(visitor, mac)
+        script.save_config(mac, OTHER_LINE.encode())
+        visitor.type_config(MINE.replace(": 4", ":4"))
+        visitor.save()
+
+        page.click("[name=_format]")
+
+        expect(page.locator(".tool-note")).to_be_visible()
+        assert visitor.editor_text() == BOTH
+
+    def test_of_what_has_a_mistake_leads_there(self, visitor: Visitor, mac: str):
+        page = open_config(visitor, mac)
+        visitor.type_config(BEFORE.replace("true", "tru"))
+
+        page.click("[name=_format]")
+
+        expect(page.locator(".tool-note")).to_contain_text("Not formatted. Line 4, column 16")
+        assert (cursor(page), has_focus(page)) == ((4, 16), True)
+
+    def test_without_javascript_shows_the_form_again(self, plain: Visitor, server: Server, mac: str):
+        page = open_config(plain, mac)
+        page.fill("[name=content]", '{"a":1e3}')
+
+        plain.follow("[name=_format]")
+
+        assert page.input_value("[name=content]") == '{\n  "a": 1e3\n}\n'
+        assert is_narrow(page)
+        plain.save()
+        assert stored(server, mac) == '{\n  "a": 1e3\n}\n'
+
+    def test_after_the_session_ended_goes_through_the_sign_in(self, browser: Browser, server: Server, mac: str):
+        with Visitor(browser, server) as visitor:
+            open_config(visitor.enter(), mac)
+            visitor.type_config('{"a":1}')
+            visitor.context.clear_cookies(name="sessionid")
+
+            visitor.follow("[name=_format]")
+
+            assert "What you typed is not lost." in visitor.page.inner_text(".unsaved-notice")
+
+
+class TestKeys:
+    def test_one_is_inserted_by_keyboard_alone(self, visitor: Visitor):
+        page = open_config(visitor, WITH_TYPE)
+        visitor.type_config(BEFORE)
+        page.focus("#keys li:has-text('wifi.channel') button")
+
+        page.keyboard.press("Enter")
+
+        expect(page.locator(".tool-note")).to_have_text("wifi.channel is inserted. Nothing is saved yet.")
+        assert visitor.editor_text() == BEFORE.replace("60", '60,\n  "wifi": {"channel": 1}')
+        assert "in the text" in page.inner_text("#keys li:has-text('wifi.channel')")
+        page.keyboard.insert_text("11")  # the value is selected
+        assert '"channel": 11' in visitor.editor_text()
+
+    def test_one_is_inserted_without_javascript(self, plain: Visitor):
+        page = open_config(plain, WITH_TYPE)
+        assert "Of the display." in page.inner_text("#keys")
+
+        plain.follow("#keys li:has-text('brightness') button")
+
+        assert page.input_value("[name=content]") == BEFORE.replace("60", '60,\n  "brightness": 128')
+        assert is_narrow(page)
+
+
+class TestSaveAsNew:
+    def test_asks_for_the_address_and_never_overwrites(
+        self, visitor: Visitor, server: Server, script: Client, mac: str
+    ):
+        other = mac.replace("02-bb", "02-bc")
+        script.save_config(other, b"{}")
+        page = open_config(visitor, mac)
+        visitor.type_config(MINE)
+
+        visitor.follow("[name=_copy]")
+        assert page.evaluate("document.activeElement.name") == "mac_address"
+        page.keyboard.insert_text(other)
+        visitor.save()
+
+        assert "This device has a configuration already" in visitor.errors()
+        assert page.locator(".errorlist a").inner_text() == other
+        assert visitor.editor_text() == MINE
+        page.fill("[name=mac_address]", mac.replace("02-bb", "02-bd"))
+        visitor.save()
+        texts = [stored(server, each) for each in [mac, other, mac.replace("02-bb", "02-bd")]]
+        assert texts == [BEFORE, "{}", MINE]
+
+    def test_without_javascript(self, plain: Visitor, server: Server, mac: str):
+        page = open_config(plain, mac)
+        page.fill("[name=content]", MINE)
+
+        plain.follow("[name=_copy]")
+        page.fill("[name=mac_address]", mac.replace("02-bb", "02-be"))
+        plain.save()
+
+        assert [stored(server, each) for each in [mac, mac.replace("02-bb", "02-be")]] == [BEFORE, MINE]
