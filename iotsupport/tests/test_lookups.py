@@ -25,8 +25,8 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 # Of any field: filters compare with a value each, and a search has one field for all.
 NEVER_OFFERED = ["", "__regex"]
-# A filter of all values that there are compares with the field as it is.
-OFFERED: dict[type[Model], set[str]] = {Asset: {"chip"}}
+# A filter of all values that there are compares with the field as it is; another one is called as its field.
+OFFERED: dict[type[Model], set[str]] = {Asset: {"chip"}, ApiToken: {"may"}}
 
 every_list = pytest.mark.parametrize("model", admin.site._registry, ids=lambda model: model.__name__)
 

@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport.models import ApiToken
 from iotsupport.monitoring.logs import LineFormatter
 from iotsupport.tests.support.api_client import make_token, make_user, session_client
 from iotsupport.times import how_long, lasting, since, tell, tell_date, told
@@ -131,6 +132,7 @@ class TestPages:
         config = DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", "{}", user=administrator)
         asset = Asset.objects.upload("fw.bin", [b"x"], user=administrator)
         make_token(administrator)
+        token = ApiToken.objects.get()
         signed_in.post("/admin/auth/group/add/", {"name": "Night shift"})
 
         for path in [
@@ -139,7 +141,7 @@ class TestPages:
             f"{CONFIGS}versions/{config.mac_address}/",
             "/admin/assets/asset/",
             f"/admin/assets/asset/{asset.pk}/change/",
-            "/admin/iotsupport/apitoken/",
+            f"/admin/iotsupport/apitoken/{token.pk}/change/",
             "/admin/auth/group/1/history/",
         ]:
             times = LATEST.findall(signed_in.get(path).text)
