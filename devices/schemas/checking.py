@@ -12,10 +12,7 @@ from devices.schemas.values import read
 
 
 def errors_of(schema: str, text: str) -> list[SchemaError]:
-    """Return what of a text does not fit, in the order of the text, and at most twenty; nothing where all does.
-
-    The text is one that :func:`devices.parsing.parse_config` takes. Raises ``ValidationError`` for what is no schema.
-    """
+    """As :func:`devices.schemas.errors_of`, which loads this."""
     checker = compile_schema(schema).checker
     value = read(text)
     try:

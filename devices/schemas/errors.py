@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from typing import Any, NamedTuple
-
-from jsonschema.exceptions import ValidationError as Misfit
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from devices import documents
 from devices.documents import Node
 from devices.mistakes import line_and_column, shortened
-from devices.schemas.patterns import PATTERN_MAX_CHARS
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError as Misfit
 
 MOST_ERRORS = 20
 TOO_MUCH_WORK = (
@@ -21,6 +21,7 @@ TOO_MUCH_WORK = (
 )
 # Of values that are allowed, so many are named.
 NAMED_VALUES = 12
+PATTERN_SHOWN_CHARS = 100
 
 PLAIN_KEY = re.compile(r"(?!\d)[\w$-]+")
 
@@ -126,7 +127,7 @@ def _is_other_kind(misfit: Misfit) -> bool:
     return misfit.validator in {"type", "const", "enum", None} and len(misfit.relative_path) == 0
 
 
-Say = Callable[[_Telling, Misfit], str]
+Say: TypeAlias = "Callable[[_Telling, Misfit], str]"
 
 
 def _shown(value: Any) -> str:
@@ -200,7 +201,7 @@ def _unique(telling: _Telling, misfit: Misfit) -> str:
 
 def _pattern(telling: _Telling, misfit: Misfit) -> str:
     pattern = misfit.validator_value
-    shown = pattern if len(pattern) <= PATTERN_MAX_CHARS // 10 else shortened(pattern)
+    shown = pattern if len(pattern) <= PATTERN_SHOWN_CHARS else shortened(pattern)
     return f"must match the pattern {shown}; {telling.what_is(misfit)}"
 
 

@@ -65,11 +65,6 @@ class Compiled:
     checker: Any
 
 
-def check_schema(text: str) -> None:
-    """Raise ``ValidationError`` with the place and a sentence for a text that is no schema, or none of ours."""
-    compile_schema(text)
-
-
 @lru_cache(maxsize=64)
 def compile_schema(text: str) -> Compiled:
     """Make a schema ready for checks, once for each text. Raises ``ValidationError``."""
