@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ class Choice:
     explanation: str
     action: str
     fields: list[tuple[str, str]]
-    difference: list[Row] | None = None
+    difference: Callable[[], list[Row]] | None = None
+    """Compares when the page is made: until then, nobody else can save."""
     is_safe: bool = False
     """Whether nothing that others did goes."""
 
@@ -42,7 +44,7 @@ class ChoosingAdmin(MirroredAdmin):
             if not add:
                 form.take_suggestion()
             context.update(conflict=conflict, choices=self._choices(request, conflict, form, is_new=add))
-            if form.errors.keys() == {NON_FIELD_ERRORS}:
+            if form.errors.keys() == {NON_FIELD_ERRORS} and len(form.non_field_errors()) == 1:
                 context["errors"] = []  # the page says it, and nothing is to be corrected
         return super().render_change_form(request, context, *args, add=add, **kwargs)
 
@@ -68,7 +70,7 @@ class ChoosingAdmin(MirroredAdmin):
             f"What {conflict.who} saved stays in the history alone.",
             action,
             [("content", conflict.mine), based_on, *kept],
-            conflict.replacing_difference(),
+            conflict.replacing_difference,
         )
         if not conflict.is_merged_whole:
             return [mine]
@@ -78,7 +80,7 @@ class ChoosingAdmin(MirroredAdmin):
             f"You changed other lines than {conflict.who}: this is what yours change in what is there now.",
             action,
             [("content", conflict.suggestion), based_on, *kept],
-            conflict.merged_difference(),
+            conflict.merged_difference,
             is_safe=True,
         )
         return [both, mine]

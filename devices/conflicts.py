@@ -119,6 +119,6 @@ class Conflict:
 
 def _find(versions: Any, etag: str) -> Any:
     """The newest of the versions whose text has this entity tag; None where it is not among them."""
-    texts = versions.exclude(history_type="-").order_by("-history_id")[:MOST_VERSIONS]
+    texts = versions.exclude(history_type="-").order_by("-history_id")[:MOST_VERSIONS].iterator(chunk_size=10)
     sha256 = etag.strip('"')
     return next((each for each in texts if hashlib.sha256(each.content.encode()).hexdigest() == sha256), None)

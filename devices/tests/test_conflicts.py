@@ -6,11 +6,14 @@ import html
 import re
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client
 
+from devices.admin import DeviceConfigAdmin
 from devices.models import DeviceConfig, DeviceType
 from iotsupport.editing.origins import Origin, Way, changing
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
@@ -209,6 +212,22 @@ def test_a_text_with_a_mistake_is_shown_with_it_and_with_what_others_did(signed_
     assert editor_of(asked)["content"] == MINE.replace("true", "tru")
     saved = signed_in.post(change_url(config), editor_of(asked) | {"content": MINE})
     assert saved.status_code == 302
+
+
+def test_what_else_keeps_it_from_being_saved_is_told_beside_it(signed_in: Client, config: DeviceConfig):
+    def change_meanwhile(error: Exception) -> str:
+        DeviceConfig.objects.put(MAC, THEIRS)
+        return "The disk is full."
+
+    full = OperationalError("database or disk is full")
+    with (
+        mock.patch.object(DeviceConfigAdmin, "save_model", autospec=True, side_effect=full),
+        mock.patch("iotsupport.admin.explain_database", autospec=True, side_effect=change_meanwhile),
+    ):
+        asked = signed_in.post(change_url(config), {"content": MINE, "based_on": config.etag})
+
+    assert "Nothing was saved. The disk is full." in text_of(asked)
+    assert list(choices_of(asked)) == ["Save both", "Save yours alone"]
 
 
 def test_other_fields_of_the_form_go_with_each_choice(signed_in: Client, config: DeviceConfig):
