@@ -98,7 +98,10 @@ class TestDifference:
         assert "<mark>Before</mark>" in page.text and "<mark>Lamp</mark>" in page.text
 
     def test_goes_from_the_older_to_the_newer_however_they_are_chosen(self, signed_in: Client, config: DeviceConfig):
-        assert "Version 1 and version 2 (now)" in signed_in.get(VERSIONS, {"old": 2, "new": 1}).text
+        page = signed_in.get(VERSIONS, {"old": 2, "new": 1})
+
+        assert "Version 1 and version 2 (now)" in page.text
+        assert (page.context["old"], page.context["new"]) == (1, 2)
 
     def test_of_one_version_alone_shows_it(self, signed_in: Client):
         DeviceConfig.objects.put(MAC, '{"only": 1}')
@@ -266,6 +269,13 @@ class TestDeleted:
 
         assert [version.mac_address for version in page.context["cl"].result_list] == [MAC, "02-00-00-00-00-01"]
         assert f'<a href="{VERSIONS}">Lamp</a>' in page.text
+
+    def test_are_listed_once_however_often_they_were_deleted(self, signed_in: Client, two: None):
+        DeviceConfig.objects.put(MAC, "{}").delete()
+
+        page = signed_in.get("/admin/devices/deletedconfig/")
+
+        assert [version.mac_address for version in page.context["cl"].result_list] == [MAC, "02-00-00-00-00-01"]
 
     @pytest.mark.parametrize("term", ["hall", "02:00:00:00:00:01", "00-01"])
     def test_are_found(self, signed_in: Client, two: None, term: str):
