@@ -18,7 +18,7 @@ from django.utils.html import format_html, format_html_join
 
 from assets.exporting import answer_assets
 from assets.facts import compare
-from assets.forms import AssetForm
+from assets.forms import NO_VERSION, AssetForm
 from assets.metrics import SIZE, count_upload
 from assets.models import Asset, DeletedAsset, PendingUpload
 from assets.panels import panels, path_of
@@ -174,7 +174,7 @@ class AssetAdmin(ExportingAdmin):
             "warnings": warnings,
             "changes": changes,
             # What is saved next was sent in sight of what is there now.
-            "fields": [("pending", pending.pk), ("based_on", asset.sha256), *self._kept_fields(request)],
+            "fields": [("pending", pending.pk), ("based_on", asset.sha256 or NO_VERSION), *self._kept_fields(request)],
             "action": action,
             "back": self._url("changelist") if is_new else self._change_url(asset),
         }

@@ -15,6 +15,9 @@ from iotsupport.editing.reasons import ReasonField
 from iotsupport.mirror.files import MirrorError
 from iotsupport.mirror.rows import Ahead
 
+# What a page has shown that asked about a file of which there was none.
+NO_VERSION = "none"
+
 
 class AssetFileField(forms.FileField):
     """A file of any size up to the limit, the empty one included."""
@@ -35,7 +38,7 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     reason = ReasonField()
     # The key of an upload that somebody was asked about, in place of the file: in the page that asks alone.
     pending = forms.CharField(label="Upload", required=False, widget=forms.HiddenInput)
-    # SHA-256 of the version that the page showed.
+    # SHA-256 of the version that the page showed; or NO_VERSION.
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
 
     # Who sent it; the admin says so.
@@ -85,7 +88,7 @@ class AssetForm(forms.ModelForm):  # type: ignore[type-arg]
     def would_overwrite(self) -> bool:
         """Whether somebody else's version would be replaced that the page did not show."""
         based_on, current = self.cleaned_data["based_on"], self.instance.sha256
-        return bool(based_on) and self.blob is not None and current not in {based_on, self.blob.sha256}
+        return bool(based_on and current) and self.blob is not None and current not in {based_on, self.blob.sha256}
 
     def _take_name(self, name: str) -> None:
         try:

@@ -208,8 +208,21 @@ class TestOneThatSomebodyElseReplacedMeanwhile:
 
         asked = signed_in.post(url, {"based_on": based_on, **file(b"mine")})
 
+        assert "Version before" in text_of(asked)
         assert mirrored() == b"theirs"
         signed_in.post(change_url(successor), fields(asked))
+        assert mirrored() == b"mine"
+
+    def test_and_uploaded_again_before_the_answer_is_asked_about_again(self, signed_in, asset, based_on):
+        url = change_url(asset)
+        asset.delete()
+        asked = signed_in.post(url, {"based_on": based_on, **file(b"mine")})
+        Asset.objects.upload("kitchen.bin", [b"theirs"])
+
+        asked_again = signed_in.post(ADD, fields(asked))
+
+        assert mirrored() == b"theirs"
+        signed_in.post(ADD, fields(asked_again))
         assert mirrored() == b"mine"
 
     def test_or_deleted_comes_back_only_by_who_may_add(self, asset, based_on):
