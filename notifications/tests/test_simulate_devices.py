@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import resource
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -18,11 +21,12 @@ from devices.models import DeviceConfig
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscriber
+from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
 from notifications.management.commands.simulate_devices import allow_open_files, choose_mac_addresses
 from notifications.messages import CONFIGS_TOPIC
-from notifications.simulator.devices import read_filename
+from notifications.simulator.devices import Simulator, read_filename
 from notifications.simulator.firmware import read_asset
 
 LAMP = "02-00-00-00-00-0a"
@@ -222,6 +226,45 @@ def test_no_two_devices_have_one_address(transactional_db):
     addresses = choose_mac_addresses(3)
 
     assert addresses == ["02-00-00-00-00-01", "02-00-00-00-00-00", "02-00-00-00-00-02"]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """They are as they were, afterwards."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers", "transactional_db")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("step", range(1, 9))
+def test_a_signal_ends_them_at_whatever_moment_it_comes(monkeypatch: pytest.MonkeyPatch, capsys: Any, step: int):
+    """Also between two steps of the thread that begins to wait for it."""
+    start, steps = Simulator.start, 0
+    late = threading.Timer(0.2, os.kill, [os.getpid(), signal.SIGTERM])  # where that thread waits after fewer steps
+
+    def count(*event: object) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == step:
+            sys.setprofile(None)
+            signal.raise_signal(signal.SIGTERM)
+
+    def start_and_count(simulator: Simulator) -> None:
+        start(simulator)
+        late.start()
+        sys.setprofile(count)
+
+    monkeypatch.setattr(Simulator, "start", start_and_count)
+    try:
+        call_command("simulate_devices", count=1, base_url=f"http://127.0.0.1:{free_port()}", mqtt_url="")
+    finally:
+        sys.setprofile(None)
+        late.cancel()
+
+    assert "1 devices, " in capsys.readouterr().out
 
 
 def test_devices_that_are_off_are_not_there(transactional_db):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import resource
 import signal
-import threading
 from collections.abc import Sequence
-from types import FrameType
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -44,9 +44,10 @@ class Command(BaseCommand):
             self.say("There is no broker (MQTT_URL is not set): the devices hear nothing, and fetch at start.")
         allow_open_files(count + OTHER_FILES)
         simulator = Simulator(base_url, choose_mac_addresses(count, off), broker, self.say)
-        ended = end_on_signals()
+        ending = end_on_signals()
         simulator.start()
-        ended.wait(duration)
+        with suppress(Empty):
+            ending.get(timeout=duration)
         simulator.stop()
         self.say(simulator.summary())
 
@@ -89,12 +90,12 @@ def allow_open_files(number: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(number, hard), hard))
 
 
-def end_on_signals() -> threading.Event:
-    ended = threading.Event()
+def end_on_signals() -> SimpleQueue[int]:
+    """Return where SIGINT and SIGTERM are put from now on, instead of ending this process.
 
-    def end(number: int, frame: FrameType | None) -> None:
-        ended.set()
-
+    An ``Event`` has a lock, which the thread may hold in which the handler is called: each would wait for the other.
+    """
+    came: SimpleQueue[int] = SimpleQueue()  # may be put into at any moment
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    return ended
+        signal.signal(number, lambda number, frame: came.put(number))
+    return came
