@@ -225,6 +225,7 @@ def test_costs_the_same_for_few_and_for_many(signed_in: Client, administrator: U
             for number in numbers
         )
 
+    queries()  # asks for what a process keeps from then on, such as the types of content
     add(range(4))
     few = queries()
     add(range(4, 60))
