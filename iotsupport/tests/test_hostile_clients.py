@@ -282,7 +282,7 @@ def test_a_body_in_chunks_is_not_read(server: Server, path: str, method: str):
 @pytest.mark.parametrize(
     ("path", "size"),
     [
-        ("/configs/aa-bb-cc-dd-ee-ff.json", 70_000),
+        ("/configs/aa-bb-cc-dd-ee-ff.json", 80_000),
         ("/configs/aa-bb-cc-dd-ee-ff", 20_000_000),
         ("/assets", 200_000_000),
         ("/assets", 2**63),
