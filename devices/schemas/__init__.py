@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from devices.schemas.errors import SchemaError
 
-__all__ = ["SchemaError", "check_schema", "errors_of"]
+__all__ = ["SCHEMA_MAX_BYTES", "SchemaError", "check_schema", "errors_of"]
+
+SCHEMA_MAX_BYTES = 65536
 
 
 def errors_of(schema: str, text: str) -> list[SchemaError]:

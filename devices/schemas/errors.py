@@ -189,7 +189,8 @@ def _contains(telling: _Telling, misfit: Misfit) -> str:
 
 def _many_contained(least_or_most: str) -> Say:
     def say(telling: _Telling, misfit: Misfit) -> str:
-        return f"must have at {least_or_most} {_shown(misfit.validator_value)} items of a certain kind"
+        wanted = misfit.validator_value
+        return f"must have at {least_or_most} {_shown(wanted)} item{'' if wanted == 1 else 's'} of a certain kind"
 
     return say
 
@@ -234,6 +235,12 @@ def _any_of(telling: _Telling, misfit: Misfit) -> str:
     return f"fits none of the {len(misfit.validator_value)} forms that it may have{telling.nearest(misfit)}"
 
 
+def _not(telling: _Telling, misfit: Misfit) -> str:
+    if misfit.validator_value in (True, {}):  # nothing may stand there
+        return "may not be there"
+    return f"fits what it must not be; {telling.what_is(misfit)}"
+
+
 SENTENCES: dict[str, Say] = {
     "additionalProperties": _unknown,
     "anyOf": _any_of,
@@ -255,7 +262,7 @@ SENTENCES: dict[str, Say] = {
     "minProperties": _counted("least", "member"),
     "minimum": _compared("at least"),
     "multipleOf": _compared("a multiple of"),
-    "not": lambda telling, misfit: f"fits what it must not be; {telling.what_is(misfit)}",
+    "not": _not,
     "oneOf": _one_of,
     "pattern": _pattern,
     "propertyNames": _name,

@@ -17,12 +17,12 @@ from referencing.jsonschema import DRAFT202012
 from devices import documents
 from devices.mistakes import line_and_column, shortened
 from devices.parsing import parse_object
+from devices.schemas import SCHEMA_MAX_BYTES
 from devices.schemas.errors import told
 from devices.schemas.keywords import Checker, TooMuchWork, bounded
 from devices.schemas.patterns import UnusablePattern, compile_pattern
 from devices.schemas.values import read
 
-SCHEMA_MAX_BYTES = 65536
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 # Which keywords hold schemas: one, a list of them, or some by name.
@@ -32,18 +32,23 @@ ONE = {
 }  # fmt: skip
 LIST = {"allOf", "anyOf", "oneOf", "prefixItems"}
 NAMED = {"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"}
+NOTHING = {"not": True}
 ELSEWHERE = {"$dynamicRef", "$recursiveRef", "$dynamicAnchor", "$recursiveAnchor", "$vocabulary"}
 
-# Without $schema: wherever that stands, jsonschema goes on with its own keywords, which are not bounded.
+# Wherever $schema stands, jsonschema goes on with its own keywords, which know no decimals and no bounds. So the
+# metaschema is without it; and under another address, since jsonschema knows the original by heart.
+OWN_ADDRESS = "https://metaschema.invalid/"
+
+
+def _renamed(metaschema: Any) -> Any:
+    text = json.dumps({name: value for name, value in metaschema.items() if name != "$schema"})
+    return json.loads(text.replace("https://json-schema.org/", OWN_ADDRESS))
+
+
+METASCHEMA = DIALECT.replace("https://json-schema.org/", OWN_ADDRESS)
 METASCHEMAS: Registry[Any] = Registry().with_resources(
-    (
-        uri,
-        DRAFT202012.create_resource(
-            {name: value for name, value in REGISTRY.contents(uri).items() if name != "$schema"}
-        ),
-    )
-    for uri in REGISTRY
-    if "draft/2020-12/" in uri
+    (each["$id"], DRAFT202012.create_resource(each))
+    for each in (_renamed(REGISTRY.contents(uri)) for uri in REGISTRY if "draft/2020-12/" in uri)
 )
 
 Path = tuple[str | int, ...]
@@ -76,6 +81,8 @@ def compile_schema(text: str) -> Compiled:
     _Reading(text, schema).check()
     # Neither has a meaning where nothing is fetched.
     own = {name: value for name, value in schema.items() if name not in {"$id", "$schema"}}
+    for _, each in list(_schemas(own)):
+        _replace_false(each)
     return Compiled(own, Checker(own, registry=Registry()))
 
 
@@ -93,6 +100,17 @@ def _schemas(schema: Any, path: Path = ()) -> Iterator[tuple[Path, dict[str, Any
         elif keyword in NAMED and isinstance(value, dict):
             for name, each in value.items():
                 yield from _schemas(each, (*path, keyword, name))
+
+
+def _replace_false(schema: dict[str, Any]) -> None:
+    """Write ``false`` as an object: jsonschema would not say where in a text the value stands that it refuses."""
+    for keyword, value in schema.items():
+        if keyword in LIST:
+            schema[keyword] = [NOTHING if each is False else each for each in value]
+        elif keyword in NAMED:
+            schema[keyword] = {name: NOTHING if each is False else each for name, each in value.items()}
+        elif keyword in {"items", "then", "else"} and value is False:
+            schema[keyword] = NOTHING
 
 
 class _Reading:
@@ -129,7 +147,7 @@ class _Reading:
                 self._follow((*path, "$ref"), each)
 
     def _check_by_metaschema(self, path: Path, schema: Any) -> None:
-        checker = Checker(METASCHEMAS.contents(DIALECT), registry=METASCHEMAS)
+        checker = Checker(METASCHEMAS.contents(METASCHEMA), registry=METASCHEMAS)
         try:
             with bounded():
                 misfit = next(iter(checker.iter_errors(schema)), None)
