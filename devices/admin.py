@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -8,7 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.urls import reverse
 from django.utils.html import format_html
 
@@ -16,12 +17,13 @@ from devices import telling
 from devices.choosing import ChoosingAdmin
 from devices.editor import EditorAdmin
 from devices.fields import MACAddressField, part_as_stored
-from devices.filters import SeenFilter, StateFilter
+from devices.filters import FitFilter, SeenFilter, StateFilter, TypeFilter
 from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
-from devices.models import DeletedConfig, DeviceConfig
+from devices.models import DeletedConfig, DeviceConfig, DeviceType
 from devices.panel import Panel, panel_of
 from devices.transfer.exporting import answer_configs
+from devices.types.admin import DeviceTypeAdmin
 from devices.waiting import WaitingBoardAdmin
 from iotsupport.editing.deleted import DeletedAdmin
 from iotsupport.editing.differences import difference
@@ -29,7 +31,10 @@ from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.times import lasting, told
 from iotsupport.transfer.admin import ExportingAdmin
 
-__all__ = ["DeletedConfigAdmin", "DeviceConfigAdmin", "WaitingBoardAdmin"]
+__all__ = ["DeletedConfigAdmin", "DeviceConfigAdmin", "DeviceTypeAdmin", "WaitingBoardAdmin"]
+
+# More types than that are found by the field alone.
+MOST_BEGINNINGS = 20
 
 
 class ConfigList(ChangeList):
@@ -41,7 +46,8 @@ class ConfigList(ChangeList):
             self.result_list = self._in_order_of_boards(self.result_list)
         # Not defer(), which would leave out the board: that is no column.
         columns = [field.name for field in self.opts.concrete_fields if field.name not in {"content", "folded"}]
-        self.result_list = self.result_list.only(*columns, "board")
+        # Of a type, its name: a page would read as many schemas as it has rows.
+        self.result_list = self.result_list.only(*columns, "board", "type__name")
 
     def _in_order_of_boards(self, page: QuerySet[DeviceConfig]) -> QuerySet[DeviceConfig]:
         """The same page, read from the boards: each configuration has one, and their index has the order.
@@ -64,13 +70,17 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     count_save = staticmethod(count_save)
     answer_export = staticmethod(answer_configs)
     list_display = ["device", "state", "seen", "runs", "ota", "changed"]
-    list_filter = [StateFilter, SeenFilter, "enable_ota", "updated_at"]
-    list_select_related = ["updated_by", "board"]
+    list_filter = [StateFilter, SeenFilter, TypeFilter, FitFilter, "enable_ota", "updated_at"]
+    list_select_related = ["updated_by", "board", "type"]
     search_fields = ["mac_address", "folded__contains"]
     search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
 
     def get_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
         fields = ["mac_address", "content"]
+        if _has_types(request):  # else nobody need choose one
+            fields = ["mac_address", "type", *(["fit"] if obj is not None and obj.type_id else []), "content"]
+            if obj is None or self.has_change_permission(request, obj):
+                fields.append("although_it_does_not_fit")
         if obj is None:
             return [*fields, "reason"]
         if self.has_change_permission(request, obj):
@@ -79,11 +89,35 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
 
     def get_readonly_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
         # The address names the file that a device asks for: another address is another configuration.
-        return [] if obj is None else ["mac_address", "download", "updated_at", "updated_by"]
+        return [] if obj is None else ["mac_address", "fit", "download", "updated_at", "updated_by"]
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        chosen = _type_of(request)
+        if chosen is not None and chosen.starting_content:
+            initial["content"] = chosen.starting_content
+        return initial
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_foreignkey(db_field, request, **kwargs)
+        if db_field.name == "type" and field is not None:
+            field.queryset = DeviceType.objects.only("name", "folded")
+            field.empty_label = "none"
+        return field
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "type" and field is not None:
+            # Types have pages of their own: their pop-ups would be another way, and need scripts.
+            field.widget = field.widget.widget
+        return field
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if obj is not None:
-            kwargs["help_texts"] = {"mac_address": "Fixed: for another device, add another configuration."}
+            kwargs["help_texts"] = {
+                **DeviceConfigForm.Meta.help_texts,
+                "mac_address": "Fixed: for another device, add another configuration.",
+            }
         form = super().get_form(request, obj, change=change, **kwargs)
         form.new = vars(request).get("new_content")
         return form
@@ -121,7 +155,7 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
             '<span class="{}">{}</span>', "second mono" if obj.device_name else "mono", obj.mac_address
         )
         names = format_html("{} {}", obj.device_name, mac_address) if obj.device_name else mac_address
-        return telling.with_second(names, obj.device_entity_id or "")
+        return telling.with_second(telling.with_second(names, obj.device_entity_id or ""), telling.tell_type(obj))
 
     @admin.display(description="state", ordering="board__state")
     def state(self, obj: DeviceConfig) -> str:
@@ -147,6 +181,10 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     def ota(self, obj: DeviceConfig) -> bool | None:
         return obj.enable_ota
 
+    @admin.display(description="Fits its type")
+    def fit(self, obj: DeviceConfig) -> str:
+        return telling.MISFIT if obj.fits is False else "yes"
+
     @admin.display(description="Devices download")
     def download(self, obj: DeviceConfig) -> str:
         url = reverse("config-download", args=[obj.mac_address], urlconf="iotsupport.public_urls")
@@ -158,7 +196,10 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     def render_change_form(self, request: HttpRequest, context: Any, *args: Any, **kwargs: Any) -> Any:
         config = kwargs.get("obj")
         return super().render_change_form(
-            request, {**context, "panel": config and _panel(request, config)}, *args, **kwargs
+            request,
+            {**context, "panel": config and _panel(request, config), "beginnings": _beginnings(request, config)},
+            *args,
+            **kwargs,
         )
 
     def get_search_results(
@@ -186,6 +227,34 @@ class DeletedConfigAdmin(DeletedAdmin):
         if part := part_as_stored(search_term):
             found |= queryset.filter(mac_address__contains=part)
         return found, may_have_duplicates
+
+
+def _beginnings(request: HttpRequest, config: DeviceConfig | None) -> list[tuple[DeviceType, str]]:
+    """The types with which a new configuration can begin, and where: nothing typed so far goes along."""
+    if config is not None or request.method == "POST":
+        return []
+    types = DeviceType.objects.exclude(starting_content="").only("name", "folded")[:MOST_BEGINNINGS]
+    asked = request.GET.copy()
+    return [(each, f"?{_with(asked, type=str(each.pk))}") for each in types]
+
+
+def _with(query: QueryDict, **values: str) -> str:
+    for name, value in values.items():
+        query[name] = value
+    return query.urlencode()
+
+
+def _type_of(request: HttpRequest) -> DeviceType | None:
+    """The type that an address names."""
+    pk = request.GET.get("type", "")
+    return DeviceType.objects.filter(pk=int(pk)).first() if re.fullmatch("[0-9]{1,18}", pk) else None
+
+
+def _has_types(request: HttpRequest) -> bool:
+    """Whether there is any type: asked once for each page."""
+    if not hasattr(request, "has_types"):
+        request.has_types = DeviceType.objects.exists()  # type: ignore[attr-defined]
+    return bool(request.has_types)  # type: ignore[attr-defined]
 
 
 def _panel(request: HttpRequest, config: DeviceConfig) -> Panel | None:

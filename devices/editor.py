@@ -15,14 +15,14 @@ from devices import documents
 from devices.formatting import format_text
 from devices.forms import ShownAgain
 from devices.mistakes import line_and_column
-from devices.models import DeviceType
+from devices.models import DeviceConfig, DeviceType
 from devices.parsing import parse_config
 from devices.patching import insert_member
 from devices.schemas.keys import Key, keys_of
 from iotsupport.admin import MirroredAdmin
 from iotsupport.errors import DATABASE_ERRORS
 
-FORMAT, INSERT, COPY = "_format", "_insert", "_copy"
+FORMAT, CHECK, INSERT, COPY = "_format", "_check", "_insert", "_copy"
 KEYS = "_keys"
 """What a script sends when another type was chosen."""
 
@@ -47,7 +47,7 @@ class EditorAdmin(MirroredAdmin):
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        buttons = {FORMAT, INSERT, COPY, KEYS} & request.POST.keys() if request.method == "POST" else set()
+        buttons = {FORMAT, CHECK, INSERT, COPY, KEYS} & request.POST.keys() if request.method == "POST" else set()
         if not buttons:
             return super().changeform_view(request, object_id, form_url, extra_context)
         if not (self.has_add_permission(request) or self.has_change_permission(request)):
@@ -84,14 +84,23 @@ def _type_of(key: Any) -> DeviceType | None:
 
 
 def _edit(request: HttpRequest, typed: str, device_type: DeviceType | None) -> Edited:
-    if KEYS in request.POST:
-        return Edited(typed)
+    if {CHECK, KEYS} & request.POST.keys():
+        return _check(typed, device_type)
     if FORMAT in request.POST:
         try:
             return Edited(format_text(typed), "Formatted. Nothing is saved yet.")
         except ValidationError as error:
             return Edited(typed, f"Not formatted. {error.message}", error)
     return _insert(typed, device_type, request.POST[INSERT])
+
+
+def _check(typed: str, device_type: DeviceType | None) -> Edited:
+    """Say whether a text can be saved with the type that is chosen beside it."""
+    try:
+        DeviceConfig(content=typed, type=device_type).check_text()
+    except ValidationError as error:
+        return Edited(typed, " ".join(error.messages), error)
+    return Edited(typed, f"It fits the type “{device_type}”." if device_type else "Nothing is wrong with it.")
 
 
 def _insert(typed: str, device_type: DeviceType | None, value: str) -> Edited:

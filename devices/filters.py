@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -10,10 +11,13 @@ from django.db.models import Exists, OuterRef, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
 
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from iotsupport.boards.models import CONFIGURED, Board, silent_before
 
 FEW = 10_000
+
+# More are found by the type's page.
+MOST_TYPES = 100
 
 
 def of_boards(configs: QuerySet[DeviceConfig], boards: QuerySet[Board]) -> QuerySet[DeviceConfig]:
@@ -59,3 +63,29 @@ class SeenFilter(admin.SimpleListFilter):
             case _:
                 return queryset
         return of_boards(queryset, boards)
+
+
+class TypeFilter(admin.SimpleListFilter):
+    title = "type"
+    parameter_name = "type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        types = [(str(pk), name) for pk, name in DeviceType.objects.values_list("pk", "name")[:MOST_TYPES]]
+        return [*types, ("none", "No type")] if types else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[DeviceConfig]) -> QuerySet[DeviceConfig]:
+        value = self.value() or ""
+        if value == "none":
+            return queryset.filter(type=None)
+        return queryset.filter(type=int(value)) if re.fullmatch("[0-9]{1,18}", value) else queryset
+
+
+class FitFilter(admin.SimpleListFilter):
+    title = "fit"
+    parameter_name = "fits"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [("no", "Does not fit its type")] if DeviceType.objects.exists() else []
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[DeviceConfig]) -> QuerySet[DeviceConfig]:
+        return queryset.filter(fits=False) if self.value() == "no" else queryset

@@ -13,7 +13,7 @@ from django.utils.html import format_html
 
 from devices.conflicts import Conflict
 from devices.line_ends import as_stored
-from devices.models import DeviceConfig, NewContent
+from devices.models import DeviceConfig, DoesNotFit, NewContent
 from devices.widgets import ConfigEditor, marked_lines
 from iotsupport.editing.reasons import ReasonField
 
@@ -33,6 +33,12 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         help_text="One JSON object. Kept byte for byte, as it is typed. Tab indents; Esc, then Tab, goes on.",
         widget=ConfigEditor,
     )
+    although_it_does_not_fit = forms.BooleanField(
+        label="Save it although it does not fit",
+        required=False,
+        help_text="It is marked as not fitting, and is found in the list by that.",
+        widget=forms.HiddenInput,  # until it does not
+    )
     reason = ReasonField()
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
 
@@ -49,20 +55,31 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = DeviceConfig
-        fields = ["mac_address", "content"]
+        fields = ["mac_address", "type", "content"]
+        help_texts = {"type": "Its schema says what the configuration must be like."}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._current = self.instance if self.instance.pk else None
         if self._current is not None:
             self.initial.setdefault("based_on", self._current.etag)
+        if self.instance.fits is False:
+            self.offer_although()
         if self.is_bound and self.known_mac_address:
             self._send("mac_address", self.known_mac_address)
 
     def full_clean(self) -> None:
         super().full_clean()
         if "content" in self.errors:
-            self.mark(self.errors.as_data()["content"])
+            errors = self.errors.as_data()["content"]
+            self.mark(errors)
+            if any(isinstance(error, DoesNotFit) for error in errors):
+                self.offer_although()
+
+    def offer_although(self) -> None:
+        """Show the field by which a text is saved that does not fit its type."""
+        if "although_it_does_not_fit" in self.fields:
+            self.fields["although_it_does_not_fit"].widget = forms.CheckboxInput()
 
     def mark(self, errors: Iterable[ValidationError]) -> None:
         """Have the editor show the lines that errors name, in the text as it was sent."""
@@ -70,6 +87,9 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
 
     def clean(self) -> dict[str, Any] | None:
         cleaned_data = super().clean()
+        self.instance.although_it_does_not_fit = bool(self.cleaned_data.get("although_it_does_not_fit"))
+        if "type" in self.cleaned_data and self.add_prefix("type") not in self.data:
+            self.cleaned_data["type"] = self.instance.type  # of a page from before there were types
         if "content" in self.cleaned_data:
             self.cleaned_data["content"] = as_stored(self.cleaned_data["content"], self.instance.content)
         if self._current is not None and self._would_overwrite(self._current):

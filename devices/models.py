@@ -115,13 +115,14 @@ class DeviceConfig(MirroredModel):
 
     def clean(self) -> None:
         try:
-            self.read_content()
+            self.check_text()
         except ValidationError as error:
             raise ValidationError({"content": error}) from error
-        try:
-            self.judge_fit()
-        except DoesNotFit as error:
-            raise ValidationError({"content": error}) from error
+
+    def check_text(self) -> None:
+        """Raise ``ValidationError`` for a text that no device could read, or that does not fit the type."""
+        self.read_content()
+        self.judge_fit()
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Save, and mirror.

@@ -9,8 +9,11 @@ from __future__ import annotations
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from devices.models import DeviceConfig
 from iotsupport.boards.models import Board, State
 from iotsupport.times import show, since, tell_date, told
+
+MISFIT = SafeString('<span class="state behind">does not fit</span>')
 
 TONES = {State.CURRENT: "good", State.BEHIND: "behind"}
 
@@ -22,6 +25,13 @@ def tell_state(board: Board) -> SafeString:
 
 def state_name(board: Board) -> str:
     return str(State(board.state).label)
+
+
+def tell_type(config: DeviceConfig) -> SafeString | str:
+    """The type of a configuration, and that it does not fit where that is so. Empty where it has none."""
+    if config.type is None:
+        return ""
+    return format_html("{} {}", config.type.name, MISFIT) if config.fits is False else config.type.name
 
 
 def tell_state_since(board: Board) -> SafeString | str:

@@ -54,6 +54,12 @@ def step() -> bool:
     return False
 
 
+def finish_draft(draft: SchemaDraft) -> None:
+    """Look at all configurations at once: they are few."""
+    while (current := SchemaDraft.objects.filter(pk=draft.pk, tried_after__isnull=False).first()) is not None:
+        try_some(current)
+
+
 def finish(device_type: DeviceType) -> None:
     """Mark all configurations of a type whose schema was saved, where they are few; else a thread does it."""
     if device_type.configs.all()[: FEW + 1].count() > FEW:

@@ -6,6 +6,8 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.conf import settings
@@ -22,6 +24,8 @@ NAME_MAX_CHARS = 100
 FOLDED_MAX_CHARS = 400  # one character may be folded to many
 # What an address cannot tell from something else, or nobody sees.
 NOT_IN_NAMES = re.compile(r'[/\\?#%"]|[^\S ]')
+# What people type of a type.
+TYPED = ["name", "description", "schema", "starting_content"]
 
 # Sent after the commit: there are configurations to be judged by a schema.
 marks_wanted = Signal()
@@ -44,6 +48,16 @@ class DoesNotFit(ValidationError):
         return {"type": self.type_name, "errors": [error._asdict() for error in self.errors]}
 
 
+class DeviceTypeManager(models.Manager["DeviceType"]):
+    @contextmanager
+    def locked(self, name: str, ahead: None = None) -> Iterator[DeviceType]:
+        """The type of this name, to be changed; it is saved when the block ends. Where there is none, a new one."""
+        with transaction.atomic(using=self.db):
+            row = self.select_for_update().filter(folded=fold(name)).first() or self.model(name=name)
+            yield row
+            row.save(using=self.db)
+
+
 class DeviceType(models.Model):
     """A kind of device: what its configurations have to be like, and what a new one begins with."""
 
@@ -54,6 +68,9 @@ class DeviceType(models.Model):
     description = models.TextField(blank=True)
     schema = models.TextField()  # JSON Schema (2020-12), byte for byte as it was typed
     starting_content = models.TextField(blank=True)  # the same; it fits the schema
+    # The fingerprint of what was there when the texts were typed, where they are of a draft.
+    based_on = ""
+
     # Of its configurations, those with a greater primary key are still to be judged by the schema; null: none are.
     marks_after = models.BigIntegerField(null=True, editable=False)
 
@@ -63,6 +80,7 @@ class DeviceType(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL, related_name="+"
     )
 
+    objects = DeviceTypeManager()
     history = Versions(excluded_fields=["folded", "marks_after"])
 
     class Meta:
@@ -98,11 +116,34 @@ class DeviceType(models.Model):
         saved = type(self).objects.filter(pk=self.pk).values_list("schema", flat=True).first()
         return saved is not None and saved != self.schema and self.configs.exists()
 
+    @classmethod
+    def spell(cls, name: str) -> str:
+        """Return a name as rows have it now; a version may have it from before."""
+        row = cls.objects.filter(folded=fold(name)).only("name").first()
+        return name if row is None else row.name
+
+    @classmethod
+    def ahead_of(cls, version: Any) -> None:
+        """Nothing is made ready before the row is locked."""
+
+    def take_version(self, version: Any, ahead: None = None) -> None:
+        """Become what an earlier version was, but for its name."""
+        self.description, self.schema = version.description, version.schema
+        self.starting_content = version.starting_content
+
+    @property
+    def content_sha256(self) -> str:
+        return self.fingerprint
+
     @property
     def fingerprint(self) -> str:
         """The same for the same texts: who changes a type says by this on what the change is based."""
-        texts = [self.name, self.description, self.schema, self.starting_content]
+        texts = [getattr(self, name) for name in TYPED]
         return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+
+    @property
+    def etag(self) -> str:
+        return f'"{self.fingerprint}"'
 
     def read_name(self) -> None:
         """Spell the name as rows have it. Raises ``ValidationError``."""
@@ -162,6 +203,27 @@ class SchemaDraft(models.Model):
     def __str__(self) -> str:
         return f"{self.name}, as {self.typed_by} typed it"
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        if not self.is_tried:
+            transaction.on_commit(lambda: marks_wanted.send(sender=DeviceType))
+
+    @classmethod
+    def of(cls, device_type: DeviceType, *, based_on: str, typed_by: Any) -> SchemaDraft:
+        """Return what somebody typed over a type: the row is not saved, nor is this one yet."""
+        draft = cls(type=device_type, based_on=based_on, typed_by=typed_by, total=device_type.configs.count())
+        for name in TYPED:
+            setattr(draft, name, getattr(device_type, name))
+        return draft
+
+    def copy_to(self, device_type: DeviceType) -> None:
+        for name in TYPED:
+            setattr(device_type, name, getattr(self, name))
+
+    @property
+    def may_be_saved(self) -> bool:
+        return self.is_tried and not self.trouble
+
     @property
     def is_tried(self) -> bool:
         return self.tried_after is None
@@ -172,8 +234,7 @@ class SchemaDraft(models.Model):
             device_type = DeviceType.objects.select_for_update().get(pk=self.type_id)
             if device_type.fingerprint != self.based_on:
                 raise ChangedMeanwhile(device_type)
-            for name in ["name", "description", "schema", "starting_content"]:
-                setattr(device_type, name, getattr(self, name))
+            self.copy_to(device_type)
             device_type.updated_by = self.typed_by
             device_type.full_clean()
             device_type.save()

@@ -42,11 +42,6 @@ class Judge(Background):
         """Look now whether there is something to do."""
         self._is_wanted.set()
 
-    def stop(self) -> None:
-        self._is_stopping.set()
-        self._is_wanted.set()
-        super().stop()
-
     def _run(self) -> None:
         seconds = RETRY_SECONDS
         while not self._is_stopping.is_set():

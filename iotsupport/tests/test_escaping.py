@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from assets.models import Asset
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from iotsupport.boards.models import Board
 from iotsupport.models import ApiToken
 from iotsupport.tests.support import page_walk
@@ -65,6 +65,12 @@ def world(monkeypatch: pytest.MonkeyPatch) -> User:
     token = ApiToken(user=administrator, description=hostile("token"))
     token.generate()
     token.save()
+    for name in ["type", "kind"]:
+        made = DeviceType(
+            name=f"<p hidden>{name}", description=hostile(name), schema=json.dumps({"title": hostile("schema")})
+        )
+        made.starting_content = json.dumps({"begins": hostile("content")})
+        made.save()
     for mac_address in [MAC, "02-00-00-00-00-01"]:
         for name in ["before", "device"]:
             content = json.dumps({"deviceName": hostile(name), "deviceEntityId": hostile("entity")})

@@ -28,14 +28,15 @@
     }
   });
 
-  // Another type has other keys.
+  // Another type has other keys, and the text may not fit it.
   document.addEventListener("change", async ({ target }) => {
-    if (target.name === "type" && document.getElementById("keys")) {
+    if (target.name === "type" && target.form && editorOf(target.form)) {
       const data = new FormData(target.form);
       data.set("_keys", "1");
       const answer = await ask(target.form, data);
       if (answer !== null) {
         showKeys(answer.keys);
+        say(target.form, answer.note, answer.refused !== null);
       }
     }
   });

@@ -60,6 +60,7 @@ TOGETHER = [
         "iotsupport/tests/test_announcements_browser",
         "iotsupport/tests/test_versions_browser",
         "iotsupport/tests/test_editing_browser",
+        "iotsupport/tests/test_types_browser",
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",
         "iotsupport/tests/test_uploads_server",
