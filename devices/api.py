@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from enum import Enum
+from typing import Annotated, Any, NamedTuple
 
 from django.conf import settings
 from django.db import transaction
@@ -17,10 +18,11 @@ from devices.fields import normalise_mac_address
 from devices.limits import MAY_ADD, MAY_CHANGE, WRAPPING_MAX_BYTES
 from devices.lists import answer_list
 from devices.metrics import track_answers
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from devices.parsing import Member, check_size, decode_config, parse_members
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
+from iotsupport.characters import fold
 from iotsupport.editing import origins, reasons
 from iotsupport.errors import ApiError
 from iotsupport.serving.responses import matches_any
@@ -34,12 +36,14 @@ PAGE_ROWS = 2000
 
 MacAddress = Annotated[str, WithJsonSchema(MAC_ADDRESS_SCHEMA)]
 
-WRAPPER = {
+WRAPPER: dict[str, Any] = {
     "type": "object",
     "properties": {
         "content": {"type": "object"},
         "allow_overwrite": {"type": "boolean", "default": True},
         "reason": reasons.SCHEMA,
+        "type": {"type": ["string", "null"], "description": "The type that it is to have; without, it stays."},
+        "although_it_does_not_fit": {"type": "boolean", "default": False},
     },
     "required": ["content"],
     "additionalProperties": False,
@@ -57,11 +61,31 @@ CONDITIONS = {
 }
 
 
+class Keep(Enum):
+    KEEP = "what it has"
+
+
+KEEP = Keep.KEEP
+
+
+class Wishes(NamedTuple):
+    """What a request says beside the configuration."""
+
+    allow_overwrite: bool = True
+    although_it_does_not_fit: bool = False
+    type: DeviceType | None | Keep = KEEP
+
+
+NO_WISHES = Wishes()
+
+
 class ConfigSummary(Schema):
     mac_address: str
     device_name: str | None
     device_entity_id: str | None
     enable_ota: bool | None
+    type: str | None
+    fits: bool | None
 
 
 class ConfigList(Schema):
@@ -81,7 +105,11 @@ def list_configs(request: HttpRequest) -> HttpResponseBase:
 
 
 def _read_page(after: str, count: int) -> list[dict[str, Any]]:
-    return list(DeviceConfig.objects.filter(mac_address__gt=after).order_by("mac_address").values(*LISTED)[:count])
+    rows = DeviceConfig.objects.filter(mac_address__gt=after).order_by("mac_address")
+    return [
+        {**dict(zip(LISTED, facts, strict=True)), "type": type_name, "fits": fits}
+        for *facts, type_name, fits in rows.values_list(*LISTED, "type__name", "fits")[:count]
+    ]
 
 
 @router.put(
@@ -117,15 +145,42 @@ def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     reasons.read_header(request)
     body = read_json(request, settings.CONFIG_MAX_BYTES + WRAPPING_MAX_BYTES)
     members = parse_members(decode_config(body))
-    if "content" not in members or members.keys() - {"content", "allow_overwrite", "reason"}:
-        message = 'Send an object with "content" (the configuration) and, if you like, "allow_overwrite" and "reason".'
+    if "content" not in members or members.keys() - WRAPPER["properties"].keys():
+        others = [f'"{name}"' for name in WRAPPER["properties"] if name != "content"]
+        message = f'Send an object with "content" (the configuration) and, if you like, {", ".join(others)}.'
         raise ApiError(400, "INVALID_BODY", message)
-    content, allow_overwrite = members["content"], members.get("allow_overwrite", Member("true", True)).value
-    if not isinstance(allow_overwrite, bool):
-        raise ApiError(400, "INVALID_BODY", '"allow_overwrite" must be true or false.')
+    content = members["content"]
+    wishes = Wishes(
+        _flag(members, "allow_overwrite", default=True),
+        _flag(members, "although_it_does_not_fit", default=False),
+        _type_named(members["type"].value) if "type" in members else KEEP,
+    )
     _take_reason(members.get("reason"))
     check_size(content.source)
-    return _put(request, mac_address, content.source, content.value, allow_overwrite=allow_overwrite)
+    return _put(request, mac_address, content.source, content.value, wishes)
+
+
+def _flag(members: dict[str, Member], name: str, *, default: bool) -> bool:
+    value = members[name].value if name in members else default
+    if not isinstance(value, bool):
+        raise ApiError(400, "INVALID_BODY", f'"{name}" must be true or false.')
+    return value
+
+
+def _type_named(name: Any) -> DeviceType | None:
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise ApiError(400, "INVALID_BODY", '"type" must be the name of a type, or null.')
+    return find_type(name)
+
+
+def find_type(name: str) -> DeviceType:
+    """Return the type of this name. Raises 400 where there is none."""
+    device_type = DeviceType.objects.filter(folded=fold(name)).first()
+    if device_type is None:
+        raise ApiError(400, "UNKNOWN_TYPE", f"There is no type {name[:40]!a}. GET /types lists them.")
+    return device_type
 
 
 @router.delete(
@@ -147,7 +202,7 @@ def delete_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse
 
 
 def _put(
-    request: HttpRequest, mac_address: str, content: str, parsed: Any = None, *, allow_overwrite: bool = True
+    request: HttpRequest, mac_address: str, content: str, parsed: Any = None, wishes: Wishes = NO_WISHES
 ) -> HttpResponse:
     _require_either(request, mac_address)
     new = DeviceConfig.objects.prepare(content, parsed if isinstance(parsed, dict) else None)
@@ -155,11 +210,14 @@ def _put(
         is_new = config.pk is None
         user = require(request, MAY_ADD if is_new else MAY_CHANGE)
         check_if_match(request, config)
-        if not is_new and not allow_overwrite:
+        if not is_new and not wishes.allow_overwrite:
             message = f"{mac_address} has a configuration already. Send allow_overwrite: true to replace it."
             raise ApiError(409, "ALREADY_EXISTS", message)
         config.set_content(new)
         config.updated_by = user
+        config.although_it_does_not_fit = wishes.although_it_does_not_fit
+        if wishes.type is not KEEP:
+            config.type = wishes.type
     return answer_config(config)
 
 
@@ -178,7 +236,7 @@ def _require_either(request: HttpRequest, mac_address: str) -> None:
         require(request, MAY_CHANGE if is_there else MAY_ADD)
 
 
-def check_if_match(request: HttpRequest, config: DeviceConfig) -> None:
+def check_if_match(request: HttpRequest, row: DeviceConfig | DeviceType, what: str = "configuration") -> None:
     """Raise 412 unless ``If-Match`` and ``If-None-Match`` allow to change this row (RFC 9110, section 13.1).
 
     One that is not saved yet stands for nothing there.
@@ -186,12 +244,12 @@ def check_if_match(request: HttpRequest, config: DeviceConfig) -> None:
     if_match, if_none_match = request.headers.get("If-Match"), request.headers.get("If-None-Match")
     if if_match is None and if_none_match is None:
         return
-    etag = None if config.pk is None else config.etag
+    etag = None if row.pk is None else row.etag
     if if_match is not None and not matches_any(if_match, etag, strong=True):
-        message = "The configuration was changed meanwhile, or does not exist. Fetch it again, then repeat your change."
+        message = f"The {what} was changed meanwhile, or does not exist. Fetch it again, then repeat your change."
         raise ApiError(412, "PRECONDITION_FAILED", message)
     if if_none_match is not None and matches_any(if_none_match, etag):
-        message = "The configuration exists already. Leave out If-None-Match to replace it."
+        message = f"The {what} exists already. Leave out If-None-Match to replace it."
         raise ApiError(412, "PRECONDITION_FAILED", message)
 
 
@@ -204,7 +262,8 @@ def _find(mac_address: str, *, for_update: bool = False) -> DeviceConfig:
 
 
 def answer_config(config: DeviceConfig) -> HttpResponse:
-    summary = json.dumps({name: getattr(config, name) for name in LISTED})
+    facts = {name: getattr(config, name) for name in LISTED}
+    summary = json.dumps({**facts, "type": config.type and config.type.name, "fits": config.fits})
     # The content as it was typed: parsed and written again, 1e3 would be 1000.0.
     body = f'{summary[:-1]}, "content": {config.content}}}'
     return HttpResponse(body, content_type="application/json", headers={"ETag": config.etag})

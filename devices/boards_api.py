@@ -8,12 +8,13 @@ from functools import partial
 from typing import Annotated, Any
 
 from django.db import models
+from django.db.models import Exists, OuterRef
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import WithJsonSchema
 
-from devices.api import MacAddress
+from devices.api import MacAddress, find_type
 from devices.fields import normalise_mac_address
 from devices.lists import answer_list
 from devices.models import DeviceConfig
@@ -65,6 +66,13 @@ FILTERS = {
     "parameters": [
         _parameter("state", STATES, "Only those in this state."),
         _parameter("silent", SILENT, "Only those that are silent, or only the others."),
+        {
+            "in": "query",
+            "name": "type",
+            "required": False,
+            "description": "Only those whose configurations have the type of this name.",
+            "schema": {"type": "string"},
+        },
     ]
 }
 
@@ -114,7 +122,15 @@ def _check(name: str, value: str, values: Iterable[str]) -> None:
         raise ApiError(400, "INVALID_FILTER", f"{name} is {value[:40]!a}, but it must be {' or '.join(values)}.")
 
 
-FILTER_BY: dict[str, Callable[[BoardQuerySet, str], BoardQuerySet]] = {"state": _in_state, "silent": _silent}
+def _of_type(boards: BoardQuerySet, name: str) -> BoardQuerySet:
+    return boards.filter(Exists(find_type(name).configs.filter(mac_address=OuterRef("mac_address"))))
+
+
+FILTER_BY: dict[str, Callable[[BoardQuerySet, str], BoardQuerySet]] = {
+    "state": _in_state,
+    "silent": _silent,
+    "type": _of_type,
+}
 
 
 def _read_page(boards: BoardQuerySet, after: str, count: int) -> list[dict[str, Any]]:

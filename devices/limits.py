@@ -6,6 +6,7 @@ import re
 
 from django.conf import settings
 
+from devices.schemas import SCHEMA_MAX_BYTES
 from iotsupport.editing.reasons import MOST_CHARACTERS
 from iotsupport.limits import LargeBodies
 
@@ -13,6 +14,11 @@ from iotsupport.limits import LargeBodies
 WRAPPING_MAX_BYTES = 4096 + 12 * MOST_CHARACTERS
 
 MAY_ADD, MAY_CHANGE = MAY_SAVE = ("devices.add_deviceconfig", "devices.change_deviceconfig")
+
+MAY_SAVE_TYPES = ("devices.add_devicetype", "devices.change_devicetype")
+
+# Around a schema and a starting content, whose characters may be escaped.
+TYPE_WRAPPING_MAX_BYTES = 65536
 
 LARGE_BODIES = [
     LargeBodies(
@@ -26,5 +32,17 @@ LARGE_BODIES = [
         path=re.compile("/admin/devices/deviceconfig/.+"),
         most_bytes=lambda: settings.FORM_MAX_BYTES,
         permissions=MAY_SAVE,
+    ),
+    LargeBodies(
+        method="PUT",
+        path=re.compile("/types/[^/]+"),
+        most_bytes=lambda: SCHEMA_MAX_BYTES + settings.CONFIG_MAX_BYTES + TYPE_WRAPPING_MAX_BYTES,
+        permissions=MAY_SAVE_TYPES,
+    ),
+    LargeBodies(
+        method="POST",
+        path=re.compile("/admin/devices/devicetype/.+"),
+        most_bytes=lambda: settings.FORM_MAX_BYTES,
+        permissions=MAY_SAVE_TYPES,
     ),
 ]

@@ -44,6 +44,8 @@ SHOWN = {
     "device_name": "Lamp",
     "device_entity_id": "light.lamp",
     "enable_ota": True,
+    "type": None,
+    "fits": None,
     "content": {"deviceName": "Lamp", "deviceEntityId": "light.lamp", "enableOTA": True},
 }
 # Numbers, key order and white space that a parser would not write again as they are.
@@ -94,7 +96,7 @@ class TestListing:
         answer = json.loads(script.get("/configs").getvalue())
 
         assert [config["device_name"] for config in answer["configs"]] == [f"lamp {number}" for number in range(count)]
-        assert list(answer["configs"][0]) == ["mac_address", "device_name", "device_entity_id", "enable_ota"]
+        assert list(answer["configs"][0]) == [name for name in SHOWN if name != "content"]
         assert answer["count"] == count
 
     def test_keeps_no_transaction_open_while_it_is_read(self, script, monkeypatch):
@@ -114,7 +116,7 @@ class TestListing:
 
         response = caller.get(f"{root}/configs")
 
-        nothing = {"device_name": None, "device_entity_id": None, "enable_ota": None}
+        nothing = dict.fromkeys(["device_name", "device_entity_id", "enable_ota", "type", "fits"])
         first = {key: value for key, value in SHOWN.items() if key != "content"}
         assert response.json() == {"configs": [first, {"mac_address": "ff-ff-ff-ff-ff-ff", **nothing}], "count": 2}
 

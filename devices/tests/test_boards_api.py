@@ -111,7 +111,7 @@ def test_lists_by_mac_address_what_a_filter_lets_through(
         ("?state=gone", "state is 'gone', but it must be current or behind or never_fetched or waiting."),
         ("?state=", "state is '', but it must be current or behind or never_fetched or waiting."),
         ("?silent=1", "silent is '1', but it must be true or false."),
-        ("?stat=behind", "There is no filter 'stat'. Use state or silent."),
+        ("?stat=behind", "There is no filter 'stat'. Use state or silent or type."),
         ("?state=behind&state=current", "The filter state is there 2 times. Name it once."),
         ("?state=%00%1b" + "x" * 99, "state is '\\x00\\x1b" + "x" * 38 + "', but it must be"),
     ],

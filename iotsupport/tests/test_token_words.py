@@ -34,6 +34,7 @@ NAMES = {"mac_address": MAC, "filename": "firmware.bin", "number": "1", "name": 
 JSON: dict[tuple[str, str], Any] = {
     ("put", "/configs/{mac_address}"): {"content": {}},
     ("put", "/configs/{mac_address}.json"): {},
+    ("put", "/types/{name}"): {"schema": {}},
 }
 
 
