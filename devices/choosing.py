@@ -10,7 +10,7 @@ from django.core.exceptions import NON_FIELD_ERRORS
 from django.http import HttpRequest
 from django.urls import reverse
 
-from devices.conflicts import Conflict
+from devices.conflicts import Conflict, shown_of
 from devices.models import DeviceConfig
 from iotsupport.admin import MirroredAdmin, RefusedForm
 from iotsupport.editing.differences import Row
@@ -52,7 +52,7 @@ class ChoosingAdmin(MirroredAdmin):
         return conflict.row is None or self.has_view_or_change_permission(request, conflict.row)
 
     def _choices(self, request: HttpRequest, conflict: Conflict, form: Any, *, is_new: bool) -> list[Choice]:
-        kept = [(name, value) for name, values in request.POST.lists() for value in values if _is_kept(name)]
+        kept = [(name, value) for name, values in form.data.lists() for value in values if _is_kept(name)]
         row = conflict.row
         if "content" in form.errors:
             return []
@@ -63,7 +63,7 @@ class ChoosingAdmin(MirroredAdmin):
             return [Choice("mine", label, explanation, self._url("add"), fields, is_safe=True)]
         if not self.has_change_permission(request, row) or conflict.mine == conflict.theirs:
             return []
-        action, based_on = _change_url(row), ("based_on", row.etag)
+        action, based_on = _change_url(row), ("based_on", shown_of(row))
         mine = Choice(
             "mine",
             "Replace it with yours" if is_new else "Save yours alone",

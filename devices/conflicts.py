@@ -34,10 +34,10 @@ class Conflict:
     """Newest first."""
 
     @classmethod
-    def of(cls, row: DeviceConfig, mine: str, etag: str) -> Self:
-        """Somebody who began with the text of this entity tag would overwrite the row."""
+    def of(cls, row: DeviceConfig, mine: str, shown: str) -> Self:
+        """Somebody would overwrite the row; ``shown`` is what :func:`shown_of` said when they began."""
         versions = DeviceConfig.history.filter(mac_address=row.mac_address)
-        version = _find(versions, etag)
+        version = _find(versions, shown)
         base = None if version is None else version.content
         return cls(row.mac_address, mine, copy(row), base, changes_after(versions, version))
 
@@ -48,10 +48,10 @@ class Conflict:
         return cls(row.mac_address, mine, row, None, changes_after(versions, None))
 
     @classmethod
-    def of_deleted(cls, last: Any, mine: str, etag: str) -> Self:
+    def of_deleted(cls, last: Any, mine: str, shown: str) -> Self:
         """Somebody changed what others have deleted; ``last`` is its last version."""
         versions = DeviceConfig.history.filter(mac_address=last.mac_address)
-        version = _find(versions, etag)
+        version = _find(versions, shown)
         base = last if version is None else version
         mine = as_stored(mine, base.content)
         return cls(last.mac_address, mine, None, base.content, changes_after(versions, version))
@@ -117,8 +117,13 @@ class Conflict:
         return difference(self.theirs, as_stored(self.mine, self.theirs))
 
 
-def _find(versions: Any, etag: str) -> Any:
-    """The newest of the versions whose text has this entity tag; None where it is not among them."""
+def shown_of(row: DeviceConfig) -> str:
+    """What a page says of the row that it has shown: the entity tag of its text, and the key of its type."""
+    return f"{row.etag} {row.type_id or 0}"
+
+
+def _find(versions: Any, shown: str) -> Any:
+    """The newest of the versions whose text a page has shown; None where it is not among them."""
     texts = versions.exclude(history_type="-").order_by("-history_id")[:MOST_VERSIONS].iterator(chunk_size=10)
-    sha256 = etag.strip('"')
+    sha256 = shown.partition(" ")[0].strip('"')
     return next((each for each in texts if hashlib.sha256(each.content.encode()).hexdigest() == sha256), None)

@@ -11,7 +11,7 @@ from django.http import QueryDict
 from django.urls import reverse
 from django.utils.html import format_html
 
-from devices.conflicts import Conflict
+from devices.conflicts import Conflict, shown_of
 from devices.line_ends import as_stored
 from devices.models import DeviceConfig, DoesNotFit, NewContent
 from devices.widgets import ConfigEditor, marked_lines
@@ -62,7 +62,7 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         self._current = self.instance if self.instance.pk else None
         if self._current is not None:
-            self.initial.setdefault("based_on", self._current.etag)
+            self.initial.setdefault("based_on", shown_of(self._current))
         if self.instance.fits is False:
             self.offer_although()
         if self.is_bound and self.known_mac_address:
@@ -92,26 +92,43 @@ class DeviceConfigForm(forms.ModelForm):  # type: ignore[type-arg]
             self.cleaned_data["type"] = self.instance.type  # of a page from before there were types
         if "content" in self.cleaned_data:
             self.cleaned_data["content"] = as_stored(self.cleaned_data["content"], self.instance.content)
-        if self._current is not None and self._would_overwrite(self._current):
-            self._refuse_to_overwrite(self._current)
+        if self._current is not None:
+            based_on = self.cleaned_data.get("based_on") or ""
+            etag, _, type_shown = based_on.partition(" ")
+            self._settle_type(self._current, type_shown)
+            if self._would_overwrite(self._current, etag):
+                self._refuse_to_overwrite(self._current, based_on)
         if self.new is not None and self.new.value == self.cleaned_data.get("content"):
             self.instance.set_content(self.new)
         return cleaned_data
 
-    def _would_overwrite(self, current: DeviceConfig) -> bool:
-        """Whether somebody else's change would be lost; a double click on "Save" loses nothing."""
-        based_on = self.cleaned_data.get("based_on")
-        return bool(based_on) and based_on != current.etag and self.cleaned_data.get("content") != current.content
+    def _settle_type(self, current: DeviceConfig, shown: str) -> None:
+        """Keep a type that somebody else chose meanwhile; ask where this form has another one than it was shown."""
+        if not shown or "type" not in self.cleaned_data or shown == str(current.type_id or 0):
+            return
+        chosen = self.cleaned_data["type"]
+        if shown == str(chosen.pk if chosen else 0):
+            self.cleaned_data["type"] = current.type
+            self._send("type", str(current.type_id or ""))
+        elif chosen != current.type:
+            theirs = f"the type “{current.type}”" if current.type else "no type"
+            message = f"Somebody else gave it {theirs} while you were editing. Choose once more, then save."
+            self.add_error("type", ValidationError(message, code="CONFLICT"))
+        self._send("based_on", shown_of(current))
 
-    def _refuse_to_overwrite(self, current: DeviceConfig) -> None:
-        self.conflict = Conflict.of(current, self._typed(), self.cleaned_data["based_on"])
+    def _would_overwrite(self, current: DeviceConfig, etag: str) -> bool:
+        """Whether somebody else's change would be lost; a double click on "Save" loses nothing."""
+        return bool(etag) and etag != current.etag and self.cleaned_data.get("content") != current.content
+
+    def _refuse_to_overwrite(self, current: DeviceConfig, shown: str) -> None:
+        self.conflict = Conflict.of(current, self._typed(), shown)
         message = (
             f"{self.conflict.who} changed this configuration while you were editing. Nothing of yours is saved yet,"
             " and nothing of it is lost: look at both changes, then choose."
         )
         self.add_error(None, ValidationError(message, code="CONFLICT"))
         # Whatever is saved next was typed in sight of what is there now.
-        self._send("based_on", current.etag)
+        self._send("based_on", shown_of(current))
 
     def _typed(self) -> str:
         return as_stored(self["content"].value() or "", self.instance.content)

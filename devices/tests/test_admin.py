@@ -227,7 +227,7 @@ def test_does_not_overwrite_what_changed_meanwhile(signed_in: Client, config: De
         response = signed_in.post(change_url(config), {"content": '{"mine": 1}', "based_on": old_etag})
 
     assert "Somebody else changed this configuration while you were editing." in errors(response)
-    assert form(response)["based_on"].value() == changed.etag
+    assert form(response)["based_on"].value() == f"{changed.etag} 0"
     assert typed(response) == '{"mine": 1}'
 
 

@@ -240,6 +240,44 @@ def test_other_fields_of_the_form_go_with_each_choice(signed_in: Client, config:
     assert "_continue" not in choices_of(asked)["Save both"][1]
 
 
+class TestAnotherType:
+    @pytest.fixture
+    def types(self) -> list[DeviceType]:
+        return [DeviceType.objects.create(name=name, schema="{}") for name in ["Lamp", "Clock"]]
+
+    def send(self, client: Client, config: DeviceConfig, type_sent: DeviceType | None, content: str = MINE) -> Any:
+        page: Any = client.get(change_url(config))
+        based_on = page.context_data["adminform"].form["based_on"].value()
+        DeviceConfig.objects.filter(pk=config.pk).update(type=DeviceType.objects.get(name="Lamp"))
+        fields = {"content": content, "based_on": based_on, "type": str(type_sent.pk) if type_sent else ""}
+        return client.post(change_url(config), fields)
+
+    def test_that_somebody_else_chose_stays(self, signed_in: Client, config: DeviceConfig, types: list[DeviceType]):
+        saved = self.send(signed_in, config, None)
+
+        assert saved.status_code == 302
+        assert (DeviceConfig.objects.get().type, stored()) == (types[0], MINE)
+
+    def test_than_mine_is_asked_about(self, signed_in: Client, config: DeviceConfig, types: list[DeviceType]):
+        asked = self.send(signed_in, config, types[1])
+
+        assert "Somebody else gave it the type “Lamp” while you were editing." in text_of(asked)
+        assert DeviceConfig.objects.get().type == types[0]
+        signed_in.post(change_url(config), editor_of(asked) | {"type": str(types[1].pk)})
+        assert DeviceConfig.objects.get().type == types[1]
+
+    def test_stays_with_each_choice(self, signed_in: Client, config: DeviceConfig, types: list[DeviceType]):
+        page: Any = signed_in.get(change_url(config))
+        based_on = page.context_data["adminform"].form["based_on"].value()
+        DeviceConfig.objects.put(MAC, THEIRS)
+        DeviceConfig.objects.update(type=types[0])
+        asked = signed_in.post(change_url(config), {"content": MINE, "based_on": based_on, "type": ""})
+
+        choose(signed_in, asked, "Save both")
+
+        assert (DeviceConfig.objects.get().type, stored()) == (types[0], BOTH)
+
+
 @pytest.mark.both_databases
 def test_a_deleted_one_is_brought_back_with_my_text(signed_in: Client, config: DeviceConfig, maria: User):
     url, etag = change_url(config), config.etag
