@@ -30,8 +30,10 @@ install: .venv/.installed-run
 
 # --- Installation: each stamp is newer than what it was made from, so that a second run starts at once ---------------
 
+# The pip that came with Python may take twice as long for all that follows; where there is no newer one, it does.
 .venv/.made:
 	@PYTHON="$(PYTHON)" sh .ci/make-venv
+	@$(PIP) --require-hashes -r requirements-pip.txt || echo "Going on with the pip that came with Python."
 	@touch $@
 
 .venv/.installed-run: requirements.txt | .venv/.made
@@ -115,5 +117,7 @@ lock:
 	  pyproject.toml -o requirements.txt
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	echo "pip" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  - -o requirements-pip.txt
 	echo "iotcore~=0.4" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  - -o requirements-trial.txt
