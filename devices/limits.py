@@ -9,6 +9,7 @@ from django.conf import settings
 from devices.schemas import SCHEMA_MAX_BYTES
 from iotsupport.editing.reasons import MOST_CHARACTERS
 from iotsupport.limits import LargeBodies
+from iotsupport.transfer.unzipping import MOST_BYTES
 
 # Around a configuration of the largest size, the wrapping object may be indented too, and give a reason.
 WRAPPING_MAX_BYTES = 4096 + 12 * MOST_CHARACTERS
@@ -20,7 +21,18 @@ MAY_SAVE_TYPES = ("devices.add_devicetype", "devices.change_devicetype")
 # Around a schema and a starting content, whose characters may be escaped.
 TYPE_WRAPPING_MAX_BYTES = 65536
 
+# The form around a zip.
+FORM_BYTES = 64 * 1024
+
 LARGE_BODIES = [
+    LargeBodies("POST", re.compile(r"/configs\.zip"), lambda: MOST_BYTES, permissions=MAY_SAVE, is_streamed=True),
+    LargeBodies(
+        method="POST",
+        path=re.compile("/admin/devices/deviceconfig/import/"),
+        most_bytes=lambda: MOST_BYTES + FORM_BYTES,
+        permissions=MAY_SAVE,
+        is_streamed=True,
+    ),
     LargeBodies(
         method="PUT",
         path=re.compile("/configs/[^/]+"),

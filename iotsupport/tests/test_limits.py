@@ -14,6 +14,7 @@ from devices.limits import WRAPPING_MAX_BYTES
 from iotsupport.limits import admit_body
 from iotsupport.serving.bodies import SMALL_BODY_BYTES
 from iotsupport.tests.support.api_client import make_administrator, make_token, make_user
+from iotsupport.transfer.unzipping import MOST_BYTES
 
 pytestmark = pytest.mark.usefixtures("db")
 
@@ -46,6 +47,9 @@ ADDRESSES = [
     ("PUT", f"/api/configs/{MAC.upper()}.json", (CONFIG, False)),
     ("POST", "/assets", (ASSET, True)),
     ("POST", "/api/assets", (ASSET, True)),
+    ("POST", "/configs.zip", (MOST_BYTES, True)),
+    ("POST", "/api/configs.zip", (MOST_BYTES, True)),
+    ("POST", "/admin/devices/deviceconfig/import/", (MOST_BYTES + 65536, True)),
     ("POST", "/admin/devices/deviceconfig/add/", (FORM, False)),
     ("POST", "/admin/devices/deviceconfig/1/change/", (FORM, False)),
     ("POST", "/admin/devices/deviceconfig/1/history/2/", (FORM, False)),

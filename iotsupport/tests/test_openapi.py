@@ -35,6 +35,7 @@ OPERATIONS = {
     ("/configs/{mac_address}.json", "get"),
     ("/configs/{mac_address}.json", "put"),
     ("/configs.zip", "get"),
+    ("/configs.zip", "post"),
     ("/assets.zip", "get"),
     ("/configs/{mac_address}/versions", "get"),
     ("/configs/{mac_address}/versions/{number}", "get"),
