@@ -35,6 +35,10 @@ WRITERS_KILLED = length(3, whole=50)
 # While the broker is away: announced at a pace, in small memory.
 IMPORTED_FILES = length(200, whole=3000)
 
+# In rounds in which an import is killed, and while people save and devices download.
+TAKEN_TOGETHER = length(600, whole=5000)
+IMPORTS_KILLED = length(2, whole=20)
+
 # In directories of configurations and of assets that a running server takes over.
 TAKEN_OVER = length(50, whole=200)
 
