@@ -32,6 +32,7 @@ BENCHMARKS = {
     "crowds": [],
     "bystanders": [],
     "save_cost": ["--rounds=8", "--times=20"],
+    "imports": [],
     "messages": [],
     "herd": [],
     "lists": [],
