@@ -197,6 +197,18 @@ def test_what_somebody_else_did_meanwhile_stays() -> None:
     assert [each.version for each in written] == [None] * 4
 
 
+def test_what_somebody_creates_while_its_name_is_waited_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(names: list[str], using: str) -> bool:
+        monkeypatch.undo()
+        put(1, content='{"theirs": 1}')
+        return True
+
+    monkeypatch.setattr(DeviceConfig, "lock_names", wait)
+
+    assert outcomes(write_many([new(1), new(2)])) == [Outcome.SKIPPED, Outcome.CREATED]
+    assert DeviceConfig.objects.get(mac_address=mac(1)).content == '{"theirs": 1}'
+
+
 def test_what_is_refused_keeps_no_other_back(configs: Path) -> None:
     written = write_many([new(1, "[]"), new(2), new(3, '{"a": "\ud800"}')])
 
@@ -388,8 +400,10 @@ def test_what_fails_in_the_middle_leaves_nothing(
     if step != "note":
         monkeypatch.setattr(f"devices.writing.{step}", fail)
 
-    with nothing_changed(), pytest.raises(ZeroDivisionError):
+    with nothing_changed(), pytest.raises(ZeroDivisionError) as caught:  # whose traceback keeps all of it
         write_many([new(2), change(1)], fail)
+
+    assert caught.tb
 
     assert announced == []
     assert Announcement.objects.count() == 1

@@ -123,15 +123,16 @@ def test_what_was_deleted_is_removed_on_request_and_nothing_else_ever(target: Pa
         assert (f"{name}: removed" if options else f"{name}: it was deleted; --delete removes it.") in said
 
 
-def test_a_link_is_replaced_and_what_it_leads_to_stays(target: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", ["precious", TEXT])
+def test_a_link_is_replaced_and_what_it_leads_to_stays(target: Path, tmp_path: Path, content: str) -> None:
     DeviceConfig.objects.put(MAC, TEXT)
     target.mkdir()
-    (tmp_path / "elsewhere").write_text("precious")
+    (tmp_path / "elsewhere").write_bytes(content.encode())
     (target / f"{MAC}.json").symlink_to(tmp_path / "elsewhere")
 
     run("export_configs", target)
 
-    assert (tmp_path / "elsewhere").read_text() == "precious"
+    assert (tmp_path / "elsewhere").read_bytes() == content.encode()
     assert not (target / f"{MAC}.json").is_symlink()
     assert (target / f"{MAC}.json").read_bytes() == TEXT.encode()
 
