@@ -6,7 +6,6 @@ import io
 import os
 import re
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import pytest
 from django.test import Client
 
 from devices.models import DeviceConfig, DeviceType
+from devices.tests.zips import *  # noqa: F403
+from devices.tests.zips import make_zip
 from devices.transfer.types import write_type
 from iotsupport.tests.support.api_client import make_user, nothing_changed, refusal, token_client
 from iotsupport.tests.support.server import files
@@ -23,21 +24,6 @@ DRY_RUN = "/configs.zip?dry_run=true"
 SCHEMA = '{"properties": {"pin": {"enum": [1, 2]}}}'
 
 pytestmark = [pytest.mark.usefixtures("transactional_db")]
-
-
-@pytest.fixture(autouse=True)
-def data_dir(settings: Any, tmp_path: Path) -> Path:
-    settings.DATA_DIR = tmp_path / "data"
-    settings.DATA_DIR.mkdir()
-    return tmp_path / "data"
-
-
-def make_zip(members: dict[str, str | bytes]) -> bytes:
-    target = io.BytesIO()
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return target.getvalue()
 
 
 def send(caller: Client, data: bytes, content_type: str = "application/zip", path: str = DRY_RUN) -> Any:
