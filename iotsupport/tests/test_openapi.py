@@ -143,8 +143,8 @@ def test_the_api_does_what_its_documents_say(schema):
     assert {200, 204, 400, 404} <= statuses
 
 
-# What OpenAPI cannot say: that an uploaded part needs a file name, that a type must be there, and that an object is to
-# be a JSON Schema.
+# What OpenAPI cannot say: that an uploaded part needs a file name, what a zip is, that a type must be there, and that an
+# object is to be a JSON Schema.
 NOT_ALL_SAID = {
     ("post", "/assets"),
     ("post", "/configs.zip"),
