@@ -7,14 +7,11 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-import schemathesis
 from django.contrib.staticfiles import finders
 from django.core.wsgi import get_wsgi_application
 from django.test import Client
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
 
 from assets.models import Asset
 from devices.models import DeviceConfig
@@ -114,6 +111,8 @@ class TestTheDocuments:
 
 @pytest.fixture
 def schema() -> Any:
+    import schemathesis  # here: all processes of a run read this module, and one of them needs it
+
     application = get_wsgi_application()
 
     def reading_to_the_end(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -156,6 +155,9 @@ NOT_ALL_SAID = {
 
 def check_operation(operation: Any, token: str) -> set[int]:
     """Return the statuses of its answers to requests right and wrong, for what is there and for anything."""
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi.checks import ignored_auth, negative_data_rejection, positive_data_acceptance
+
     statuses: set[int] = set()
     names = [{"mac_address": "aa-bb-cc-dd-ee-ff"}, {"filename": "firmware.bin"}, {"name": "lamp"}]
     known = [name for name in names if f"{{{next(iter(name))}}}" in operation.path]
