@@ -228,51 +228,58 @@ BEFORE = [("assets", "0004_order_of_versions")]
 LARGE = make_image(project=b"large", filling=b"\x77" * 900)
 
 
+VERSIONS = {"a.bin": [make_image(), b"a font"], "b.bin": [make_image(9)[:-1]], "c.bin": [LARGE], "d.bin": [b""]}
+
+
+@pytest.fixture
+def update(earlier: Callable[..., None], migrate: Callable[[], None]) -> Callable[[], None]:
+    """Be an installation of before that has these versions; return what to call for the update."""
+
+    def leave_as_before() -> None:
+        for name, versions in VERSIONS.items():
+            for content in versions:
+                Asset.objects.upload(name, [content[:CHUNK_BYTES], content[CHUNK_BYTES:]])
+        MigrationExecutor(connection).migrate(BEFORE)
+
+    earlier("images-before", leave_as_before)
+    return migrate
+
+
 @pytest.mark.parametrize(
     "are_elsewhere", [False, pytest.param(True, marks=pytest.mark.postgresql)], ids=["here", "on another node"]
 )
-def test_the_migration_recognises_every_version(migrate: Callable[[], None], directories: Path, are_elsewhere: bool):
+def test_the_migration_recognises_every_version(update: Callable[[], None], directories: Path, are_elsewhere: bool):
     assert len(LARGE) > CHUNK_BYTES
-    contents = {"a.bin": [make_image(), b"a font"], "b.bin": [make_image(9)[:-1]], "c.bin": [LARGE], "d.bin": [b""]}
-    for name, versions in contents.items():
-        for content in versions:
-            Asset.objects.upload(name, [content[:CHUNK_BYTES], content[CHUNK_BYTES:]])
-    MigrationExecutor(connection).migrate(BEFORE)
     if are_elsewhere:
         for blob in (directories / "blobs").iterdir():
             blob.unlink()
 
-    migrate()
+    update()
 
     current = {asset.filename: asset for asset in Asset.objects.all()}
-    assert [current[name].project for name in contents] == ["", "kitchen", "large", ""]
-    assert [bool(current[name].warnings) for name in contents] == [False, True, False, False]
+    assert [current[name].project for name in VERSIONS] == ["", "kitchen", "large", ""]
+    assert [bool(current[name].warnings) for name in VERSIONS] == [False, True, False, False]
     assert current["c.bin"].image_sha256 == LARGE[-32:].hex()
     assert current["c.bin"].folded == "c.bin\nlarge\n1.4.2\nesp32-c3\nv5.3.1"
     assert current["a.bin"].history.earliest().instance.image == Asset(**as_fields(None, []) | IMAGE).image
     assert SharedChunk.objects.exists() == is_shared(connection)
 
 
-def test_the_migration_leaves_what_is_lost(migrate: Callable[[], None], directories: Path):
-    Asset.objects.upload("a.bin", [make_image()])
-    MigrationExecutor(connection).migrate(BEFORE)
+def test_the_migration_leaves_what_is_lost(update: Callable[[], None], directories: Path):
     SharedChunk.objects.all().delete()
     for blob in (directories / "blobs").iterdir():
         blob.unlink()
 
-    migrate()
+    update()
 
-    assert Asset.objects.get().image is None
+    assert [asset.image for asset in Asset.objects.all()] == [None] * len(VERSIONS)
 
 
-def test_a_start_after_the_migration_says_nothing_new(migrate: Callable[[], None]):
+def test_a_start_after_the_migration_says_nothing_new(update: Callable[[], None]):
     """Devices are not called back for what they have."""
-    for name, content in {"a.bin": make_image(), "b.bin": make_image()[:-1]}.items():
-        Asset.objects.upload(name, [content])
-    MigrationExecutor(connection).migrate(BEFORE)
     mirror_storage("assets").mark("b.bin", 0o644)
-    before = {name: os.stat(mirror_storage("assets").path(name)).st_mtime_ns for name in ["a.bin", "b.bin"]}
-    migrate()
+    before = {name: os.stat(mirror_storage("assets").path(name)).st_mtime_ns for name in ["c.bin", "b.bin"]}
+    update()
 
     call_command("sync_mirror", stdout=StringIO())
 

@@ -20,6 +20,7 @@ from django.urls import reverse
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.characters import fold
+from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import nothing_changed, read, refusal
 from iotsupport.tests.support.multipart import upload
 from iotsupport.tests.support.server import files
@@ -134,57 +135,58 @@ LEFT = {"e\u0301.bin": "is another asset's", " .hidden": "starts with a dot"}
 OTHER = "\u00e9.bin"
 
 
-def go_back(names: dict[int, str], directory: Path) -> None:
-    """Make the tables as they were before, and call rows, versions and files by names of before."""
-    MigrationExecutor(connection).migrate(BEFORE)
-    with connection.cursor() as cursor:
-        for pk, name in names.items():
-            cursor.execute("SELECT filename FROM assets_asset WHERE id = %s", [pk])
-            (directory / cursor.fetchone()[0]).rename(directory / name)
-            for table in ["assets_asset", "assets_historicalasset"]:
-                cursor.execute(f"UPDATE {table} SET filename = %s WHERE id = %s", [name, pk])  # noqa: S608
-
-
-def test_the_migration_mends_names_and_says_which_it_cannot(
-    migrate: Callable[[], None], directories: Path, capsys: Any
-):
+def leave_as_before() -> dict[str, str]:
+    """Go back to tables of before, and call rows, versions and files by names of before; return these by row."""
     DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", '{"deviceName": "KÜCHE", "deviceEntityId": "light.Küche"}')
     DeviceConfig.objects.put("aa-bb-cc-dd-ee-00", "{}")
     names = [*MENDED, *LEFT, OTHER]
     rows = {Asset.objects.upload(f"{number}", [name.encode()]).pk: name for number, name in enumerate(names)}
-    assets = directories / "assets"
-    go_back(rows, assets)
+    MigrationExecutor(connection).migrate(BEFORE)
+    directory = mirror_storage("assets").directory
+    with connection.cursor() as cursor:
+        for pk, name in rows.items():
+            cursor.execute("SELECT filename FROM assets_asset WHERE id = %s", [pk])
+            (directory / cursor.fetchone()[0]).rename(directory / name)
+            for table in ["assets_asset", "assets_historicalasset"]:
+                cursor.execute(f"UPDATE {table} SET filename = %s WHERE id = %s", [name, pk])  # noqa: S608
     for name in [DECOMPOSED, "fw.bin ", "fw.bin"]:
         Announcement.objects.create(topic="iotsupport/updates/assets", filename=name)
+    return {str(pk): name for pk, name in rows.items()}
+
+
+@pytest.fixture
+def names_before(earlier: Callable[..., dict[str, str]]) -> dict[int, str]:
+    """Of the assets, by the ID of the row."""
+    return {int(pk): name for pk, name in earlier("names-before", leave_as_before).items()}
+
+
+def test_the_migration_mends_names_and_says_which_it_cannot(
+    names_before: dict[int, str], migrate: Callable[[], None], directories: Path, capsys: Any
+):
     capsys.readouterr()
 
     migrate()
 
     said = capsys.readouterr().err
-    now = {pk: MENDED.get(name, name) for pk, name in rows.items()}
+    now = {pk: MENDED.get(name, name) for pk, name in names_before.items()}
     assert dict(Asset.objects.values_list("pk", "filename")) == now
-    assert files(assets) == {now[pk]: name.encode() for pk, name in rows.items()}
+    assert files(directories / "assets") == {now[pk]: name.encode() for pk, name in names_before.items()}
     assert all(asset.folded == fold(asset.filename) for asset in Asset.objects.all())
     assert [config.folded for config in DeviceConfig.objects.order_by("-pk")] == ["", "küche\nlight.küche"]
     assert sorted(row.filename for row in Announcement.objects.all()) == sorted(["fw.bin", COMPOSED])
     assert f"The asset {DECOMPOSED!a} is called {COMPOSED!a} from now on." in said
     for name, reason in LEFT.items():
-        pk = next(pk for pk, kept in rows.items() if kept == name)
+        pk = next(pk for pk, kept in names_before.items() if kept == name)
         right = unicodedata.normalize("NFC", name).strip()
         assert f"The asset {name!a} (ID {pk}) keeps its name, since {right!a} {reason}." in said
 
 
-def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(
-    migrate: Callable[[], None], script: Client, directories: Path
-):
-    names = [*MENDED, *LEFT, OTHER]
-    go_back(
-        {Asset.objects.upload(f"{n}", [name.encode()]).pk: name for n, name in enumerate(names)}, directories / "assets"
-    )
+@pytest.mark.usefixtures("names_before")
+def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(migrate: Callable[[], None], script: Client):
     migrate()
     call_command("sync_mirror", "--check", stdout=StringIO())
 
-    asked = [*names, *MENDED.values()]
+    asked = [*MENDED, *LEFT, OTHER, *MENDED.values()]
     before = {value: key for key, value in MENDED.items()}
     # " .hidden" was never to be had, and blanks at the ends are refused.
     asked = [name for name in asked if name not in {" .hidden", "fw.bin "}]
@@ -195,17 +197,19 @@ def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(
     assert read(Client().get(f"/assets/{quote(OTHER)}")).body == OTHER.encode()
 
 
+@pytest.mark.usefixtures("names_before")
 def test_a_node_that_did_not_migrate_has_the_right_names_after_its_next_start(
     migrate: Callable[[], None], directories: Path
 ):
     assets = directories / "assets"
-    go_back({Asset.objects.upload("old", [b"bytes"]).pk: DECOMPOSED}, assets)
     migrate()
+    right = files(assets)
     (assets / COMPOSED).rename(assets / DECOMPOSED)
 
     call_command("sync_mirror", stdout=StringIO())
 
-    assert files(assets) == {COMPOSED: b"bytes"}
+    assert files(assets) == right
+    assert right[COMPOSED] == DECOMPOSED.encode()
 
 
 # --- Searches -------------------------------------------------------------------------------------------------------

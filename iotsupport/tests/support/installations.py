@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -97,15 +98,48 @@ def django_db_setup(
 @pytest.fixture
 def own_database(
     transactional_db: None, migrated: Callable[[Path], Database], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[None]:
+) -> Iterator[Database]:
     """A database of this test alone, whose tables it may change: whatever becomes of them, no other test sees it."""
     of_all = connection.settings_dict["NAME"]
     database = migrated(tmp_path_factory.mktemp("own"))
     use(database)
-    yield
+    yield database
     leave_database()
     connection.settings_dict["NAME"] = of_all
     database.drop()
+
+
+@pytest.fixture
+def earlier(
+    own_database: Database,
+    directories: Path,
+    made_once: Callable[..., Any],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Callable[[str, Callable[[], Any]], Any]]:
+    """An installation as an earlier version left it, for all tests that call it by one name.
+
+    The first of them makes it, in its own database and directories; each goes on with copies of both, and with what
+    ``make`` returned, as JSON has it. Going back to earlier tables takes a second of the processor.
+    """
+    copies: list[Database] = []
+
+    def earlier(name: str, make: Callable[[], Any]) -> Any:
+        def make_it(directory: Path) -> list[Any]:
+            said = make()
+            leave_database()
+            shutil.copytree(directories, directory / "files")
+            return [str(directory), own_database.copy(directory).url, said]
+
+        directory, url, said = made_once(name, make_it)
+        shutil.copytree(Path(directory, "files"), directories, dirs_exist_ok=True)
+        copies.append(open_database(url).copy(tmp_path_factory.mktemp("copy")))
+        use(copies[-1])
+        return said
+
+    yield earlier
+    leave_database()
+    for copy in copies:
+        copy.drop()
 
 
 def use(database: Database) -> None:
