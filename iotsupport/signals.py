@@ -12,3 +12,7 @@ saved_together = Signal()
 # A file is about to follow what another node saved. Sent by the model, with its ``filename``; each receiver returns
 # what to call with its name in a list when the file is in place, or None.
 following = Signal()
+
+# Files are to be announced that did not change. Sent by their model, in a transaction, with ``filenames``; a receiver
+# returns whether they will be.
+announcing_again = Signal()

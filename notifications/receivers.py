@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import transaction
 from django.db.models.signals import post_delete, post_save
 from django.dispatch import receiver
 
@@ -11,9 +12,10 @@ from assets.models import Asset, has_new_bytes
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import call_when_in_place
 from iotsupport.mirror.rows import MirroredModel
-from iotsupport.signals import following, saved_together, serving
+from iotsupport.signals import announcing_again, following, saved_together, serving
 from notifications import outbox
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
+from notifications.models import Announcement
 from notifications.outbox import HandOver
 from notifications.publisher import publisher
 
@@ -72,3 +74,11 @@ def announce_followed_config(sender: type[DeviceConfig], filename: str, **kwargs
 @receiver(following, sender=Asset, dispatch_uid="notifications.announce_followed_asset")
 def announce_followed_asset(sender: type[Asset], filename: str, **kwargs: Any) -> HandOver | None:
     return outbox.record(ASSETS_TOPIC, [filename]) if publisher.is_on else None
+
+
+@receiver(announcing_again, sender=DeviceConfig, dispatch_uid="notifications.announce_configs_again")
+def announce_configs_again(sender: type[DeviceConfig], filenames: list[str], **kwargs: Any) -> bool:
+    if publisher.is_on:
+        Announcement.objects.record_again(CONFIGS_TOPIC, filenames)
+        transaction.on_commit(publisher.wake, robust=True)
+    return publisher.is_on
