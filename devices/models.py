@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from django.core.exceptions import ValidationError
 from django.db import connection, connections, models
 
+from devices.changes.models import Change, ChangeItem, Part
 from devices.fields import BoardField, MACAddressField, normalise_mac_address
 from devices.parsing import parse_config
 from devices.schemas import SchemaError, errors_of
@@ -23,7 +24,17 @@ from iotsupport.editing.history import VersionQuerySet, Versions
 from iotsupport.mirror.files import StagedFile, mirror_storage
 from iotsupport.mirror.rows import Ahead, MirroredManager, MirroredModel, Wanted
 
-__all__ = ["DeviceConfig", "DeviceType", "DoesNotFit", "NewContent", "SchemaDraft", "WaitingBoard"]
+__all__ = [
+    "Change",
+    "ChangeItem",
+    "DeviceConfig",
+    "DeviceType",
+    "DoesNotFit",
+    "NewContent",
+    "Part",
+    "SchemaDraft",
+    "WaitingBoard",
+]
 
 
 @dataclass(eq=False)

@@ -52,6 +52,10 @@ class Kind(NamedTuple):
     """Returns how many there are; None where that cannot be known before."""
 
 
+# What the apps add: rows of theirs that are over now, by what they are called.
+registered: list[Callable[[], dict[str, QuerySet[Any]]]] = []
+
+
 def kinds() -> Iterator[Kind]:
     """Yield all that is removed, in this order: bytes of assets go when the versions that named them are gone."""
     now = timezone.now()
@@ -63,6 +67,8 @@ def kinds() -> Iterator[Kind]:
         "boards without a configuration": Board.objects.filter(state=State.GONE, last_seen__lt=now - GONE_FOR),
         "sign-ins noted by earlier versions": AccessLog.objects.all(),
     }
+    for find in registered:
+        rows |= find()
     for name, over in rows.items():
         yield Kind(name, partial(_remove, over), over.count)
     for model in mirrored_models():
