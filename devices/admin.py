@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.html import format_html
 
 from devices import telling
+from devices.changes.admin import ChangeAdmin, change_many
 from devices.choosing import ChoosingAdmin
 from devices.editor import EditorAdmin
 from devices.fields import MACAddressField, part_as_stored
@@ -31,7 +32,7 @@ from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.times import lasting, told
 from iotsupport.transfer.admin import ExportingAdmin
 
-__all__ = ["DeletedConfigAdmin", "DeviceConfigAdmin", "DeviceTypeAdmin", "WaitingBoardAdmin"]
+__all__ = ["ChangeAdmin", "DeletedConfigAdmin", "DeviceConfigAdmin", "DeviceTypeAdmin", "WaitingBoardAdmin"]
 
 # More types than that are found by the field alone.
 MOST_BEGINNINGS = 20
@@ -72,6 +73,7 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     list_display = ["device", "state", "seen", "runs", "ota", "changed"]
     list_filter = [StateFilter, SeenFilter, TypeFilter, FitFilter, "enable_ota", "updated_at"]
     list_select_related = ["updated_by", "board", "type"]
+    actions = [change_many, *ExportingAdmin.actions]  # type: ignore[list-item]
     search_fields = ["mac_address", "folded__contains"]
     search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
 

@@ -153,7 +153,7 @@ def put_config(request: HttpRequest, mac_address: MacAddress) -> HttpResponse:
     wishes = Wishes(
         _flag(members, "allow_overwrite", default=True),
         _flag(members, "although_it_does_not_fit", default=False),
-        _type_named(members["type"].value) if "type" in members else KEEP,
+        type_named(members["type"].value) if "type" in members else KEEP,
     )
     _take_reason(members.get("reason"))
     check_size(content.source)
@@ -167,7 +167,8 @@ def _flag(members: dict[str, Member], name: str, *, default: bool) -> bool:
     return value
 
 
-def _type_named(name: Any) -> DeviceType | None:
+def type_named(name: Any) -> DeviceType | None:
+    """Return the type that a body names; None for null. Raises 400 where there is none of this name."""
     if name is None:
         return None
     if not isinstance(name, str):

@@ -41,6 +41,18 @@ LARGE_BODIES = [
     ),
     LargeBodies(
         method="POST",
+        path=re.compile("/changes"),
+        most_bytes=lambda: settings.LIST_MAX_BYTES,
+        permissions=(MAY_CHANGE,),
+    ),
+    LargeBodies(
+        method="POST",
+        path=re.compile("/admin/devices/change/new/"),
+        most_bytes=lambda: settings.FORM_MAX_BYTES,
+        permissions=(MAY_CHANGE,),
+    ),
+    LargeBodies(
+        method="POST",
         path=re.compile("/admin/devices/deviceconfig/.+"),
         most_bytes=lambda: settings.FORM_MAX_BYTES,
         permissions=MAY_SAVE,

@@ -21,6 +21,8 @@ from django.utils import timezone
 from django.utils.html import escape
 
 from assets.models import Asset
+from devices.changes.models import Kind
+from devices.changes.planning import begin
 from devices.models import DeviceConfig, DeviceType
 from iotsupport.boards.models import Board
 from iotsupport.models import ApiToken
@@ -38,7 +40,7 @@ TEXT = """<b>x</b>"'><p hidden>"""
 # No file name holds a slash.
 FILENAME = """"'><p hidden><b>x.bin"""
 # What is read by programs, and refused where it has another shape; of no use to an attacker.
-SHAPED = {"mac_address", "sha256", "md5", "digest", "password", "action_flag"}
+SHAPED = {"mac_address", "sha256", "md5", "digest", "password", "action_flag", "patch"}
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
@@ -96,6 +98,13 @@ def world(monkeypatch: pytest.MonkeyPatch) -> User:
         filename=hostile("owed"),
         owed_since=timezone.now() - timedelta(hours=1),
         last_error=hostile("refused"),
+    )
+    begin(
+        {MAC: None, "02-00-00-00-00-03": None},  # of which there is none
+        kind=Kind.PATCH,
+        patch=json.dumps({"deviceName": TEXT}),
+        reason=hostile("changed"),
+        created_by=administrator,
     )
     LogEntry.objects.create(
         user=administrator,
@@ -173,7 +182,7 @@ def walk(user: User | None, urls: list[str]) -> tuple[Judge, Walk]:
 
 # Of people, boards, strangers and the broker. What strangers' browsers say, no page shows.
 SHOWN = ["user", "first", "group", "token", "device", "before", "entity", "owed", "refused", "broker", "logged"]
-SHOWN += ["reason", "board", "runs", "sdk", "firmware", "newcomer"]
+SHOWN += ["reason", "board", "runs", "sdk", "firmware", "newcomer", "changed"]
 
 
 def test_no_page_makes_html_of_what_people_and_boards_write(world: User):

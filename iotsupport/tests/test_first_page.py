@@ -244,7 +244,7 @@ def test_lists_what_there_is_in_the_order_of_use(signed_in: Client):
         names(signed_in)
         == names(signed_in, CONFIGS)
         == [
-            ("Devices", ["Device configurations", "Device types", "Waiting boards"]),
+            ("Devices", ["Device configurations", "Changes", "Device types", "Waiting boards"]),
             ("Assets", ["Assets"]),
             ("Notifications", ["Announcements"]),
             ("Users and access", ["Users", "Groups", "API tokens"]),

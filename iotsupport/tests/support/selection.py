@@ -61,6 +61,7 @@ TOGETHER = [
         "iotsupport/tests/test_versions_browser",
         "iotsupport/tests/test_editing_browser",
         "iotsupport/tests/test_types_browser",
+        "iotsupport/tests/test_changes_browser",
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",
         "iotsupport/tests/test_uploads_server",
