@@ -12,6 +12,7 @@ api.add_router("", "devices.api.router")
 api.add_router("", "devices.versions_api.router")
 api.add_router("", "devices.transfer.api.router")
 api.add_router("", "devices.boards_api.router")
+api.add_router("", "devices.changes.api.router")
 api.add_router("", "devices.types.api.router")
 api.add_router("", "assets.api.router")
 
