@@ -319,6 +319,27 @@ def test_what_a_command_imports_on_one_is_announced_by_both(nodes: Nodes, tmp_pa
     assert {tuple(seen) for seen in last.values()} == {(b'{"imported": true}',) * 2}
 
 
+def test_a_change_of_many_is_applied_once_and_read_from_both(nodes: Nodes) -> None:
+    mac_addresses = [f"00-00-00-00-03-{number:02x}" for number in range(60)]
+    for mac_address in mac_addresses:
+        nodes.save(b'{"pin": 1.0}', mac_address=mac_address)
+    with nodes.a.client() as client:
+        planned = client.post("/changes", json={"patch": {"pin": 7}, "where": {"macs": mac_addresses}}).json()
+        path = f"/changes/{planned['id']}"
+        with nodes.b.client() as other:
+            poll(lambda: other.get(path).json(), lambda change: change["state"] == "planned")
+            assert other.post(f"{path}/apply").status_code == 202
+        change = poll(lambda: client.get(path).json(), lambda change: change["state"] == "applied")
+
+    assert change["counts"]["changed"] == 60
+    nodes.wait_for(f"/configs/{mac_addresses[-1]}.json", b'{"pin": 7}')
+    counts = nodes.a.query(
+        "SELECT count(*) FROM devices_historicaldeviceconfig WHERE mac_address LIKE '00-00-00-00-03-%'"
+        " GROUP BY mac_address"
+    )
+    assert set(counts) == {(2,)}
+
+
 def name_of(message: Any) -> str:
     return str(message.payload.decode().rpartition(": ")[2].strip('"}'))
 

@@ -39,6 +39,9 @@ IMPORTED_FILES = length(200, whole=3000)
 TAKEN_TOGETHER = length(600, whole=5000)
 IMPORTS_KILLED = length(2, whole=20)
 
+# By one change of many, which is stopped, and whose process is killed.
+CHANGED_TOGETHER = length(600, whole=5000)
+
 # In directories of configurations and of assets that a running server takes over.
 TAKEN_OVER = length(50, whole=200)
 
