@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
@@ -23,6 +23,7 @@ from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
 from devices.models import DeletedConfig, DeviceConfig, DeviceType
 from devices.panel import Panel, panel_of
+from devices.transfer.admin import TransferringAdmin
 from devices.transfer.exporting import answer_configs
 from devices.types.admin import DeviceTypeAdmin
 from devices.waiting import WaitingBoardAdmin
@@ -30,7 +31,6 @@ from iotsupport.editing.deleted import DeletedAdmin
 from iotsupport.editing.differences import difference
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.times import lasting, told
-from iotsupport.transfer.admin import ExportingAdmin
 
 __all__ = ["ChangeAdmin", "DeletedConfigAdmin", "DeviceConfigAdmin", "DeviceTypeAdmin", "WaitingBoardAdmin"]
 
@@ -60,7 +60,7 @@ class ConfigList(ChangeList):
 
 
 @admin.register(DeviceConfig)
-class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
+class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, TransferringAdmin):
     form = DeviceConfigForm
     # How long an address may be says less than what is wrong with it.
     formfield_overrides = {MACAddressField: {"max_length": None}}
@@ -73,7 +73,7 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, ExportingAdmin):
     list_display = ["device", "state", "seen", "runs", "ota", "changed"]
     list_filter = [StateFilter, SeenFilter, TypeFilter, FitFilter, "enable_ota", "updated_at"]
     list_select_related = ["updated_by", "board", "type"]
-    actions = [change_many, *ExportingAdmin.actions]  # type: ignore[list-item]
+    actions: ClassVar[list[Any]] = [change_many, *TransferringAdmin.actions]
     search_fields = ["mac_address", "folded__contains"]
     search_help_text = "MAC address (also with colons, or a part of it), name or entity ID of the device"
 

@@ -21,14 +21,15 @@ MAY_SAVE_TYPES = ("devices.add_devicetype", "devices.change_devicetype")
 # Around a schema and a starting content, whose characters may be escaped.
 TYPE_WRAPPING_MAX_BYTES = 65536
 
-# The form around a zip.
+# The page where a zip is chosen, and the form around it.
+IMPORT_PATH = "/admin/devices/deviceconfig/import/"
 FORM_BYTES = 64 * 1024
 
 LARGE_BODIES = [
     LargeBodies("POST", re.compile(r"/configs\.zip"), lambda: MOST_BYTES, permissions=MAY_SAVE, is_streamed=True),
     LargeBodies(
         method="POST",
-        path=re.compile("/admin/devices/deviceconfig/import/"),
+        path=re.compile(IMPORT_PATH),
         most_bytes=lambda: MOST_BYTES + FORM_BYTES,
         permissions=MAY_SAVE,
         is_streamed=True,

@@ -260,7 +260,7 @@ STORAGES = {
 }
 
 # Uploads are assets, and only assets: written straight to where their bytes stay, hashed on the way.
-FILE_UPLOAD_HANDLERS = ["assets.uploads.AssetUploadHandler"]
+FILE_UPLOAD_HANDLERS = ["devices.transfer.uploads.ZipUploadHandler", "assets.uploads.AssetUploadHandler"]
 # Bodies of those who may send more than everybody: iotsupport.limits says who, and where. Forms send up to six
 # bytes for one of a configuration; one that is too large shall still reach its form, which says so and shows it again.
 FORM_MAX_BYTES = 16 * CONFIG_MAX_BYTES + 64 * 1024

@@ -6,11 +6,14 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 
+from devices.changes.api import ChangeDetails, answer
 from devices.limits import MAY_ADD, MAY_CHANGE
 from devices.models import DeviceConfig
+from devices.transfer.beginning import begin_import, refused_file
 from devices.transfer.exporting import answer_configs
 from devices.transfer.zips import Report, open_configs
 from iotsupport.api import REFUSALS, body_of, require
+from iotsupport.editing import origins, reasons
 from iotsupport.transfer.receiving import received_zip
 from iotsupport.transfer.zipping import ZIP_ANSWER
 
@@ -43,17 +46,23 @@ class ImportReport(Schema):
 
 @router.post(
     "/configs.zip",
-    response={202: ImportReport, **REFUSALS},
-    summary="Say what an import of a zip would do",
-    openapi_extra=body_of("application/zip", {"type": "string", "format": "binary"}),
+    response={202: ImportReport | ChangeDetails, **REFUSALS},
+    summary="Import a zip: begin a change of many, which goes on by itself unless something would be refused",
+    openapi_extra={
+        **body_of("application/zip", {"type": "string", "format": "binary"}),
+        "parameters": [reasons.HEADER_PARAMETER],
+    },
 )
 def import_configs(request: HttpRequest, dry_run: bool = False) -> HttpResponse:
     user = require(request, MAY_ADD if request.user.has_perm(MAY_ADD) else MAY_CHANGE)
+    reasons.read_header(request)
     with received_zip(request) as file, open_configs(file) as zipped:
-        return _tell(zipped.report(user))
+        if dry_run:
+            return _tell(zipped.report(user))
+        return answer(begin_import(zipped, user, reason=origins.current().reason), status=202)
 
 
 def _tell(report: Report) -> HttpResponse:
-    refused = [{"name": name, "reason": reason} for name, reason in report.refused]
+    refused = [refused_file(*each) for each in report.refused]
     found = {name: getattr(report, name) for name in ["new", "changed", "unchanged", "new_types"]}
     return JsonResponse({**found, "refused": refused}, status=202)

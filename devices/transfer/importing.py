@@ -46,9 +46,13 @@ class Types:
         self._names = {normalise_mac_address(mac_address): name for mac_address, name in names.items()}
         self._types = {each.folded: each for each in types}
 
+    def name_of(self, mac_address: str) -> str | None:
+        """None where nothing is said of it."""
+        return self._names.get(mac_address)
+
     def of(self, mac_address: str) -> DeviceType | Keep:
         """Raises ``ValidationError`` where there is no type of the name."""
-        name = self._names.get(mac_address)
+        name = self.name_of(mac_address)
         if name is None:
             return KEEP
         if fold(name) not in self._types:

@@ -22,6 +22,8 @@ from devices.transfer.types import DIRECTORY, LIST, compare_type, read_list, rea
 from devices.writing import KEEP, TOGETHER, Outcome
 from iotsupport.transfer.unzipping import RefusedZip, Unzipped, open_zip
 
+MAY_ADD_TYPES = "devices.add_devicetype"
+
 # Of a type's file: what the API takes of one, and of the list of types.
 TYPE_MAX_BYTES = 1024 * 1024
 LIST_MAX_BYTES = 16 * 1024 * 1024
@@ -107,15 +109,14 @@ class ConfigsZip:
     def report(self, user: User) -> Report:
         """Say what would become of each, for somebody who may perhaps not do all of it. Raises :class:`RefusedZip`."""
         report = Report(refused=list(self.refused), new_types=[each.name for each in self.new_types])
-        if self.new_types and not user.has_perm("devices.add_devicetype"):
-            message = "You may not add types. Have somebody add it who may, or leave it out."
-            report.refused += [(f"{DIRECTORY}/{name}.json", message) for name in report.new_types]
+        report.refused += types_not_allowed(self, user)
         addresses = iter(sorted(self._members))
         while some := list(islice(addresses, TOGETHER)):
             incoming = {}
             for mac_address in some:
                 try:
-                    incoming[mac_address] = self.read(mac_address)
+                    device_type = KEEP if self._types is None else self._types.of(mac_address)
+                    incoming[mac_address] = Incoming(self.text_of(mac_address), device_type)
                 except RefusedZip:
                     raise
                 except ValidationError as error:
@@ -124,10 +125,34 @@ class ConfigsZip:
                 report.note(mac_address, _as_user_may(judged, user))
         return report
 
-    def read(self, mac_address: str) -> Incoming:
+    def readable(self) -> list[str]:
+        """The MAC addresses of those whose text can be read; all others are refused. Raises :class:`RefusedZip`."""
+        found = []
+        for mac_address, name in sorted(self._members.items()):
+            try:
+                self.text_of(mac_address)
+                found.append(mac_address)
+            except RefusedZip:
+                raise
+            except ValidationError as error:
+                self.refused.append((name, " ".join(error.messages)))
+        return found
+
+    def text_of(self, mac_address: str) -> str:
         """What this device is to have. Raises ``ValidationError``, and :class:`RefusedZip` for the zip as a whole."""
-        content = decode_config(self._unzipped.read(self._members[mac_address], settings.CONFIG_MAX_BYTES))
-        return Incoming(content, KEEP if self._types is None else self._types.of(mac_address))
+        return decode_config(self._unzipped.read(self._members[mac_address], settings.CONFIG_MAX_BYTES))
+
+    def type_name_of(self, mac_address: str) -> str | None:
+        """The name of the type that this device is to have; None where nothing is said of it."""
+        return None if self._types is None else self._types.name_of(mac_address)
+
+
+def types_not_allowed(zipped: ConfigsZip, user: User) -> list[tuple[str, str]]:
+    """New types that this user may not add, each with a sentence."""
+    if user.has_perm(MAY_ADD_TYPES):
+        return []
+    message = "You may not add types. Have somebody add it who may, or leave it out."
+    return [(f"{DIRECTORY}/{each.name}.json", message) for each in zipped.new_types]
 
 
 def _as_user_may(judged: Judged, user: User) -> Judged:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
 from iotsupport.tests.support.images import make_image
@@ -657,3 +657,36 @@ def test_no_page_needs_what_the_content_security_policy_forbids(visitor: Visitor
 
         assert page.title().endswith(" | IoT Support")
         assert visitor.troubles == [], path
+
+
+def test_exports_what_a_search_found_and_imports_it_again(
+    visitor: Visitor, server: Server, script: Client, tmp_path: Path
+):
+    macs = [f"02-ee-00-00-00-0{number}" for number in range(3)]
+    for number, mac_address in enumerate(macs):
+        script.save_config(mac_address, VERBATIM.replace('"a"', f'"deviceName": "Exported {number}", "a"').encode())
+    exported = [config_file(server, mac_address).read_bytes() for mac_address in macs]
+    visitor.open("devices/deviceconfig/?q=exported")
+    with visitor.page.expect_download() as download:
+        visitor.page.click("text=Export all 3")
+    download.value.save_as(tmp_path / download.value.suggested_filename)
+    [archive] = tmp_path.glob("configs-20*.zip")
+    script.delete(f"/configs/{macs[0]}")
+    script.save_config(macs[1], b'{"deviceName": "Changed since"}')
+
+    visitor.follow("text=Import a zip")
+    choose_file(visitor, "broken.zip", archive.read_bytes()[:-1])
+    visitor.page.fill("[name=reason]", "Back as it was")
+    visitor.follow("input.default")
+    assert "This is no zip, or not all of it." in visitor.errors()
+    assert visitor.page.input_value("[name=reason]") == "Back as it was"
+    choose_file(visitor, archive.name, archive.read_bytes())
+    visitor.follow("input.default")
+
+    said = visitor.page.locator(".tally").inner_text().split("\n")
+    assert said == ["3 chosen", "2 would change", "1 stay as they are"]
+    assert "Changed since" in visitor.page.locator(".difference").all_text_contents()[1]
+    assert config_file(server, macs[1]).read_bytes() == b'{"deviceName": "Changed since"}'
+    visitor.follow("text=Apply to 2")
+    expect(visitor.page.locator("text=It is applied.")).to_be_visible()
+    assert [config_file(server, mac_address).read_bytes() for mac_address in macs] == exported

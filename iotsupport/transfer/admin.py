@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin, messages
 from django.contrib.admin.options import IncorrectLookupParameters
@@ -24,7 +24,7 @@ class ExportingAdmin(MirroredAdmin):
 
     # Given the rows, the answer that has their files.
     answer_export: Callable[[QuerySet[Any]], HttpResponseBase]
-    actions = ["export_selected"]
+    actions: ClassVar[list[Any]] = ["export_selected"]
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_safe(self.export_view))
