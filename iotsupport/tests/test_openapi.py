@@ -51,8 +51,6 @@ OPERATIONS = {
     ("/assets/{filename}", "delete"),
 }
 
-schemathesis.serializer.alias("application/zip", "application/octet-stream")
-
 CONDITIONS = {"If-Match", "If-None-Match"}
 
 
@@ -119,6 +117,7 @@ class TestTheDocuments:
 def schema() -> Any:
     import schemathesis  # here: all processes of a run read this module, and one of them needs it
 
+    schemathesis.serializer.alias("application/zip", "application/octet-stream")
     application = get_wsgi_application()
 
     def reading_to_the_end(environ: dict[str, Any], start_response: Any) -> list[bytes]:
@@ -148,8 +147,8 @@ def test_the_api_does_what_its_documents_say(schema):
     assert {200, 204, 400, 404} <= statuses
 
 
-# What OpenAPI cannot say: that an uploaded part needs a file name, what a zip is, that a type must be there, and that an
-# object is to be a JSON Schema.
+# What OpenAPI cannot say: that an uploaded part needs a file name, what a zip is, that a type must be there, and that
+# an object is to be a JSON Schema.
 NOT_ALL_SAID = {
     ("post", "/assets"),
     ("post", "/configs.zip"),
