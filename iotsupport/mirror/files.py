@@ -36,8 +36,7 @@ TEMPORARY_PREFIX = ".new-"
 
 # Readable by the web server's user. A file that the database does not know is denied this bit, and is not served. With
 # the bits that else make programs of files, rows say what downloads have to know without a database.
-SERVED_MODE = 0o644
-MARKS = 0o111
+SERVED_MODE, MARKS = 0o644, 0o111
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -265,10 +264,10 @@ class MirrorStorage(FileSystemStorage):
         deadline = time.monotonic() + LOCK_SECONDS
         while not try_lock(file):
             if time.monotonic() >= deadline:
-                sentence = (
-                    f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does"
+                raise MirrorError(
+                    f"Another process keeps the {self.label} directory locked. Try again in a moment; if that does not"
+                    f" help, find out which one has {self.lock_path} open, and end it."
                 )
-                raise MirrorError(f"{sentence} not help, find out which one has {self.lock_path} open, and end it.")
             time.sleep(LOCK_POLL_SECONDS)
 
     def names(self) -> list[str]:
