@@ -608,7 +608,7 @@ def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Clien
         assert page.eval_on_selector_all("html, .results, #result_list td", SHOWS_ALL), path
     assert open_config(visitor, "02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
     beside = visitor.page.evaluate(
-        "() => document.querySelector('.panel').getBoundingClientRect().left"
+        "() => document.querySelector('.panel:not([hidden])').getBoundingClientRect().left"
         " > document.querySelector('.django-ace-widget').getBoundingClientRect().right"
     )
     assert beside == (width == 1280)
