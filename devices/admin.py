@@ -149,7 +149,8 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, TransferringAdmin):
         return version.device_name or super().name_of(version)
 
     def compare(self, old: Any, new: Any) -> dict[str, Any]:
-        return {"rows": difference("" if old is None else old.content, new.content)}
+        rows = difference("" if old is None else old.content, new.content)
+        return {"rows": rows, "remark": "" if old is None else _tell_other_type(old, new)}
 
     @admin.display(description="device", ordering="device_name")
     def device(self, obj: DeviceConfig) -> str:
@@ -264,3 +265,15 @@ def _panel(request: HttpRequest, config: DeviceConfig) -> Panel | None:
         return panel_of(request, config)
     except DATABASE_ERRORS:  # what somebody typed is shown again without it
         return None
+
+
+def _tell_other_type(old: Any, new: Any) -> str:
+    """Say which type a version had and which another one has; nothing where that is the same."""
+    if old.type_id == new.type_id:
+        return ""
+    names = dict(DeviceType.objects.filter(pk__in=[old.type_id or 0, new.type_id or 0]).values_list("pk", "name"))
+    was, is_now = (
+        "none" if pk is None else f"“{names[pk]}”" if pk in names else "one that was deleted"
+        for pk in [old.type_id, new.type_id]
+    )
+    return f"The type was {was}; then it is {is_now}."

@@ -10,7 +10,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from assets.models import Asset
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
@@ -148,6 +148,15 @@ def test_addresses_from_before_lead_to_the_versions_of_the_name(signed_in: Clien
 
     versions = f"{CONFIGS}versions/{MAC}/"
     assert [answer["Location"] for answer in answers] == [versions, f"{versions}?old=1&new=4"]
+
+
+def test_versions_with_another_type_say_so(signed_in: Client, config: DeviceConfig):
+    config.type = DeviceType.objects.create(name="Gate <1>", schema="{}")
+    config.save()
+
+    page = signed_in.get(f"{CONFIGS}versions/{MAC}/").content.decode()
+
+    assert "The type was none; then it is “Gate &lt;1&gt;”." in page
 
 
 def mirrored(alias: str) -> dict[str, bytes]:
