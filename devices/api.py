@@ -20,9 +20,9 @@ from devices.lists import answer_list
 from devices.metrics import track_answers
 from devices.models import DeviceConfig, DeviceType
 from devices.parsing import Member, check_size, decode_config, parse_members
+from devices.types.finding import find_type
 from devices.views import MAC_ADDRESS_SCHEMA
 from iotsupport.api import REFUSALS, body_of, no_content, read_json, require
-from iotsupport.characters import fold
 from iotsupport.editing import origins, reasons
 from iotsupport.errors import ApiError
 from iotsupport.serving.responses import matches_any
@@ -174,14 +174,6 @@ def type_named(name: Any) -> DeviceType | None:
     if not isinstance(name, str):
         raise ApiError(400, "INVALID_BODY", '"type" must be the name of a type, or null.')
     return find_type(name)
-
-
-def find_type(name: str) -> DeviceType:
-    """Return the type of this name. Raises 400 where there is none."""
-    device_type = DeviceType.objects.filter(folded=fold(name)).first()
-    if device_type is None:
-        raise ApiError(400, "UNKNOWN_TYPE", f"There is no type {name[:40]!a}. GET /types lists them.")
-    return device_type
 
 
 @router.delete(

@@ -14,10 +14,11 @@ from django.http.response import HttpResponseBase
 from ninja import Router, Schema
 from pydantic import WithJsonSchema
 
-from devices.api import MacAddress, find_type
+from devices.api import MacAddress
 from devices.fields import normalise_mac_address
 from devices.lists import answer_list
 from devices.models import DeviceConfig
+from devices.types.finding import find_type
 from iotsupport.api import REFUSALS, require
 from iotsupport.boards.models import CONFIGURED, Board, BoardQuerySet, State
 from iotsupport.errors import ApiError

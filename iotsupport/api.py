@@ -16,6 +16,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import get_script_prefix
 from ninja import NinjaAPI, Schema
 from ninja.errors import AuthenticationError
+from ninja.errors import ValidationError as UnreadableParameters
 from ninja.openapi.docs import ABS_TPL_PATH, Swagger
 from ninja.openapi.schema import OpenAPISchema
 from ninja.security import APIKeyCookie, HttpBearer
@@ -144,6 +145,14 @@ def _unauthenticated(code: str, message: str, **details: Any) -> HttpResponse:
     response = ApiError(401, code, message, **details).response()
     response["WWW-Authenticate"] = "Bearer"
     return response
+
+
+@api.exception_handler(UnreadableParameters)
+def refuse_parameters(request: HttpRequest, error: UnreadableParameters) -> HttpResponse:
+    """Of an operation's path and query: 422 by ninja, which is none of our refusals."""
+    names = ", ".join(dict.fromkeys(str(each["loc"][-1]) for each in error.errors))
+    message = f"Not to be read: {names}. /api/docs tells what can stand there."
+    return ApiError(400, "INVALID_PARAMETER", message, parameters=names.split(", ")).response()
 
 
 @api.exception_handler(Exception)

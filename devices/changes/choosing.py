@@ -11,10 +11,10 @@ from django.core.exceptions import SuspiciousOperation, ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest, QueryDict
 
-from devices.api import find_type
 from devices.fields import normalise_mac_address
 from devices.filters import of_boards
 from devices.models import DeviceConfig
+from devices.types.finding import find_type
 from iotsupport.boards.models import CONFIGURED, Board
 from iotsupport.editing.lookups import MOST_WORDS
 

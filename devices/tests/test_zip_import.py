@@ -191,3 +191,10 @@ def test_a_full_disk_is_told(script: Client, monkeypatch: pytest.MonkeyPatch) ->
 
     assert refusal(response) == (503, "STORAGE_UNAVAILABLE")
     assert "No room is left on the disk of the DATA_DIR directory." in response.json()["error"]
+
+
+def test_a_parameter_that_cannot_be_read_is_refused_as_all_else(script: Client):
+    answer = script.post("/configs.zip?dry_run=perhaps", b"", content_type="application/zip")
+
+    assert refusal(answer) == (400, "INVALID_PARAMETER")
+    assert answer.json()["details"] == {"parameters": ["dry_run"]}

@@ -12,7 +12,7 @@ from django.http import HttpRequest
 from devices.limits import IMPORT_PATH, MAY_SAVE
 from iotsupport.errors import DATABASE_ERRORS
 from iotsupport.mirror.files import MirrorError
-from iotsupport.transfer.receiving import open_unnamed, write
+from iotsupport.transfer.unnamed import open_unnamed, write
 from iotsupport.transfer.unzipping import MOST_BYTES, RefusedZip
 
 

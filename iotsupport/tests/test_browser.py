@@ -536,7 +536,7 @@ def test_an_earlier_asset_comes_back(visitor: Visitor, server: Server, script: C
 
     revert_to_first_version(visitor)
 
-    assert "was changed successfully" in visitor.messages()
+    assert "Version 1 of back.bin is saved anew." in visitor.messages()
     assert (server.directory("assets") / "back.bin").read_bytes() == b"first" * 1000
 
 

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 # Of any field: filters compare with a value each, and a search has one field for all.
 NEVER_OFFERED = ["", "__regex"]
 # A filter of all values that there are compares with the field as it is; another one is called as its field.
-OFFERED: dict[type[Model], set[str]] = {Asset: {"chip"}, ApiToken: {"may"}}
+OFFERED: dict[type[Model], set[str]] = {Asset: {"chip"}, ApiToken: {"may"}, DeviceConfig: {"fits", "type"}}
 
 every_list = pytest.mark.parametrize("model", admin.site._registry, ids=lambda model: model.__name__)
 

@@ -292,16 +292,16 @@ def test_the_demo_has_its_own_data_and_devices_that_hear_of_an_edit(start, tmp_p
     runner.wait_until_ready()
     demo = runner.data_dir / "demo"
     # It has subscribed, and fetches after that.
-    runner.wait_for_log("02-de-30-00-00-02 (200|304) .* after subscribing")
+    runner.wait_for_log("02-de-30-00-00-03 (200|304) .* after subscribing")
 
     code = (
-        "from devices.models import DeviceConfig; config = DeviceConfig.objects.get(mac_address='02-de-30-00-00-02');"
+        "from devices.models import DeviceConfig; config = DeviceConfig.objects.get(mac_address='02-de-30-00-00-03');"
         'config.content = \'{"deviceName": "Kitchen"}\'; config.save()'
     )
     broker_url = f"mqtt://127.0.0.1:{runner.broker_port}"
     manage({"DATA_DIR": str(demo), "MQTT_URL": broker_url}, "shell", "--command", code)
 
-    runner.wait_for_log("02-de-30-00-00-02 200 25 bytes, .* ms after the announcement")
+    runner.wait_for_log("02-de-30-00-00-03 200 25 bytes, .* ms after the announcement")
     runner.process.terminate()
     assert runner.wait() == 0
     # What a command has no time to note as acknowledged is left to the server, which says it once more.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
@@ -28,13 +30,14 @@ from iotsupport.tests.test_tokens import make
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
 
 MAC = "aa-bb-cc-dd-ee-ff"
-NAMES = {"mac_address": MAC, "filename": "firmware.bin", "number": "1", "name": "lamp"}
+NAMES = {"mac_address": MAC, "filename": "firmware.bin", "number": "1", "name": "lamp", "pk": "9999"}
 
 # What an operation needs to be told, so that nothing but the permission refuses it.
 JSON: dict[tuple[str, str], Any] = {
     ("put", "/configs/{mac_address}"): {"content": {}},
     ("put", "/configs/{mac_address}.json"): {},
     ("put", "/types/{name}"): {"schema": {}},
+    ("post", "/changes"): {"patch": {}, "where": {"macs": [MAC]}},
 }
 
 
@@ -54,9 +57,18 @@ def call(secret: str, method: str, path: str, **data: Any) -> Any:
     return getattr(client, method)(path.format(**NAMES), **data)
 
 
+def zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as made:
+        made.writestr(f"{MAC}.json", "{}")
+    return file.getvalue()
+
+
 def call_as_it_should_be(secret: str, method: str, path: str) -> Any:
     if (method, path) == ("post", "/assets"):
         return call(secret, method, path, data={"file": SimpleUploadedFile("firmware.bin", b"bytes")})
+    if (method, path) == ("post", "/configs.zip"):
+        return call(secret, method, path, data=zipped(), content_type="application/zip")
     return call(secret, method, path, data=JSON.get((method, path)), content_type="application/json")
 
 

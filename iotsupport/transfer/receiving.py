@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
-from django.conf import settings
 from django.http import HttpRequest
 
 from iotsupport.api import require_length, require_no_coding
 from iotsupport.errors import ApiError
-from iotsupport.mirror.explaining import explain
-from iotsupport.mirror.files import CHUNK_BYTES, MirrorError
+from iotsupport.mirror.files import CHUNK_BYTES
+from iotsupport.transfer.unnamed import open_unnamed, write
 from iotsupport.transfer.unzipping import MOST_BYTES
 
 ZIP_TYPES = {"", "application/zip", "application/x-zip-compressed", "application/octet-stream"}
@@ -36,23 +34,3 @@ def received_zip(request: HttpRequest) -> Iterator[IO[bytes]]:
         if (size := file.tell()) != announced:
             raise ApiError(400, "INCOMPLETE", f"Only {size} of {announced} bytes arrived. Send it again.")
         yield file
-
-
-@contextmanager
-def open_unnamed() -> Iterator[IO[bytes]]:
-    """A file that nobody else finds, on the disk of ``DATA_DIR``; however the process ends, nothing of it is left."""
-    try:
-        file = tempfile.TemporaryFile(dir=settings.DATA_DIR)  # noqa: SIM115 - closed below
-    except OSError as error:
-        raise MirrorError(explain(error, "DATA_DIR")) from error
-    with file:
-        yield file
-
-
-def write(file: IO[bytes], chunk: bytes) -> None:
-    """Raises ``MirrorError``."""
-    try:
-        file.write(chunk)
-        file.flush()
-    except OSError as error:
-        raise MirrorError(explain(error, "DATA_DIR")) from error
