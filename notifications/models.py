@@ -189,7 +189,7 @@ class AnnouncementManager(models.Manager["Announcement"]):
 
 
 def make_revision() -> int:
-    """A number that no announcement had before;"""
+    """A number that no announcement had before."""
     return secrets.randbits(62)
 
 

@@ -10,9 +10,10 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
+from iotsupport.tests.support.browser import EDITOR, Visitor
 from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
+from iotsupport.tests.support.visiting import *  # noqa: F403
 from iotsupport.tests.support.waiting import LIMIT
 
 ASSET_MAX_BYTES = 100_000
@@ -30,26 +31,6 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
     server = Server(template, data_dir, ASSET_MAX_BYTES=str(ASSET_MAX_BYTES)).start(*NEW)
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor.enter()
-
-
-@pytest.fixture
-def visitor(administrator: Visitor) -> Iterator[Visitor]:
-    """The administrator, whom no page may show an error of its own, or send to another host."""
-    with administrator.new_page():
-        yield administrator
-        assert administrator.troubles == []
 
 
 @pytest.fixture

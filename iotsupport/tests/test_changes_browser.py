@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
+from iotsupport.tests.support.browser import EDITOR, Visitor
 from iotsupport.tests.support.server import NEW, Installation, Server
+from iotsupport.tests.support.visiting import *  # noqa: F403
 
 LIST = "devices/deviceconfig/"
 
@@ -18,25 +19,6 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
     server = Server(template, tmp_path_factory.mktemp("changes")).start(*NEW)
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor.enter()
-
-
-@pytest.fixture
-def visitor(administrator: Visitor) -> Iterator[Visitor]:
-    with administrator.new_page():
-        yield administrator
-        assert administrator.troubles == []
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from itertools import count
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor, chromium
+from iotsupport.tests.support.browser import EDITOR, Visitor
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
+from iotsupport.tests.support.visiting import *  # noqa: F403
 
 BEFORE = '{\n  "deviceName": "Lamp",\n  "room": 4,\n  "enableOTA": true,\n  "reportSeconds": 60\n}\n'
 OTHER_LINE = BEFORE.replace("60", "30")
@@ -47,29 +48,9 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor.enter()
-
-
-@pytest.fixture(scope="module")
 def colleague(browser: Browser, server: Server) -> Iterator[Visitor]:
     with Visitor(browser, server) as visitor:
         yield visitor.sign_in("maria", PASSWORD)
-
-
-@pytest.fixture
-def visitor(administrator: Visitor) -> Iterator[Visitor]:
-    """The administrator, whom no page may show an error of its own, or send to another host."""
-    with administrator.new_page():
-        yield administrator
-        assert administrator.troubles == []
 
 
 @pytest.fixture

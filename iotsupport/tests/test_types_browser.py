@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
-from iotsupport.tests.support.browser import Visitor, chromium
+from iotsupport.tests.support.browser import Visitor
 from iotsupport.tests.support.server import NEW, Installation, Server
+from iotsupport.tests.support.visiting import *  # noqa: F403
 
 MAC = "02-bb-00-00-00-01"
 SCHEMA = """{
@@ -29,25 +30,6 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
         script.save_config(MAC, FITS.encode())
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor.enter()
-
-
-@pytest.fixture
-def visitor(administrator: Visitor) -> Iterator[Visitor]:
-    with administrator.new_page():
-        yield administrator
-        assert administrator.troubles == []
 
 
 def editor(field: str) -> str:

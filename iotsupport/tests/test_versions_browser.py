@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
 
-from iotsupport.tests.support.browser import Visitor, chromium
+from iotsupport.tests.support.browser import Visitor
 from iotsupport.tests.support.server import NEW, Client, Installation, Server
+from iotsupport.tests.support.visiting import *  # noqa: F403
 
 MAC = "02-aa-00-00-00-01"
 VERSIONS = f"devices/deviceconfig/versions/{MAC}/"
@@ -27,26 +27,6 @@ def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> 
     server = Server(template, tmp_path_factory.mktemp("versions")).start(*NEW)
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor.enter()
-
-
-@pytest.fixture
-def visitor(administrator: Visitor) -> Iterator[Visitor]:
-    """The administrator, whom no page may show an error of its own, or send to another host."""
-    with administrator.new_page():
-        yield administrator
-        assert administrator.troubles == []
 
 
 @pytest.fixture
