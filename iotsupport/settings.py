@@ -9,7 +9,7 @@ from pathlib import Path
 
 from csp.constants import SELF
 
-from iotsupport.database.sqlite import PrivateConnection
+from iotsupport.database.backends import configured
 from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -186,48 +186,12 @@ PROMETHEUS_EXPORT_MIGRATIONS = False
 
 # --- Database ----------------------------------------------------------------------------------------------------
 
-DATABASES = {"default": env.database("DATABASE_URL", default=DATA_DIR / "db.sqlite3")}
-if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # Those who write wait in turn; a connection that is closed is kept for the next request.
-    DATABASES["default"]["ENGINE"] = "iotsupport.database.sqlite"
-    # IMMEDIATE is what makes several writers wait for each other instead of failing; WAL lets readers read meanwhile.
-    # Only with FULL, a commit in WAL is on the disk when it returns.
-    DATABASES["default"]["OPTIONS"] = {
-        "timeout": 20,
-        "transaction_mode": "IMMEDIATE",
-        "factory": PrivateConnection,
-        "init_command": (
-            # Not mapped into memory: where a disk cannot read it, the process would end with SIGBUS.
-            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA mmap_size=0;"
-            " PRAGMA journal_size_limit=27103364; PRAGMA cache_size=2000;"
-        ),
-    }
-elif DATABASES["default"]["ENGINE"] == "django.db.backends.postgresql":
-    # Waits for no answer without end while it serves.
-    DATABASES["default"]["ENGINE"] = "iotsupport.database.postgresql"
-    # Shared by the threads of a process. With one of its own for each thread, four workers were refused connections:
-    # of PostgreSQL's default of 100, all workers together take 80 at most (4 each, if they are more than 20).
-    DATABASES["default"]["CONN_MAX_AGE"] = 0  # seconds; back to the pool with the end of the request
-    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True  # when one is taken: what was lost meanwhile is replaced
-    DATABASES["default"]["OPTIONS"] = {
-        # Seconds, and milliseconds: TCP alone would wait for many minutes for a server that went away without a word.
-        "connect_timeout": 5,
-        "tcp_user_timeout": 10_000,
-        # The same for one that has been asked already: ten seconds, then three questions.
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "pool": {
-            "min_size": 0,
-            "max_size": min(WORKER_THREADS, max(4, 80 // WEB_CONCURRENCY)),
-            "max_idle": 10,  # seconds, after which one of those that nobody needed is closed
-            "timeout": 5,  # seconds
-            # A server that refuses is away. Trying again in the background let every request wait, and went on failing
-            # for up to ten seconds when it was back.
-            "reconnect_timeout": 0,
-        },
-        **DATABASES["default"].get("OPTIONS", {}),
-    }
+# The threads of a process share these. With one of its own for each thread, four workers were refused some: of
+# PostgreSQL's default of 100, all workers together take 80 at most (4 each, if they are more than 20).
+POSTGRESQL_CONNECTIONS = min(WORKER_THREADS, max(4, 80 // WEB_CONCURRENCY))
+DATABASES = {
+    "default": configured(env.database("DATABASE_URL", default=DATA_DIR / "db.sqlite3"), POSTGRESQL_CONNECTIONS)
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # --- Files -------------------------------------------------------------------------------------------------------
