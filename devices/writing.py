@@ -49,6 +49,8 @@ class Write:
     content: str
     type: DeviceType | Keep | None = KEEP
     """None takes the type away."""
+    before_type: int | Keep | None = KEEP
+    """Primary key of the type that is expected there, None for no type; ``KEEP`` where it does not matter."""
 
 
 class Outcome(StrEnum):
@@ -152,6 +154,8 @@ class _Item:
             self.conclude(Outcome.SKIPPED, "It was created meanwhile.")
         elif row is not None and row.content_sha256 != before:
             self.conclude(Outcome.SKIPPED, "It was changed meanwhile.")
+        elif row is not None and not self._is_of_type(row) and self.write.before_type not in (KEEP, row.type_id):
+            self.conclude(Outcome.SKIPPED, "It was given another type meanwhile.")
         elif self.is_new_text or not self._is_of_type(row):
             self.conclude(Outcome.CREATED if row is None else Outcome.CHANGED)
             self._change(row or DeviceConfig(mac_address=self.write.mac_address))

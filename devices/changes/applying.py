@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from devices.changes.kinds import Judged, changed_meanwhile, judge, may_work
 from devices.changes.models import TOGETHER, Change, ChangeItem, ItemState, Kind, State
 from devices.models import DeviceConfig
-from devices.writing import Outcome, Write, Written, write_many
+from devices.writing import KEEP, Outcome, Write, Written, write_many
 from iotsupport.editing.origins import Origin, Way, changing
 from iotsupport.signals import announcing_again
 
@@ -106,7 +106,8 @@ class Applying:
 def _write_of(judged: Judged) -> Write:
     proposal = judged.proposal
     assert proposal is not None  # noqa: S101 - for mypy: whatever is planned has one
-    return Write(judged.mac_address, judged.before, proposal.content, proposal.type)
+    before_type = KEEP if proposal.type is KEEP else judged.before_type
+    return Write(judged.mac_address, judged.before, proposal.content, proposal.type, before_type)
 
 
 def _result_of(written: Written) -> Result:

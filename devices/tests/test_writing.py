@@ -322,6 +322,28 @@ def nothing_changed_but_type() -> Iterator[None]:
     assert (list(DeviceConfig.objects.values("content", "updated_at")), DeviceConfig.history.count()) == before
 
 
+def test_a_type_that_somebody_gives_it_meanwhile_is_not_taken_away(kitchen: DeviceType) -> None:
+    for number in range(3):
+        DeviceConfig(mac_address=mac(number), content=OLD, type=kitchen).save()
+    bath = DeviceType.objects.create(name="Bath", folded="bath", schema="{}")
+    sha256_of_old = sha256(OLD.encode())
+
+    with nothing_changed():
+        written = write_many(
+            [
+                Write(mac(0), sha256_of_old, OLD, None, before_type=bath.pk),
+                Write(mac(1), sha256_of_old, OLD, bath, before_type=None),
+                Write(mac(2), sha256_of_old, OLD, kitchen, before_type=bath.pk),
+            ]
+        )
+
+    assert [(each.outcome, each.reason) for each in written] == [
+        (Outcome.SKIPPED, "It was given another type meanwhile."),
+        (Outcome.SKIPPED, "It was given another type meanwhile."),
+        (Outcome.UNCHANGED, ""),
+    ]
+
+
 # --- Before the commit -------------------------------------------------------------------------------------------
 
 

@@ -285,6 +285,23 @@ def test_a_type_that_somebody_else_gave_meanwhile_stays(fleet: Fleet):
     assert DeviceConfig.objects.get(mac_address=mac(1)).type == other
 
 
+def test_a_type_that_somebody_else_gives_in_the_moment_of_the_step_stays(fleet: Fleet, monkeypatch: pytest.MonkeyPatch):
+    new, other = (DeviceType.objects.create(name=name, schema="{}") for name in ["new", "other"])
+    change = fleet.plan("", [1, 2], kind=Kind.TYPE, type=new, type_name="new")
+    write_many = applying.write_many
+
+    def write_late(*args: Any) -> Any:
+        DeviceConfig.objects.filter(mac_address=mac(1)).update(type=other)
+        return write_many(*args)
+
+    monkeypatch.setattr(applying, "write_many", write_late)
+    fleet.apply(change)
+
+    assert states(change) == {"changed": 1, "skipped": 1}
+    assert reasons(change, "skipped") == {mac(1): "It was given another type meanwhile."}
+    assert DeviceConfig.objects.get(mac_address=mac(1)).type == other
+
+
 def test_undo_leaves_alone_what_has_no_earlier_text(fleet: Fleet):
     given = dict.fromkeys([mac(98), mac(97), mac(3)], {"content": "{}"})
     fleet.user = make_user("devices.change_deviceconfig", "devices.add_deviceconfig", username="bert")
