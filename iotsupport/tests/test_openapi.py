@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.tests.support.api_client import make_administrator, make_token
-from iotsupport.tests.support.properties import examples
+from iotsupport.tests.support.marathons import REQUESTS_OF_EACH, marathon
 
 pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
@@ -131,8 +131,7 @@ def schema() -> Any:
     return schemathesis.openapi.from_wsgi("/api/openapi.json", reading_to_the_end)
 
 
-@pytest.mark.both_databases
-@pytest.mark.timeout(300)
+@marathon
 def test_the_api_does_what_its_documents_say(schema):
     """Schemathesis makes requests from the document, right and wrong ones, and looks at the answers."""
     token = make_token(make_administrator())
@@ -173,7 +172,7 @@ def check_operation(operation: Any, token: str) -> set[int]:
     )
 
     @settings(
-        max_examples=examples(25),
+        max_examples=REQUESTS_OF_EACH,
         derandomize=True,
         deadline=None,
         database=None,

@@ -54,6 +54,9 @@ SAVES_ON_NODES = length(20, whole=50)
 # Of each of a hundred and fifty boards, and some more: 10,000 in all.
 DOWNLOADS_OF_EACH = length(3, whole=61)
 
+# Of each operation of the API, made up from its document.
+REQUESTS_OF_EACH = length(8, whole=100)
+
 # Of the whole server, while people save, upload and delete.
 CRASHES = length(2, whole=20)
 
