@@ -21,7 +21,7 @@ from devices.fields import MACAddressField, part_as_stored
 from devices.filters import FitFilter, SeenFilter, StateFilter, TypeFilter
 from devices.forms import DeviceConfigForm
 from devices.metrics import count_save, track
-from devices.models import DeletedConfig, DeviceConfig, DeviceType
+from devices.models import DeletedConfig, DeviceConfig, DeviceType, DoesNotFit
 from devices.panel import Panel, panel_of
 from devices.transfer.admin import TransferringAdmin
 from devices.transfer.exporting import answer_configs
@@ -92,6 +92,13 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, TransferringAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: DeviceConfig | None = None) -> list[str]:
         # The address names the file that a device asks for: another address is another configuration.
         return [] if obj is None else ["mac_address", "fit", "download", "updated_at", "updated_by"]
+
+    def may_overrule(self, error: ValidationError) -> bool:
+        found = error.error_dict["content"] if hasattr(error, "error_dict") else []
+        return any(isinstance(each, DoesNotFit) for each in found)
+
+    def overrule(self, row: DeviceConfig) -> None:
+        row.although_it_does_not_fit = True
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)

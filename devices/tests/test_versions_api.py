@@ -12,7 +12,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from devices.versions_api import PAGE_ROWS
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, read, refusal, token_client
 
@@ -138,6 +138,20 @@ def test_restoring_refuses_what_is_too_large_now(script: Client, settings: Any):
         answer = script.post(f"{VERSIONS}/1/restore")
 
     assert refusal(answer) == (413, "TOO_LARGE")
+
+
+def test_restoring_refuses_what_does_not_fit_its_type_any_more(script: Client):
+    put(script, VERBATIM)
+    put(script, "{}")
+    strict = DeviceType.objects.create(name="Strict", folded="strict", schema='{"maxProperties": 0}')
+    DeviceConfig.objects.update(type=strict)
+
+    with nothing_changed():
+        answer = script.post(f"{VERSIONS}/1/restore")
+
+    assert refusal(answer) == (400, "DOES_NOT_FIT")
+    (error,) = json.loads(read(answer).body)["details"]["errors"]
+    assert (error["line"], error["column"]) == (1, 1)
 
 
 @pytest.mark.parametrize("number", ["0", "3", "-1", "x", "1.0", "²", "9" * 30, "01x", "%00"])

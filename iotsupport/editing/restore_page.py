@@ -25,6 +25,8 @@ CHANGED_MEANWHILE = (
 
 
 class RestoreForm(forms.Form):
+    # Shown where the model refuses the version, and may be overruled.
+    anyway = forms.BooleanField(label="Restore it although it does not fit", required=False)
     reason = ReasonField(help_text="")
     # What the page showed as what there is: the digest of its bytes, empty for nothing.
     based_on = forms.CharField(required=False, widget=forms.HiddenInput)
@@ -35,6 +37,13 @@ class RestorePageAdmin(VersionsAdmin):
         name = f"{self.opts.app_label}_{self.opts.model_name}_restore"
         view = self.admin_site.admin_view(self.restore_view)
         return [path("versions/<str:name>/<str:number>/restore/", view, name=name), *super().get_urls()]
+
+    def may_overrule(self, error: ValidationError) -> bool:
+        """Whether a person may save a version although the model refuses it with this error."""
+        return False
+
+    def overrule(self, row: Any) -> None:
+        """Let the model save a row that it would refuse with such an error."""
 
     def restore_view(self, request: HttpRequest, name: str, number: str) -> HttpResponse:
         """Show what restoring a version changes, and do it when it is confirmed."""
@@ -61,6 +70,8 @@ class RestorePageAdmin(VersionsAdmin):
         def check(row: Any) -> None:
             if _digest(row if row.pk else None) != cleaned["based_on"]:
                 raise NotRestored(CHANGED_MEANWHILE)
+            if cleaned["anyway"]:
+                self.overrule(row)
 
         done = f"Restored from version {number}"
         origins.current().reason = cleaned["reason"] or done
@@ -75,12 +86,14 @@ class RestorePageAdmin(VersionsAdmin):
     ) -> HttpResponse:
         current = self.current(getattr(version, self.model.name_field))
         reason = form["reason"].value() if form is not None else ""
+        problem, may_overrule = self._problem(version)
         context = {
             **self.page_context(request, version, current),
             "title": f"Restore version {number} of {self.name_of(version)}?",
             "number": number,
             "refusal": refusal,
-            "problem": self._problem(version),
+            "problem": problem,
+            "may_overrule": may_overrule,
             "form": form
             if form is not None and form.errors
             else RestoreForm(initial={"reason": reason, "based_on": _digest(current)}),
@@ -89,18 +102,18 @@ class RestorePageAdmin(VersionsAdmin):
         }
         return TemplateResponse(request, "admin/restore.html", context)
 
-    def _problem(self, version: Any) -> str:
-        """Say why a version cannot be saved anew as it is; empty where it can."""
+    def _problem(self, version: Any) -> tuple[str, bool]:
+        """Say why a version cannot be saved anew as it is, empty where it can; and whether it can be all the same."""
         name = getattr(version, self.model.name_field)
         row = self.current(name) or self.model(**{self.model.name_field: self.model.spell(name)})
         try:
             row.take_version(version)
             row.clean()
         except ValidationError as error:
-            return " ".join(error.messages)
+            return " ".join(error.messages), self.may_overrule(error)
         except MirrorError as error:
-            return str(error)
-        return ""
+            return str(error), False
+        return "", False
 
 
 def _digest(row: Any) -> str:

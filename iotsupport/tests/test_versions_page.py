@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils.html import escape
 
 from assets.models import Asset, SharedChunk
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from iotsupport.editing.versions import PAGE_ROWS
 from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
@@ -200,6 +200,27 @@ class TestRestoring:
 
         assert ["10 are allowed" in page.text for page in pages] == [True, True]
         assert 'value="Restore version 1"' not in pages[0].text
+
+    def test_asks_once_more_for_what_does_not_fit_its_type_any_more(self, signed_in: Client, config: DeviceConfig):
+        strict = DeviceType.objects.create(name="Strict", folded="strict", schema='{"maxProperties": 0}')
+        DeviceConfig.objects.update(type=strict)
+        earlier, current = config.history.last().content, config.content
+        sentence = "This does not fit the type “Strict”. Line 1, column 1: "
+
+        shown = signed_in.get(f"{VERSIONS}1/restore/")
+        with nothing_changed():
+            refused = signed_in.post(f"{VERSIONS}1/restore/", {**based_on(config), "reason": "as before"})
+
+        for page in [shown, refused]:
+            assert sentence in page.text
+            assert "Restore it although it does not fit" in page.text
+            assert 'value="Restore version 1"' in page.text
+        assert f"Nothing was saved. {sentence}" in refused.text
+        assert 'value="as before"' in refused.text
+        assert DeviceConfig.objects.get().content == current
+        signed_in.post(f"{VERSIONS}1/restore/", {**based_on(config), "anyway": "on"})
+        restored = DeviceConfig.objects.get()
+        assert (restored.content, restored.fits) == (earlier, False)
 
     def test_says_that_the_bytes_are_gone(self, signed_in: Client, asset: Asset, directories: Path):
         for blob in (directories / "blobs").iterdir():
