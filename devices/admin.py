@@ -102,7 +102,7 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, TransferringAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         initial: dict[str, Any] = super().get_changeform_initial_data(request)
-        chosen = _type_of(request)
+        chosen = _type_of(request.GET)
         if chosen is not None and chosen.starting_content:
             initial["content"] = chosen.starting_content
         return initial
@@ -142,6 +142,7 @@ class DeviceConfigAdmin(EditorAdmin, ChoosingAdmin, TransferringAdmin):
         with suppress(ValidationError):
             # As most texts are stored, whatever browsers send. Of the others, the row has to be known.
             new = DeviceConfig.objects.prepare(typed.replace("\r\n", "\n"))
+            new.judge(_type_of(request.POST))
         request.new_content = new  # type: ignore[attr-defined]
         try:
             yield
@@ -254,9 +255,9 @@ def _with(query: QueryDict, **values: str) -> str:
     return query.urlencode()
 
 
-def _type_of(request: HttpRequest) -> DeviceType | None:
-    """The type that an address names."""
-    pk = request.GET.get("type", "")
+def _type_of(chosen: QueryDict) -> DeviceType | None:
+    """The type that an address or a form names."""
+    pk = chosen.get("type", "")
     return DeviceType.objects.filter(pk=int(pk)).first() if re.fullmatch("[0-9]{1,18}", pk) else None
 
 

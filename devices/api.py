@@ -199,6 +199,7 @@ def _put(
 ) -> HttpResponse:
     _require_either(request, mac_address)
     new = DeviceConfig.objects.prepare(content, parsed if isinstance(parsed, dict) else None)
+    new.judge(DeviceType.objects.of(mac_address) if wishes.type is KEEP else wishes.type)
     with DeviceConfig.objects.locked(mac_address, new) as config:
         is_new = config.pk is None
         user = require(request, MAY_ADD if is_new else MAY_CHANGE)

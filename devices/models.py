@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 from django.conf import settings
 from django.contrib.auth.models import User
@@ -37,12 +37,26 @@ __all__ = [
 ]
 
 
+class Judgement(NamedTuple):
+    """What was found when a schema was asked whether a text fits."""
+
+    schema: str
+    text: str
+    errors: list[SchemaError]
+
+
 @dataclass(eq=False)
 class NewContent(Ahead):
     """A text that is about to be a row's: parsed and staged, ahead of the transaction that saves it."""
 
     config: dict[str, Any]
     """What it says, as :func:`parse_config` has it."""
+    judged: Judgement | None = None
+
+    def judge(self, type_: DeviceType | None) -> None:
+        """Let a type say now what does not fit: a schema may take long, and then nobody else could save meanwhile."""
+        if type_ is not None:
+            self.judged = Judgement(type_.schema, self.value, errors_of(type_.schema, self.value))
 
 
 class DeviceConfigManager(MirroredManager["DeviceConfig"]):
@@ -62,6 +76,7 @@ class DeviceConfigManager(MirroredManager["DeviceConfig"]):
         Raises ``ValidationError`` for a wrong MAC address or content, and ``MirrorError`` where it cannot be stored.
         """
         mac_address, new = normalise_mac_address(mac_address), self.prepare(content)
+        new.judge(DeviceType.objects.of(mac_address))
         with self.locked(mac_address, new) as config:
             config.set_content(new)
             config.updated_by = user
@@ -108,7 +123,7 @@ class DeviceConfig(MirroredModel):
 
     # What the four above were read from; and by what was found whether it fits.
     _content_read: str | None = None
-    _judged: tuple[str, str, list[SchemaError]] | None = None
+    _judged: Judgement | None = None
 
     objects = DeviceConfigManager()
     history = Versions(excluded_fields=["folded", "fits"])
@@ -155,18 +170,24 @@ class DeviceConfig(MirroredModel):
         super().save(*args, **kwargs)
 
     def set_content(self, new: NewContent) -> None:
-        self.content, self.ahead = new.value, new
+        self.content, self.ahead, self._judged = new.value, new, new.judged
         self.read_content(new.config)
 
     @classmethod
     def ahead_of(cls, version: Any) -> Ahead:
-        return cls.objects.prepare(version.content)
+        new = cls.objects.prepare(version.content)
+        new.judge(DeviceType.objects.of(version.mac_address))
+        return new
 
     def take_version(self, version: Any, ahead: Ahead | None = None) -> None:
         self.content = version.content
         if self._state.adding:  # what is there has the type that it has now
             self.type = DeviceType.objects.filter(pk=version.type_id).first()
-        self.read_content(ahead.config if isinstance(ahead, NewContent) else None)
+        if isinstance(ahead, NewContent):
+            self._judged = ahead.judged
+            self.read_content(ahead.config)
+        else:
+            self.read_content()
 
     def read_content(self, config: dict[str, Any] | None = None) -> None:
         """Set what lists and searches need from the content, once for each. Raises ``InvalidConfig``.
@@ -194,9 +215,9 @@ class DeviceConfig(MirroredModel):
             self.fits = None
             return
         schema = self.type.schema
-        if self._judged is None or self._judged[:2] != (schema, self.content):
-            self._judged = (schema, self.content, errors_of(schema, self.content))
-        errors = self._judged[2]
+        if self._judged is None or (self._judged.schema, self._judged.text) != (schema, self.content):
+            self._judged = Judgement(schema, self.content, errors_of(schema, self.content))
+        errors = self._judged.errors
         if errors and not self.although_it_does_not_fit:
             raise DoesNotFit(self.type.name, errors)
         self.fits = not errors

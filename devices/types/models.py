@@ -49,6 +49,10 @@ class DoesNotFit(ValidationError):
 
 
 class DeviceTypeManager(models.Manager["DeviceType"]):
+    def of(self, mac_address: str) -> DeviceType | None:
+        """The type that a device's configuration has now, if it has one."""
+        return self.filter(configs__mac_address=mac_address).first()
+
     @contextmanager
     def locked(self, name: str, ahead: None = None) -> Iterator[DeviceType]:
         """The type of this name, to be changed; it is saved when the block ends. Where there is none, a new one."""

@@ -20,7 +20,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import Client
 
 from assets.models import Asset, PendingUpload
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from devices.parsing import parse_config
 from devices.transfer.importing import take_files
 from iotsupport.management.importing import Taken
@@ -137,6 +137,28 @@ class TestAConfiguration:
 
         assert content_of(MAC) == b'{\r\n"version": 2}'
         assert files(mirror_storage("configs").directory).keys() == {f"{MAC}.json"}
+
+    def test_judged_by_the_schema_of_its_type(self, saved, script, signed_in, monkeypatch):
+        """It may take long, and meanwhile nobody else could save."""
+        lamp = DeviceType.objects.create(name="Lamp", folded="lamp", schema="{}")
+        DeviceConfig.objects.update(type=lamp)
+        in_transaction: list[bool] = []
+
+        def judge(schema: str, text: str) -> list[Any]:
+            in_transaction.append(connection.in_atomic_block)
+            return []
+
+        monkeypatch.setattr("devices.models.errors_of", judge)
+        script.put(f"/configs/{MAC}", f'{{"content": {NEW}}}', "application/json")
+        script.put(f"/configs/{OTHER}", f'{{"content": {NEW}, "type": "Lamp"}}', "application/json")
+        script.post(f"/configs/{MAC}/versions/1/restore")
+        shown = signed_in.get(f"{ADMIN}{saved.pk}/change/").context["adminform"].form["based_on"].value()
+        typed = {"content": '{"version": 3}', "type": lamp.pk, "based_on": shown}
+        signed_in.post(f"{ADMIN}{saved.pk}/change/", typed)
+        DeviceConfig.objects.put(MAC, '{"version": 4}')
+
+        assert in_transaction == [False] * 5
+        assert DeviceConfig.history.filter(mac_address=MAC).count() == 5
 
     def test_parsed(self, saved, script, signed_in, tmp_path):
         (tmp_path / f"{OTHER}.json").write_text(NEW)
