@@ -22,6 +22,7 @@ from ninja.openapi.schema import OpenAPISchema
 from ninja.security import APIKeyCookie, HttpBearer
 from ninja.utils import check_csrf
 
+from iotsupport import __version__
 from iotsupport.accounts.words import NarrowedUser, word_of
 from iotsupport.editing import origins
 from iotsupport.errors import ApiError, as_api_error
@@ -118,7 +119,7 @@ def _describe(downloads: Downloads) -> dict[str, Any]:
 
 api = Api(
     title="IoT Support",
-    version="1",
+    version=__version__,
     description="Configurations and assets of devices. Every address also answers under /api.",
     docs=Documentation(),
     docs_url="/api/docs",

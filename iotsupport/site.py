@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
-from iotsupport import first_page
+from iotsupport import __version__, first_page
 from iotsupport.accounts.signin import SignInForm
 from iotsupport.editing import unsaved
 from iotsupport.editing.deleting import delete_selected
@@ -36,6 +36,9 @@ class Site(OfferedLookupsSite):
     def get_urls(self) -> list[Any]:
         # Ahead of Django's, the last of which takes whatever is left.
         return [path("session/", never_cache(self.session), name="session"), *super().get_urls()]
+
+    def each_context(self, request: HttpRequest) -> dict[str, Any]:
+        return {**super().each_context(request), "version": __version__}
 
     def session(self, request: HttpRequest) -> HttpResponse:
         """Tell a page whether its form would be taken: what is too large is of no use to those who are signed out."""

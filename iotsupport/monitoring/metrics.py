@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from iotsupport import __version__
 from iotsupport.errors import DATABASE_ERRORS, ApiError, public_view
 from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
@@ -24,6 +25,17 @@ database_metrics = CollectorRegistry()
 
 _workers = CollectorRegistry()
 _workers.register(WorkersCollector())
+
+
+class BuildCollector(Collector):
+    def collect(self) -> Iterable[Metric]:
+        build = GaugeMetricFamily("iot_build_info", "1; its label says which version this is.", labels=["version"])
+        build.add_metric([__version__], 1)
+        yield build
+
+
+for _registry in [_workers, REGISTRY]:
+    _registry.register(BuildCollector())
 
 DATABASE_IS_AWAY = "the database"
 

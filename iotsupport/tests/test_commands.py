@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import gc
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
-import django
 import pytest
 from django.apps import apps
 from django.core.management import get_commands, load_command_class
 
 import manage
+from iotsupport import __version__
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import clean_environ
 from iotsupport.tests.support.waiting import LIMIT
@@ -45,10 +47,29 @@ def test_garbage_is_looked_for_in_what_they_make_and_not_in_what_is_loaded(
     loaded: list[bool] = []
     # What this process has made so far is the tests'.
     monkeypatch.setattr(gc, "freeze", lambda: loaded.append(apps.ready and not gc.isenabled()))
-    monkeypatch.setattr(sys, "argv", ["manage.py", "version"])
+    monkeypatch.setattr(sys, "argv", ["manage.py", "help", "--commands"])
 
     manage.main()
 
     assert loaded == [True]
     assert gc.isenabled()
-    assert capsys.readouterr().out == f"{django.get_version()}\n"
+    assert "sync_mirror\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("word", ["version", "--version"])
+def test_the_version_is_ours_and_alone(
+    word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", word])
+
+    manage.main()
+
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())
+
+    assert "version" not in project["project"]
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "iotsupport.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+(?:(?:a|b|rc)\d+)?", __version__)

@@ -12,6 +12,7 @@ import pytest
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
+from iotsupport import __version__
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.module_broker import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
@@ -140,6 +141,7 @@ def test_promtool_finds_nothing_to_complain_about(server: Server) -> None:
     page = requests.get(f"{server.url}/metrics", timeout=LIMIT).text
     done = subprocess.run(["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=LIMIT)
 
+    assert f'\niot_build_info{{version="{__version__}"}} 1.0\n' in page
     # The contract's name for a gauge, which dashboards know.
     known = 'iot_config_files_count non-histogram and non-summary metrics should not have "_count" suffix\n'
     assert (done.stdout, done.stderr) == ("", known)

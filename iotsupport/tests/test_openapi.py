@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from assets.models import Asset
 from devices.models import DeviceConfig
+from iotsupport import __version__
 from iotsupport.tests.support.api_client import make_administrator, make_token
 from iotsupport.tests.support.marathons import REQUESTS_OF_EACH, marathon
 
@@ -107,6 +108,7 @@ class TestTheDocuments:
     def test_know_their_own_address(self, document):
         assert b'"/api/openapi.json"' in Client().get("/api/docs").content
         assert document["info"]["title"] == "IoT Support"
+        assert document["info"]["version"] == __version__
 
     @pytest.mark.parametrize("path", ["/api/docs", "/api/openapi.json"])
     def test_are_there_for_everybody(self, path):

@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 from django.test import Client, RequestFactory
 from django.views.debug import technical_500_response
 
+from iotsupport import __version__
 from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_token, make_user, session_client
 
@@ -22,6 +23,15 @@ OLD, NEW = "swallows-return", "pigeons-and-mirrors"
 @pytest.fixture
 def maria() -> User:
     return make_user(username="maria", password=OLD, is_staff=True)
+
+
+def test_the_version_is_at_the_foot_of_pages_and_not_told_to_strangers(admin_client: Client):
+    foot = f'<p class="version">IoT Support {__version__}</p>'
+
+    assert foot in admin_client.get("/admin/").content.decode()
+    assert foot in admin_client.get("/admin/devices/deviceconfig/").content.decode()
+    assert foot not in admin_client.get("/admin/auth/group/add/?_popup=1").content.decode()
+    assert __version__ not in Client().get("/admin/login/").content.decode()
 
 
 def is_usable(secret: str) -> bool:
