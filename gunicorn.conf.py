@@ -45,6 +45,7 @@ forwarder_headers = ""
 
 accesslog = None
 errorlog = "-"  # standard error
+logger_class = "iotsupport.monitoring.server_log.ServerLogger"
 
 
 def _allow_open_files() -> None:

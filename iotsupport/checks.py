@@ -40,6 +40,7 @@ VARIABLES = {
     "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),
     "HISTORY_KEEP": ("iotsupport.E042", "Set HISTORY_KEEP=10, or leave it out."),
     "TIME_ZONE": ("iotsupport.E040", "Set TIME_ZONE=Europe/Amsterdam, or leave it out for UTC."),
+    "LOG_FORMAT": ("iotsupport.E060", "Set LOG_FORMAT=lines or LOG_FORMAT=json, or leave it out for lines."),
     "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }
 

@@ -106,6 +106,16 @@ class Environment(environ.Env):
 
         return self.read(name, parse, default, "true or false")
 
+    def choice(self, name: str, words: list[str]) -> str:
+        """Return one of these words, the first where none is given; capital letters do not matter."""
+
+        def parse(raw: str) -> str:
+            if raw.lower() not in words:
+                raise ValueError(raw)
+            return raw.lower()
+
+        return self.read(name, parse, words[0], " or ".join(words))
+
     def number(self, name: str, default: int, *, least: int, most: int | None = None) -> int:
         expected = f"a whole number from {least} to {most}" if most else f"a whole number of at least {least}"
 

@@ -19,6 +19,7 @@ from django.views.decorators.csrf import csrf_exempt
 from iotsupport import access
 from iotsupport.database.sqlite import files_of
 from iotsupport.mirror.files import MirrorBehindError, MirrorError
+from iotsupport.monitoring import current_request
 from iotsupport.monitoring.logs import LASTING, shorten
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,10 @@ PLAIN_ERRORS = {
 
 def plain_error(status: int) -> ApiError:
     code, message = PLAIN_ERRORS.get(status, PLAIN_ERRORS[400 if status < 500 else 500])
-    return ApiError(status, code, message)
+    request_id = current_request.request_id()
+    # By it, the log says what went wrong.
+    details = {"request_id": request_id} if code == "INTERNAL_ERROR" and request_id else {}
+    return ApiError(status, code, message, **details)
 
 
 def refusal_of_database(error: BaseException | None) -> ApiError | None:

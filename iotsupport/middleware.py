@@ -1,4 +1,4 @@
-"""Middleware: open addresses for devices, JSON for programs, any name of the server, a database that refuses."""
+"""Middleware: ids of requests, addresses for devices, JSON for programs, names of the server, databases that refuse."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ from iotsupport.addresses import refuse_address
 from iotsupport.editing import unsaved
 from iotsupport.environment import HOST_RULE, is_allowed_host
 from iotsupport.errors import ApiError, plain_error, refusal_of_database
+from iotsupport.monitoring import current_request
 from iotsupport.pages import BROWSER_PREFIX
+from iotsupport.serving import kept_answers, request_ids
 
 # When to ask again for what is not available just now.
 RETRY_AFTER_SECONDS = 5
@@ -37,6 +39,24 @@ BROWSER_HEADERS = [
     "Vary",
     "X-Frame-Options",
 ]
+
+
+class RequestIdMiddleware:
+    """Gives each request an id: the front server's, which the answer repeats, or one made here.
+
+    What devices are answered does not have it: they read every header into a small buffer.
+    """
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        sent = request_ids.sent_in(request.META)
+        with current_request.working_at(sent or current_request.make_id()):
+            response = self.get_response(request)
+        if sent and (getattr(request, "urlconf", None) != PUBLIC_URLS or kept_answers.is_kept(request)):
+            response[request_ids.HEADER] = sent
+        return response
 
 
 class PublicUrlsMiddleware:

@@ -11,6 +11,7 @@ from csp.constants import SELF
 
 from iotsupport.database.backends import configured
 from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
+from iotsupport.monitoring import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -127,6 +128,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "iotsupport.middleware.RequestIdMiddleware",  # first: whatever is logged of a request has its id
     "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "iotsupport.middleware.PublicUrlsMiddleware",
     "iotsupport.times.ShownTimeZoneMiddleware",
@@ -269,30 +271,6 @@ USE_I18N = False
 USE_TZ = True
 FORMAT_MODULE_PATH = "iotsupport.formats"
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-LOGGING = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "formatters": {
-        "line": {"()": "iotsupport.monitoring.logs.LineFormatter", "format": LOG_FORMAT},
-    },
-    "filters": {
-        "rate": {"()": "iotsupport.monitoring.logs.RateLimit"},
-        "no_refusal_for_now": {"()": "iotsupport.monitoring.logs.RefusalsForNow"},
-    },
-    "handlers": {
-        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["rate"]},
-    },
-    "root": {"handlers": ["console"], "level": "WARNING"},
-    "loggers": {
-        name: {"handlers": ["console"], "level": "INFO", "propagate": False}
-        for name in ["iotsupport", "devices", "assets", "notifications"]
-    }
-    | {
-        "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
-        # Every 404 of a device that has no configuration yet would be a line.
-        "django.request": {"level": "ERROR", "filters": ["no_refusal_for_now"]},
-        # It repeats for each connection why none can be made; whoever wanted one says that, too.
-        "psycopg.pool": {"level": "ERROR"},
-    },
-}
+# For people, or for programs.
+LOG_FORMAT = env.choice("LOG_FORMAT", [logs.LINES, logs.JSON])
+LOGGING = logs.configuration(LOG_FORMAT)

@@ -254,6 +254,7 @@ def refused(
     context = {
         "title": _title_of(refusal, is_form),
         "sentence": refusal.message,
+        "request_id": refusal.details.get("request_id"),
         "typed": typed,
         "may_send": may_send and typed.has_text,
         "is_sign_in": request.path_info == reverse("admin:login"),

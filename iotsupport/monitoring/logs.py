@@ -1,16 +1,25 @@
-"""What the log holds, whatever strangers send: lines of bounded length, at a bounded rate.
+"""What the log holds, whatever strangers send: lines of bounded length, at a bounded rate; for people, or as JSON.
 
-Warnings and errors alone: nothing else tells of what strangers do. Needs nothing of Django: gunicorn logs with it, too.
+Bounded are warnings and errors: nothing else tells of what strangers do. Needs nothing of Django: gunicorn logs with
+it, too.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 import traceback
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
+
+from iotsupport.monitoring import current_request
+
+# What LOG_FORMAT may be.
+LINES, JSON = "lines", "json"
+LINE_FORMAT = "%(asctime)s %(levelname)s %(name)s%(of_request)s: %(message)s"
 
 # Of a whole line, with its time and level.
 LINE_CHARS = 200
@@ -18,6 +27,9 @@ LINE_CHARS = 200
 # Of one that has AT_LENGTH among its ``extra``: it may say at length what to do, for nothing in it is a stranger's.
 LONG_LINE_CHARS = 1000
 AT_LENGTH = {"is_at_length": True}
+
+# What a record has as ``extra={"fields": {…}}`` is said by its message, and in JSON also apart: name to text or number.
+FIELDS = "fields"
 
 # So many lines of one kind are logged one after the other, and afterwards one in so many seconds.
 BURST_LINES = 10
@@ -105,27 +117,75 @@ class LineFormatter(logging.Formatter):
     """Makes one line of a warning or error, of at most :data:`LINE_CHARS`; so is each line of a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        request_id = current_request.request_id()
+        record.of_request = f" [{request_id}]" if request_id else ""
         if record.levelno < logging.WARNING:
             return super().format(record)
-        record.message = record.getMessage()
+        record.message = _message_of(record)
         if self.usesTime():
             record.asctime = self.formatTime(record, self.datefmt)
-        line = self.formatMessage(record)
-        error = record.exc_info[1] if record.exc_info else None
-        if error is None:
-            return self._one_line(record, line)
-        if not getattr(record, "has_traceback", True):
-            return self._one_line(record, f"{line}: {type(error).__name__}: {error}")
-        text = "".join(traceback.format_exception(error))
-        # The error may be a stranger's, whoever tells of it.
-        lines = [shorten(each, LINE_CHARS) for each in text.splitlines()[-TRACEBACK_LINES:]]
-        return "\n".join([self._one_line(record, line), *lines])
+        line = self._one_line(record, self.formatMessage(record))
+        return "\n".join([line, *_traceback_of(record)])
 
     def _one_line(self, record: logging.LogRecord, line: str) -> str:
         left_out = getattr(record, "left_out", 0)
         end = f" (and {left_out} more like it)" if left_out else ""
-        most_chars = LONG_LINE_CHARS if getattr(record, "is_at_length", False) else LINE_CHARS
-        return shorten(line, most_chars - len(end)) + end
+        return shorten(line, _most_chars(record) - len(end)) + end
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes one JSON object of a record, in ASCII and on one line: whatever is logged, in whatever locale.
+
+    ``time`` (RFC 3339, in UTC), ``level``, ``logger``, ``message``, ``request_id``; where there are any, ``left_out``
+    (how many more were like it), ``traceback``, and its :data:`FIELDS`. Of a warning or error, the message is written
+    with at most :data:`LINE_CHARS`, unless the log is not bounded.
+    """
+
+    def __init__(self, *, is_bounded: bool = True) -> None:
+        super().__init__()
+        self._is_bounded = is_bounded
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = _message_of(record)
+        if self._is_bounded and record.levelno >= logging.WARNING:
+            message = _shorten_in_json(message, _most_chars(record))
+        time_utc = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        said: dict[str, Any] = {
+            "time": time_utc.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": _without_surrogates(message),
+            "request_id": current_request.request_id(),
+        }
+        if left_out := getattr(record, "left_out", 0):
+            said["left_out"] = left_out
+        for name, value in getattr(record, FIELDS, {}).items():
+            said[name] = _without_surrogates(value) if isinstance(value, str) else value
+        if lines := _traceback_of(record):
+            said["traceback"] = "\n".join(lines)
+        return json.dumps(said, default=str)
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    """What a record says; where its traceback is left out, with the error."""
+    message = record.getMessage()
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or getattr(record, "has_traceback", True):
+        return message
+    return f"{message}: {type(error).__name__}: {error}"
+
+
+def _traceback_of(record: logging.LogRecord) -> list[str]:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None or not getattr(record, "has_traceback", True):
+        return []
+    text = "".join(traceback.format_exception(error))
+    # The error may be a stranger's, whoever tells of it.
+    return [shorten(each, LINE_CHARS) for each in text.splitlines()[-TRACEBACK_LINES:]]
+
+
+def _most_chars(record: logging.LogRecord) -> int:
+    return LONG_LINE_CHARS if getattr(record, "is_at_length", False) else LINE_CHARS
 
 
 def shorten(text: str, most_chars: int) -> str:
@@ -135,9 +195,52 @@ def shorten(text: str, most_chars: int) -> str:
     return text if len(text) <= most_chars else f"{text[: most_chars - 1]}…"
 
 
+def _shorten_in_json(text: str, most_chars: int) -> str:
+    """As :func:`shorten`, for what JSON writes in more characters than it has: twelve for some."""
+    short = shorten(text, most_chars)
+    while (too_many := len(json.dumps(short)) - 2 - most_chars) > 0:
+        short = shorten(short, max(1, len(short) - max(1, too_many // 12)))
+    return short
+
+
+def _without_surrogates(text: str) -> str:
+    """Spell out what is no character, and what programs therefore refuse to read."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def configuration(log_format: str) -> dict[str, Any]:
+    """Return Django's ``LOGGING``: all goes to standard error, as lines for people or as JSON for programs."""
+    formatters: dict[str, Any] = {
+        LINES: {"()": LineFormatter, "format": LINE_FORMAT},
+        JSON: {"()": JsonFormatter},
+    }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {log_format: formatters[log_format]},
+        "filters": {"rate": {"()": RateLimit}, "no_refusal_for_now": {"()": RefusalsForNow}},
+        "handlers": {
+            "console": {"class": "logging.StreamHandler", "formatter": log_format, "filters": ["rate"]},
+        },
+        "root": {"handlers": ["console"], "level": "WARNING"},
+        "loggers": {
+            name: {"handlers": ["console"], "level": "INFO", "propagate": False}
+            for name in ["iotsupport", "devices", "assets", "notifications"]
+        }
+        | {
+            "django": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+            # Every 404 of a device that has no configuration yet would be a line.
+            "django.request": {"level": "ERROR", "filters": ["no_refusal_for_now"]},
+            # It repeats for each connection why none can be made; whoever wanted one says that, too.
+            "psycopg.pool": {"level": "ERROR"},
+        },
+    }
+
+
 def bound(logger: logging.Logger) -> None:
     """Bound what the handlers of a logger write that was not configured here."""
     for handler in logger.handlers:
         formatter = handler.formatter or logging.Formatter()
-        handler.setFormatter(LineFormatter(formatter._fmt, formatter.datefmt))
+        is_json = isinstance(formatter, JsonFormatter)
+        handler.setFormatter(JsonFormatter() if is_json else LineFormatter(formatter._fmt, formatter.datefmt))
         handler.addFilter(RateLimit())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.http import HttpRequest
 
+from iotsupport.serving import request_ids
+
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -35,6 +37,11 @@ def keep_until(request: HttpRequest, seconds: float) -> None:
     request.META[KEPT_UNTIL] = seconds
 
 
+def is_kept(request: HttpRequest) -> bool:
+    """Whether a view had its answer kept."""
+    return KEPT_UNTIL in request.META
+
+
 def find(environ: Mapping[str, Any]) -> tuple[str, Iterable[tuple[str, str]], bytes] | None:
     """Return what was answered to the same request, if it is fresh: status line, headers, body."""
     if environ["REQUEST_METHOD"] != "GET":
@@ -42,7 +49,8 @@ def find(environ: Mapping[str, Any]) -> tuple[str, Iterable[tuple[str, str]], by
     kept = _answers.get((environ["PATH_INFO"], environ.get("HTTP_X_FORWARDED_PROTO")))
     if kept is None or time.monotonic() >= kept.until:
         return None
-    return kept.status_line, kept.headers, kept.body
+    headers = kept.headers if request_ids.SENT not in environ else request_ids.repeat(environ, kept.headers)
+    return kept.status_line, headers, kept.body
 
 
 def answer(application: WSGIApplication, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -50,7 +58,8 @@ def answer(application: WSGIApplication, environ: WSGIEnvironment, start_respons
     started: list[tuple[str, list[tuple[str, str]]]] = []
 
     def start(status_line: str, headers: list[tuple[str, str]], *more: Any) -> Any:
-        started.append((status_line, list(headers)))
+        # Each request has an id of its own.
+        started.append((status_line, [each for each in headers if each[0] != request_ids.HEADER]))
         return start_response(status_line, headers, *more)
 
     body = application(environ, start)

@@ -39,6 +39,7 @@ QUICK_FIELDS = {
     "x-esp8266-version",
     "x-forwarded-for",
     "x-forwarded-proto",
+    "x-request-id",
     "x-sendfile-type",
 }
 QUICK_HOST = re.compile(r"[\w.:\[\]-]+", re.ASCII)

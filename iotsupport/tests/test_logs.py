@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -10,17 +12,23 @@ from typing import Any
 import pytest
 from django.conf import settings
 
+from iotsupport.monitoring import current_request
 from iotsupport.monitoring.logs import (
     AT_LENGTH,
     BURST_LINES,
     CALM_SECONDS,
+    FIELDS,
+    JSON,
     LASTING,
     LINE_CHARS,
+    LINE_FORMAT,
     LONG_LINE_CHARS,
     SECONDS_FOR_A_LINE,
+    JsonFormatter,
     LineFormatter,
     RateLimit,
     bound,
+    configuration,
     shorten,
 )
 
@@ -37,13 +45,13 @@ class Clock:
 class Log:
     """A logger whose lines are kept, and the clock that its limit looks at."""
 
-    def __init__(self) -> None:
+    def __init__(self, formatter: logging.Formatter | None = None) -> None:
         self.clock = Clock()
         self.lines: list[str] = []
         self.logger = logging.Logger("of.a.test")
         handler = logging.Handler()
         handler.addFilter(RateLimit(self.clock))
-        handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        handler.setFormatter(formatter or LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         handler.emit = lambda record: self.lines.append(handler.format(record))  # type: ignore[method-assign]
         self.logger.addHandler(handler)
 
@@ -224,6 +232,114 @@ def test_bounds_a_logger_that_was_configured_elsewhere(capsys: pytest.CaptureFix
     assert len(lines) == BURST_LINES
     assert {len(line) for line in lines} == {LINE_CHARS}
     assert "[WARNING] Invalid: " in lines[0]
+
+
+HOSTILE = [
+    'a "quoted" \\ and\nanother {"level": "ERROR"}\r\n',
+    "\x00\x1b[2J\x85\u2028\u2029\u202e",
+    "\ud800 and \udcff",
+    "größer \U0001f4a3",
+    "x" * 100_000,
+    "\U0001f4a3" * 100_000,
+    "\ud800" * 1000,
+    "",
+]
+
+
+class TestJson:
+    @pytest.fixture
+    def log(self) -> Log:
+        return Log(JsonFormatter())
+
+    @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:12])
+    @pytest.mark.parametrize("level", [logging.DEBUG, logging.INFO, logging.WARNING, logging.CRITICAL])
+    def test_each_record_is_one_object_in_ascii(self, log: Log, text: str, level: int):
+        try:
+            raise ValueError(text)
+        except ValueError:
+            log.logger.log(level, "Said: %s", text, exc_info=True, extra={FIELDS: {"who": text, "count": 3}})
+
+        [line] = log.lines
+        said = json.loads(line)
+        assert line.isascii() and len(line.splitlines()) == 1
+        assert list(said) == ["time", "level", "logger", "message", "request_id", "who", "count", "traceback"]
+        json.dumps(said, ensure_ascii=False).encode()  # no half of a character
+        assert said["logger"] == "of.a.test"
+        assert said["message"].startswith("Said: ")
+        assert said["count"] == 3
+        assert said["traceback"].startswith("Traceback (most recent call last):\n")
+
+    def test_its_time_is_rfc_3339_in_utc(self, log: Log, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+
+        log.refuse()
+
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", json.loads(log.lines[0])["time"])
+        record = logging.makeLogRecord({"created": 0.25, "levelno": logging.INFO, "msg": "x"})
+        assert json.loads(JsonFormatter().format(record))["time"] == "1970-01-01T00:00:00.250Z"
+
+    @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: ascii(text)[:12])
+    def test_what_strangers_cause_is_written_with_two_hundred_characters(self, log: Log, text: str):
+        log.refuse(text)
+        log.refuse(text, **AT_LENGTH)
+
+        for line, most in zip(log.lines, [LINE_CHARS, LONG_LINE_CHARS], strict=True):
+            assert len(json.dumps(json.loads(line)["message"])) - 2 <= most
+        assert len(text) < 1000 or len(log.lines[0]) > LINE_CHARS
+
+    def test_it_becomes_rare_and_says_how_many_there_were(self, log: Log):
+        log.fail(ValueError("no\nsuch thing"), times=1000)
+        log.clock.now += SECONDS_FOR_A_LINE
+        log.fail(ValueError("no\nsuch thing"))
+
+        first, second, *_, last = [json.loads(line) for line in log.lines]
+        assert len(log.lines) == BURST_LINES + 1
+        assert (first["message"], first["traceback"].splitlines()[-1]) == ("Unexpected error", "such thing")
+        assert second["message"] == r"Unexpected error: ValueError: no\nsuch thing"
+        assert "traceback" not in second
+        assert last["left_out"] == 1000 - BURST_LINES
+
+    def test_what_the_master_says_is_not_bounded(self):
+        log = Log(JsonFormatter(is_bounded=False))
+
+        log.refuse("x" * 5000)
+
+        assert json.loads(log.lines[0])["message"] == "Refused: " + "x" * 5000
+
+    def test_a_worker_bounds_what_gunicorn_says(self, capsys: pytest.CaptureFixture[str]):
+        logger = logging.Logger("gunicorn.test")
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(JsonFormatter(is_bounded=False))
+        logger.addHandler(handler)
+
+        bound(logger)
+        for _ in range(50):
+            logger.warning("Invalid: %r", "\x01" * 4000)
+
+        lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+        assert {len(json.dumps(line["message"])) - 2 <= LINE_CHARS for line in lines} == {True}
+        assert len(lines) == BURST_LINES
+
+    def test_all_of_it_goes_one_way(self):
+        lines, as_json = configuration("lines"), configuration(JSON)
+
+        assert as_json["formatters"] == {JSON: {"()": JsonFormatter}}
+        assert as_json["handlers"]["console"] == {**lines["handlers"]["console"], "formatter": JSON}
+        assert as_json["loggers"] == lines["loggers"]
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.WARNING])
+def test_a_line_says_which_request_it_is_about(level: int):
+    said = [LineFormatter(LINE_FORMAT), JsonFormatter()]
+    record = logging.makeLogRecord({"name": "a.test", "levelno": level, "levelname": "ANY", "msg": "Said"})
+
+    with current_request.working_at("abc-1"):
+        line, as_json = [formatter.format(record) for formatter in said]
+
+    assert line.endswith("ANY a.test [abc-1]: Said")
+    assert json.loads(as_json)["request_id"] == "abc-1"
+    assert said[0].format(record).endswith("ANY a.test: Said")
+    assert json.loads(said[1].format(record))["request_id"] is None
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ BESIDE = [
     ]
 ]
 
-# Of each connection, not of the answer.
-HOP = {"server", "date", "connection", "keep-alive", "transfer-encoding"}
+# Of each connection or request, not of the answer.
+HOP = {"server", "date", "connection", "keep-alive", "transfer-encoding", "x-request-id"}
 # What the application tells browsers beside every answer.
 BROWSERS = {
     "content-security-policy",
@@ -167,6 +167,17 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
 
 def md5(content: bytes) -> str:
     return hashlib.md5(content, usedforsecurity=False).hexdigest()
+
+
+def test_each_request_of_people_has_an_id_that_nginx_makes(either: Nginx):
+    forged = {"X-Request-ID": "of-a-client"}
+    paths = ["/configs", "/admin/login/", "/health", "/health"]
+
+    ids = {requests.get(f"{either.url}{path}", headers=forged, timeout=LIMIT).headers["X-Request-ID"] for path in paths}
+    assert len(ids) == len(paths)
+    assert all(re.fullmatch("[0-9a-f]{32}", each) for each in ids)
+    for path in [CONFIG_PATHS[0], "/configs/ff-ff-ff-ff-ff-ff.json"]:
+        assert "X-Request-ID" not in requests.get(f"{either.url}{path}", headers=forged, timeout=LIMIT).headers
 
 
 def test_the_configuration_has_no_mistake_and_no_warning(nginx: Nginx):
