@@ -19,6 +19,7 @@ from django.utils import timezone
 
 from devices.models import DeviceConfig, DeviceType, DoesNotFit
 from devices.parsing import parse_config
+from iotsupport import audit
 from iotsupport.boards.configurations import note_saved_together
 from iotsupport.bulk import bulk_change
 from iotsupport.editing import origins
@@ -200,8 +201,8 @@ def _judge_ahead(items: list[_Item]) -> None:
 def _write(items: list[_Item]) -> None:
     """Call it in the transaction."""
     asked = {item.write.mac_address: item for item in items if item.written.outcome is not Outcome.REFUSED}
-    created = [mac_address for mac_address, item in asked.items() if item.write.before is None]
-    rows = DeviceConfig.objects.lock_together(asked.keys(), created)
+    new = [mac_address for mac_address, item in asked.items() if item.write.before is None]
+    rows = DeviceConfig.objects.lock_together(asked.keys(), new)
     types = DeviceType.objects.in_bulk({row.type_id for row in rows.values() if row.type_id is not None})
     for mac_address, item in asked.items():
         row = rows.get(mac_address)
@@ -211,8 +212,11 @@ def _write(items: list[_Item]) -> None:
     saved = [item for item in asked.values() if item.written.outcome.is_saved]
     if not saved:
         return
-    _save([item for item in saved if item.written.outcome is Outcome.CREATED], is_update=False)
-    _save([item for item in saved if item.written.outcome is Outcome.CHANGED], is_update=True)
+    created = [item for item in saved if item.written.outcome is Outcome.CREATED]
+    changed = [item for item in saved if item.written.outcome is Outcome.CHANGED]
+    _save(created, is_update=False)
+    _save(changed, is_update=True)
+    audit.tell("saved together", "devices.deviceconfig", created=len(created), changed=len(changed))
     staged = {item.row.filename: item.staged for item in saved if item.staged is not None}
     sha256s = {item.row.mac_address: item.staged.sha256 for item in saved if item.staged is not None}
     for item in saved:

@@ -13,7 +13,7 @@ class IotSupportConfig(AppConfig):
     verbose_name = "IoT Support"
 
     def ready(self) -> None:
-        from iotsupport import limits, receivers  # noqa: F401 - connects them
+        from iotsupport import audit_receivers, limits, receivers  # noqa: F401 - connects them
         from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
             check_checkins_socket,

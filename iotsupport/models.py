@@ -17,6 +17,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection, models
 from django.utils import timezone
 
+from iotsupport import audit
 from iotsupport.accounts.last_uses import LastUses
 from iotsupport.accounts.words import NarrowedUser, Word, words_of
 from iotsupport.boards.models import Board, HourlyCount
@@ -59,9 +60,12 @@ class ApiTokenQuerySet(models.QuerySet["ApiToken"]):
     def expired(self) -> Self:
         return self.filter(revoked_at=None, expires_at__lte=timezone.now())
 
-    def revoke(self) -> int:
+    def revoke(self, why: str | None = None) -> int:
         """Make these tokens invalid for ever, the expired too; return how many were not before."""
-        return self.filter(revoked_at=None).update(revoked_at=timezone.now())
+        count = self.filter(revoked_at=None).update(revoked_at=timezone.now())
+        if count:
+            audit.tell("revoked", "iotsupport.apitoken", count=count, why=why)
+        return count
 
 
 class ApiToken(models.Model):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from django.contrib.auth.hashers import is_password_usable
@@ -11,8 +10,6 @@ from django.db.models.signals import post_save, pre_save
 from django.dispatch import receiver
 
 from iotsupport.models import ApiToken
-
-logger = logging.getLogger(__name__)
 
 
 @receiver(pre_save, sender=User, dispatch_uid="iotsupport.notice_new_password")
@@ -29,9 +26,7 @@ def revoke_tokens(sender: Any, instance: Any, **kwargs: Any) -> None:
     Whoever changes it because somebody else knows it, or was at the keyboard, would leave that person's tokens behind.
     """
     if getattr(instance, "_has_new_password", False):
-        count = ApiToken.objects.filter(user=instance).revoke()
-        if count:
-            logger.info("API tokens of %s revoked, for the password was changed: %d", instance, count)
+        ApiToken.objects.filter(user=instance).revoke(f"new password of {instance}")
 
 
 def _is_new_password(user: Any) -> bool:

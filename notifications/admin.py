@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -24,8 +23,6 @@ from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Announcement
 from notifications.publisher import OLD_PROTOCOL, publisher
 from notifications.relay import MODELS
-
-logger = logging.getLogger(__name__)
 
 
 class FileName(NamedTuple):
@@ -58,7 +55,6 @@ def announce_again(model_admin: Any, request: HttpRequest, filenames: dict[str, 
     for topic, names in filenames.items():
         Announcement.objects.record_again(topic, names)
     transaction.on_commit(publisher.wake, robust=True)
-    logger.info("%s announces again: %s", request.user, {topic: len(names) for topic, names in filenames.items()})
     is_connected = publisher.state() == "connected"
     verb = ("is" if count == 1 else "are") if is_connected else "will be"
     text = f"{count} file{'' if count == 1 else 's'} {verb} announced again"

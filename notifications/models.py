@@ -16,6 +16,7 @@ from django.db import connections, models, transaction
 from django.db.models import Q
 from django.utils import timezone
 
+from iotsupport import audit
 from notifications import pace
 from notifications.messages import Message
 
@@ -113,6 +114,8 @@ class AnnouncementManager(models.Manager["Announcement"]):
         """Record that files must be announced although they did not change; of one, a person waits to see it."""
         for start in range(0, len(filenames), CHUNK_ROWS):
             self.record_together(topic, set(filenames[start : start + CHUNK_ROWS]), is_bulk=len(filenames) > 1)
+        name = filenames[0] if len(filenames) == 1 else None
+        audit.tell("announced again", "notifications.announcement", name, topic=topic, count=len(filenames))
 
     def cancel(self, topic: str, filename: str) -> None:
         """A file is deleted: there is nothing to announce."""

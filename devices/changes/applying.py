@@ -58,7 +58,7 @@ class Applying:
             change.leave(State.APPLIED)
             return
         began = time.monotonic()
-        with changing(Origin(Way.BULK, user, change.token, change.reason)):
+        with changing(Origin(Way.BULK, user, change.token, change.reason, f"change {change.pk}")):
             self._write(items, user)
         seconds = time.monotonic() - began
         self._size = min(TOGETHER, max(LEAST, int(len(items) * STEP_SECONDS / seconds)))

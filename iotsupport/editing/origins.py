@@ -30,6 +30,8 @@ class Origin:
     """What the API token is described as; None where there is none."""
     reason: str = ""
     """As it was typed; empty where nobody gave one."""
+    part_of: str | None = None
+    """What each of several changes is a part of, such as ``change 7``, or how one came about: ``restore``."""
     request: HttpRequest | None = None
     """Whose user it is, as soon as that is known."""
 

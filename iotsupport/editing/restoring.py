@@ -33,6 +33,7 @@ def restore(model: Any, version: Any, allow: Callable[[Any], None]) -> Any:
     are gone or cannot be stored.
     """
     ahead = model.ahead_of(version)
+    origins.current().part_of = "restore"
     with model.objects.locked(model.spell(getattr(version, model.name_field)), ahead) as row:
         allow(row)
         if row.pk is None and not model._base_manager.filter(pk=version.id).exists():

@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
+from iotsupport.editing.origins import Origin, changing
 from iotsupport.management.progress import Progress
 
 
@@ -69,7 +70,7 @@ class ImportCommand(BaseCommand):
         # Where somebody watches, thousands of lines about what is well would hide the others.
         self._is_brief = self.stdout.isatty() and verbosity < 2
         self._progress = Progress(self.stdout, len(paths))
-        with bulk_change():
+        with bulk_change(), changing(Origin(part_of="import")):
             read = self.read_beside(directory, dry_run=dry_run)
             self._take_all([path for path in paths if path.name not in read], dry_run)
         self._progress.clear()

@@ -190,6 +190,8 @@ def _most_chars(record: logging.LogRecord) -> int:
 
 def shorten(text: str, most_chars: int) -> str:
     """Return the beginning of a text as part of a line: whatever would move a cursor or end a line is spelled out."""
+    if len(text) <= most_chars and text.isprintable():
+        return text
     # More could not be seen; a character may need ten to be spelled.
     text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[: most_chars + 1])
     return text if len(text) <= most_chars else f"{text[: most_chars - 1]}…"
