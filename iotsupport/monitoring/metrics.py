@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Metric, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Metric, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from iotsupport import __version__
 from iotsupport.errors import DATABASE_ERRORS, ApiError, public_view
+from iotsupport.monitoring.disks import DiskCollector
 from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.metrics_files import WorkersCollector, is_shared, mend_files
 from iotsupport.monitoring.news import is_news, is_over
 from iotsupport.serving.kept_answers import keep_until
+from iotsupport.signals import serving
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +37,19 @@ class BuildCollector(Collector):
         yield build
 
 
-for _registry in [_workers, REGISTRY]:
-    _registry.register(BuildCollector())
+_build = CollectorRegistry()
+_build.register(BuildCollector())
+_disks = CollectorRegistry()
+_disks.register(DiskCollector())
+
+STARTS = Counter("iot_worker_starts_total", "Workers that were started since this server was: each at first, and anew.")
+
+
+def _count_start(**kwargs: Any) -> None:
+    STARTS.inc()
+
+
+serving.connect(_count_start, dispatch_uid="iotsupport.monitoring.metrics")
 
 DATABASE_IS_AWAY = "the database"
 
@@ -45,17 +59,23 @@ def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in Prometheus' text format. What is not known is left out: what only a database that is away could tell,
     and what a worker counted whose file is damaged.
     """
+    text, is_whole = generate_latest(_build), True
+    # And what is told in place of each, where it does not answer.
+    glances = [(_shared_counts, b""), (_shared_disks, b""), (_shared_from_database, _is_up(False))]
     try:
-        text = _shared_counts.get()
-        try:
-            text += _shared_from_database.get()
-            keep_until(request, min(_shared_counts.fresh_until, _shared_from_database.fresh_until))
-        except BusyError:
-            raise
-        except TimeoutError:  # The database does not answer.
-            text += _is_up(False)
+        for glance, instead in glances:
+            try:
+                text += glance.get()
+            except BusyError:
+                raise
+            except TimeoutError:
+                text, is_whole = text + instead, False
     except BusyError:
         raise ApiError(503, "UNAVAILABLE", "Too many ask for the metrics just now. Ask again in a moment.") from None
+    if is_whole:
+        keep_until(
+            request, min(glance.fresh_until for glance in [_shared_counts, _shared_disks, _shared_from_database])
+        )
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 
@@ -78,8 +98,13 @@ def _from_database() -> bytes:
     return text + _is_up(True)
 
 
-# Apart: the counts are there while the database is not.
+def _look_at_disks() -> bytes:
+    return generate_latest(_disks)
+
+
+# Apart: each of them is there while another is not.
 _shared_counts = Glance("counts", _counts)
+_shared_disks = Glance("disks", _look_at_disks)
 _shared_from_database = Glance("database", _from_database)
 
 

@@ -108,7 +108,7 @@ def test_a_database_that_is_garbage_or_not_migrated_is_unhealthy_and_devices_go_
             answer = {"status": "unhealthy", "reason": DATABASE, "broker": "off", "owed": None}
             poll(lambda: get(server), partial(operator.eq, (503, answer)))
             assert client.get("/configs/aa-bb-cc-dd-ee-ff.json").content == b"{}"
-            assert client.get("/metrics").status_code == 200
+            assert "\niot_database_up 0.0\n" in client.get("/metrics").text
             assert client.get("/configs").status_code == 503
             assert client.get("/configs").json()["code"] == "DATABASE_UNAVAILABLE"
             assert client.save_config("aa-bb-cc-dd-ee-ff", b'{"version": 2}').status_code == 503

@@ -19,7 +19,8 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def serving(monkeypatch: pytest.MonkeyPatch, directories: Any) -> Iterator[None]:
     """Nothing was looked at before; looks last until the test says otherwise."""
-    for module, names in [(health, ["_glance"]), (metrics, ["_shared_counts", "_shared_from_database"])]:
+    shared = ["_shared_counts", "_shared_disks", "_shared_from_database"]
+    for module, names in [(health, ["_glance"]), (metrics, shared)]:
         for name in names:
             monkeypatch.setattr(
                 getattr(module, name), "_seen", glance.Seen(time.monotonic(), b'{"reason": "", "reports": {}}')

@@ -32,7 +32,7 @@ from iotsupport.monitoring.logs import (
     shorten,
 )
 
-OUR_HANDLERS: dict[str, Any] = settings.LOGGING["handlers"]  # type: ignore[assignment]
+OUR_HANDLERS: dict[str, Any] = settings.LOGGING["handlers"]
 
 
 class Clock:

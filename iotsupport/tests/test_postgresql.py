@@ -99,8 +99,13 @@ def test_while_it_is_away_changes_are_refused_and_devices_go_on_downloading(
             assert client.get("/configs").status_code == 503
         refused = client.save_config(MAC, b'{"version": 2}')
         downloaded = client.get(f"/configs/{MAC}.json")
-        assert client.get("/metrics").status_code == 200
+        left = client.get("/metrics")
 
+    assert left.status_code == 200
+    assert "\niot_database_up 0.0\n" in left.text
+    # Of each app that asks the database at the scrape, and of none of the counts.
+    assert not re.search(r"^(iot_config_files_count|iot_devices|iot_silent_devices|mqtt_owed)", left.text, re.MULTILINE)
+    assert re.search(r"^iot_config_operations_total\{", left.text, re.MULTILINE)
     answer = {"status": "unhealthy", "reason": REASON, "broker": "off", "owed": None}
     poll(lambda: health(server), lambda seen: seen == (503, answer))
     assert refused.status_code == 503
@@ -128,10 +133,13 @@ def test_while_it_is_away_the_admin_says_that_nothing_was_saved(server: Server, 
 
         fields = {"content": '{"version": 2}', "csrfmiddlewaretoken": browser.cookies["csrftoken"]}
         answers = [browser.post(form, data=fields, timeout=LIMIT), browser.get(form, timeout=LIMIT)]
+        page = browser.get(form, headers={"Accept": "text/html"}, timeout=LIMIT)
 
     sentence = "The database is not available just now. Try again in a moment."
     assert [answer.status_code for answer in answers] == [503, 503]
     assert [answer.text for answer in answers] == [f"Nothing was saved. {sentence}", sentence]
+    assert (page.status_code, "This cannot be shown just now" in page.text, sentence in page.text) == (503, True, True)
+    assert all(answer.headers["Retry-After"] for answer in [*answers, page])
     postgresql.start()
     assert server.files("configs") == server.configs() == {f"{MAC}.json": b"{}"}
 

@@ -77,7 +77,8 @@ def test_an_answer_that_is_kept_has_each_one_s_own(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(kept_answers, "_answers", {})
     asked = {"REQUEST_METHOD": "GET", "PATH_INFO": "/health", "REMOTE_ADDR": "127.0.0.1"}
-    kept_answers.answer(application, {**asked}, lambda *given: None)
+    start: Any = lambda *given: None  # noqa: E731
+    kept_answers.answer(application, {**asked}, start)
 
     for sent, expected in [("second", [("X-Request-ID", "second")]), ("a,b", []), ("", [])]:
         found = kept_answers.find({**asked, "HTTP_X_REQUEST_ID": sent})
