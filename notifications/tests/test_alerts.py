@@ -48,6 +48,7 @@ def test_each_alert_is_seen_firing(alert: str):
 
 @pytest.mark.django_db
 def test_each_metric_that_the_rules_ask_for_is_there(signed_in: Client, directories: Any):
+    signed_in.get("/configs")  # so that answers have been counted
     page = signed_in.get("/metrics").content.decode()
 
     expressions = re.findall(r"expr: (.+?)\n +for:", RULES.read_text(), re.DOTALL)
