@@ -1,7 +1,8 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick marathon coverage bench install lock lint to-test check-system trial-broker
+.PHONY: help run demo test quick marathon upgrade-test coverage bench install lock lint to-test \
+  check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -14,6 +15,7 @@ help:
 	@echo "make test     lint, types and all tests, on SQLite and PostgreSQL"
 	@echo "make quick    the tests that start no process, on SQLite"
 	@echo "make marathon the long tests at full length, on both databases"
+	@echo "make upgrade-test  a large installation of an earlier version, upgraded (FROM=v1.2.3)"
 	@echo "make lint     lint and types"
 	@echo "make coverage which lines and branches no test runs"
 	@echo "make bench    measure it here, in some fifteen minutes"
@@ -82,6 +84,10 @@ quick: .venv/.installed-dev
 
 marathon: to-test
 	WHOLE_MARATHONS=1 $(ON_BOTH) $(BIN)/pytest -n 2 $(SPREAD) -m marathon
+
+# Of the last release, or what FROM names: a thousand configurations, pulled, migrated, and started again.
+upgrade-test: to-test
+	$(BIN)/python -m iotsupport.tests.support.upgrade $(if $(FROM),--from "$$FROM") $(if $(ON),--on $(ON))
 
 # Writes docs/coverage.md, also where a test failed.
 coverage: to-test

@@ -163,6 +163,9 @@ class Client(requests.Session):
 class Server(LoggedProcess):
     """gunicorn with its workers, all in one process group."""
 
+    # Of the checkout that it runs.
+    root, python = BASE_DIR, sys.executable
+
     def __init__(self, installation: Installation, data_dir: Path, **environ: str) -> None:
         """It has a copy of the installation, and these variables in its environment."""
         super().__init__()
@@ -183,8 +186,8 @@ class Server(LoggedProcess):
         said = re.search(r"--workers[= ](\d+)", " ".join(options))
         self._worker_count = int(said[1] if said else self.environ.get("WEB_CONCURRENCY", NEUTRAL["WEB_CONCURRENCY"]))
         self._process = self._start(
-            *[sys.executable, "-m", "gunicorn", *options, "iotsupport.wsgi"],
-            cwd=BASE_DIR,
+            *[self.python, "-m", "gunicorn", *options, "iotsupport.wsgi"],
+            cwd=self.root,
             env=clean_environ(self.environ),
             start_new_session=True,
         )
