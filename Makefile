@@ -1,8 +1,8 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick marathon upgrade-test coverage bench install lock lint to-test \
-  check-system trial-broker
+.PHONY: help run demo test quick marathon upgrade-test coverage bench install lock lint release to-test check-system \
+  trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -21,6 +21,7 @@ help:
 	@echo "make bench    measure it here, in some fifteen minutes"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
+	@echo "make release VERSION=1.2.3  name what is on main, and tag it"
 
 run: install trial-broker
 	@exec $(BIN)/python -m iotsupport.trial.run
@@ -103,7 +104,7 @@ lint: to-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find . -path ./.venv -prune -o -path '*/templates/*.html' -print | xargs $(BIN)/djade --check --target-version 5.2
-	$(BIN)/mypy .
+	$(BIN)/mypy . .ci/release.py
 	$(BIN)/lint-imports --no-logo
 	@# In a directory of its own: the tests read neither .env's data nor that of the checkout.
 	data=$$(mktemp -d) && trap 'rm -rf "$$data"' EXIT && export DATA_DIR="$$data" \
@@ -127,3 +128,9 @@ lock:
 	  - -o requirements-pip.txt
 	echo "iotcore~=0.4" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  - -o requirements-trial.txt
+
+# --- A release -------------------------------------------------------------------------------------------------------
+
+# By whatever name make was given it, it reaches no shell but as a value.
+release:
+	@$(PYTHON) .ci/release.py "$$VERSION"
