@@ -11,12 +11,24 @@ class NotificationsConfig(AppConfig):
         from iotsupport.monitoring import health
         from iotsupport.monitoring.metrics import database_metrics
         from notifications import first_page, receivers  # noqa: F401 - connects them
-        from notifications.checks import check_mqtt_ca_file, check_mqtt_tls, check_mqtt_url, check_mqtt_username
+        from notifications.checks import (
+            check_mqtt_ca_file,
+            check_mqtt_certificate,
+            check_mqtt_tls,
+            check_mqtt_url,
+            check_mqtt_username,
+        )
         from notifications.health import report_old_protocol, report_owed, report_trouble
         from notifications.metrics import AnnouncementCollector
         from notifications.publisher import publisher
 
-        for check in [check_mqtt_url, check_mqtt_ca_file, check_mqtt_tls, check_mqtt_username]:
+        for check in [
+            check_mqtt_url,
+            check_mqtt_ca_file,
+            check_mqtt_certificate,
+            check_mqtt_tls,
+            check_mqtt_username,
+        ]:
             checks.register(check, "notifications")
         database_metrics.register(AnnouncementCollector())
         health.report_also("broker", publisher.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from dataclasses import dataclass, field
 from typing import Self
@@ -16,6 +17,13 @@ DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 # MQTT 5, section 1.5.4: the length of a string has two bytes.
 MAX_STRING_BYTES = 65535
 
+# What OpenSSL says where a key and a certificate are not of one pair.
+MISMATCHES = {"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"}
+
+
+class UnusableCertificate(ValueError):
+    """Our own certificate, or its key, cannot be used."""
+
 
 @dataclass(frozen=True)
 class Broker:
@@ -27,6 +35,8 @@ class Broker:
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -37,10 +47,19 @@ class Broker:
         """The broker of the settings, ``None`` where there is none. Raises ``ValueError``, see :meth:`parse`."""
         if not settings.MQTT_URL:
             return None
-        return cls.parse(settings.MQTT_URL, settings.MQTT_USERNAME, settings.MQTT_PASSWORD, settings.MQTT_CA_FILE)
+        files = settings.MQTT_CA_FILE, settings.MQTT_CERT_FILE, settings.MQTT_KEY_FILE
+        return cls.parse(settings.MQTT_URL, settings.MQTT_USERNAME, settings.MQTT_PASSWORD, *files)
 
     @classmethod
-    def parse(cls, url: str, username: str = "", password: str = "", ca_file: str = "") -> Self:
+    def parse(
+        cls,
+        url: str,
+        username: str = "",
+        password: str = "",
+        ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
+    ) -> Self:
         """Read ``mqtt://host[:1883]`` or ``mqtts://host[:8883]``; what is given beside the URL wins over what it holds.
 
         Raises ``ValueError`` with a sentence that quotes nothing, for a password may be anywhere in a wrong URL.
@@ -53,11 +72,43 @@ class Broker:
             username=_check_credential(username or _decode(parts.username)),
             password=_check_credential(password or _decode(parts.password)),
             ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
         )
 
     def tls_context(self) -> ssl.SSLContext | None:
-        """How to check the broker's certificate; ``None`` without TLS. Raises ``ValueError``, see :func:`trust`."""
-        return trust(self.ca_file) if self.uses_tls else None
+        """How to check the broker's certificate, and which one of ours to show it; ``None`` without TLS.
+
+        Raises ``ValueError`` with a sentence, see :func:`trust` and :func:`show`.
+        """
+        if not self.uses_tls:
+            return None
+        context = trust(self.ca_file)
+        if self.cert_file or self.key_file:
+            show(context, self.cert_file, self.key_file)
+        return context
+
+
+class TLSContexts:
+    """The TLS context of a broker's connections: made anew where one of its files is another one by then.
+
+    Certificates are renewed while the server runs.
+    """
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._files = [file for file in [broker.ca_file, broker.cert_file, broker.key_file] if file]
+        self._made: tuple[list[tuple[int, ...]], ssl.SSLContext | None] | None = None
+
+    def get(self) -> ssl.SSLContext | None:
+        """Return what :meth:`Broker.tls_context` does, and raise what it raises."""
+        if not self._broker.uses_tls:
+            return None
+        found = [_identity(file) for file in self._files]
+        if self._made is None or self._made[0] != found:
+            self._made = None
+            self._made = found, self._broker.tls_context()
+        return self._made[1]
 
 
 def trust(ca_file: str) -> ssl.SSLContext:
@@ -77,6 +128,52 @@ def trust(ca_file: str) -> ssl.SSLContext:
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
+
+
+def show(context: ssl.SSLContext, cert_file: str, key_file: str) -> None:
+    """Have a broker that asks for our certificate be shown the one of a PEM file; its key may be in the same file.
+
+    Raises :class:`UnusableCertificate` with a sentence where the two cannot be read, or are no certificate and its key.
+    """
+    files = {"MQTT_CERT_FILE": cert_file, "MQTT_KEY_FILE": key_file}
+    for name, file in files.items():
+        if not file:
+            [other] = files.keys() - {name}
+            raise UnusableCertificate(f"{other} is set, but {name} is not: a certificate goes with its key.")
+        try:
+            open(file, "rb").close()
+        except OSError as error:
+            raise UnusableCertificate(f"{name} '{file}' cannot be read{access.describe(error)}") from error
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cert_file)
+    except (OSError, ssl.SSLError) as error:
+        raise UnusableCertificate(f"MQTT_CERT_FILE '{cert_file}' holds no certificate in PEM format.") from error
+    try:
+        context.load_cert_chain(cert_file, key_file, _refuse_passphrase)
+    except ssl.SSLError as error:
+        if error.reason in MISMATCHES:
+            sentence = f"The key in MQTT_KEY_FILE '{key_file}' is not that of the certificate in MQTT_CERT_FILE."
+        elif error.reason:
+            sentence = f"The certificate or its key cannot be used: {error.reason.replace('_', ' ').lower()}."
+        else:
+            sentence = f"MQTT_KEY_FILE '{key_file}' holds no private key in PEM format."
+        raise UnusableCertificate(sentence) from error
+    except OSError as error:
+        raise UnusableCertificate(f"MQTT_KEY_FILE '{key_file}' cannot be read{access.describe(error)}") from error
+
+
+def _refuse_passphrase() -> str:
+    # OpenSSL would ask for it on the terminal.
+    raise UnusableCertificate("The key in MQTT_KEY_FILE has a passphrase, which nobody is there to type.")
+
+
+def _identity(file: str) -> tuple[int, ...]:
+    """Of what has this name now; empty where nothing has."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return ()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _split(url: str) -> SplitResult:

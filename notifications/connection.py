@@ -13,9 +13,11 @@ import os
 import queue
 import secrets
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -29,7 +31,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.news import is_news, is_over
 from notifications import metrics, trouble
-from notifications.broker import Broker
+from notifications.broker import Broker, TLSContexts, UnusableCertificate
 from notifications.messages import Message
 from notifications.protocol import MQTT_5, ProtocolChoice
 from notifications.trouble import Trouble
@@ -55,7 +57,9 @@ class Connection:
         Raises ``ValueError`` with a sentence where the CA file cannot be used.
         """
         self._broker = broker
-        self._tls_context = broker.tls_context()
+        self._tls = TLSContexts(broker)
+        with suppress(UnusableCertificate):  # it may be there soon: each connection looks
+            self._tls.get()
         self._tell_acknowledged = acknowledged
 
         self.is_connected = False
@@ -108,7 +112,12 @@ class Connection:
 
         MQTT 5 comes first in each connection: a broker that knew no other version may have been replaced meanwhile.
         """
-        client = self._client = self._make_client(self.protocol.begin())
+        try:
+            tls_context = self._tls.get()
+        except ValueError as error:
+            self.log_trouble(trouble.unusable(error))
+            return False
+        client = self._client = self._make_client(self.protocol.begin(), tls_context)
         self._connack = None
         try:
             client.connect(self._broker.host, self._broker.port, KEEPALIVE)
@@ -186,15 +195,15 @@ class Connection:
             sentence = "The broker %s: MQTT 3.1.1 is spoken. %s"
             logger.warning(sentence, limits, trouble.OLD_PROTOCOL, extra=AT_LENGTH)
 
-    def _make_client(self, protocol: MQTTProtocolVersion) -> Client:
+    def _make_client(self, protocol: MQTTProtocolVersion, tls_context: ssl.SSLContext | None) -> Client:
         client = Client(
             CallbackAPIVersion.VERSION2,
             make_client_id(),
             protocol=protocol,
             reconnect_on_failure=False,
         )
-        if self._tls_context:
-            client.tls_set_context(self._tls_context)
+        if tls_context:
+            client.tls_set_context(tls_context)
         client.username_pw_set(self._broker.username or None, self._broker.password or None)
         client.connect_timeout = CONNECT_TIMEOUT
         client.max_inflight_messages_set(MAX_IN_FLIGHT)

@@ -29,6 +29,9 @@ WRONG_CREDENTIALS = (
 )
 NO_CREDENTIALS = "It lets in nobody without a user name: set MQTT_USERNAME and MQTT_PASSWORD."
 
+# What a broker says in TLS of a certificate of ours, or of its absence: RFC 8446, section 6.2.
+OURS = ("CERTIFICATE", "UNKNOWN_CA", "ACCESS_DENIED")
+
 # X509_V_ERR_… of OpenSSL's x509_vfy.h.
 CERTIFICATES = {
     9: "Its certificate is not valid yet: see that the clocks of both machines are right.",
@@ -50,9 +53,14 @@ TLS_THERE = (
     " the connection, and that MQTT_URL names a broker at all."
 )
 WANTS_OUR_CERTIFICATE = (
-    "Where it asks for a certificate of ours, which cannot be given, let it ask for a user name instead. Where it does"
+    "Where it asks for a certificate of ours, name it and its key as MQTT_CERT_FILE and MQTT_KEY_FILE. Where it does"
     " not, see in the broker's log why it ends the connection."
 )
+REFUSES_OUR_CERTIFICATE = (
+    "It may not take our certificate: see in the broker's log why, that the one in MQTT_CERT_FILE has not expired, and"
+    " that the broker trusts who issued it."
+)
+UNUSABLE_FILES = "Correct that; files are looked at again by themselves, settings when the server is restarted."
 NOTHING_LISTENS = (
     "Nothing listens there: see that the broker runs, that it listens on this port for other machines, too, and that"
     " MQTT_URL names both."
@@ -106,7 +114,16 @@ def knows_neither() -> Trouble:
 def ended_unanswered(broker: Broker) -> Trouble:
     """The broker ended the connection, and had not answered the CONNECT."""
     reason = "lost the connection before it answered"
-    return Trouble(reason, WANTS_OUR_CERTIFICATE if broker.uses_tls else TLS_THERE)
+    return Trouble(reason, _advice_on_ours(broker) if broker.uses_tls else TLS_THERE)
+
+
+def unusable(error: ValueError) -> Trouble:
+    """A file that a connection needs cannot be used now."""
+    return Trouble(f"cannot be connected to: {error}", UNUSABLE_FILES)
+
+
+def _advice_on_ours(broker: Broker) -> str:
+    return REFUSES_OUR_CERTIFICATE if broker.cert_file else WANTS_OUR_CERTIFICATE
 
 
 def _advice_of(error: Exception, broker: Broker) -> str:
@@ -114,7 +131,10 @@ def _advice_of(error: Exception, broker: Broker) -> str:
         unknown = UNKNOWN_AUTHORITY if error.verify_code in AUTHORITY_ERRORS else WRONG_CERTIFICATE
         return CERTIFICATES.get(error.verify_code, unknown)
     if isinstance(error, ssl.SSLError):
-        if "ALERT" in (error.reason or "") or "UNSUPPORTED_PROTOCOL" in (error.reason or ""):
+        reason = error.reason or ""
+        if "ALERT" in reason and any(word in reason for word in OURS):
+            return _advice_on_ours(broker)
+        if "ALERT" in reason or "UNSUPPORTED_PROTOCOL" in reason:
             return NOTHING_IN_COMMON
         return NO_TLS_THERE
     if isinstance(error, ConnectionRefusedError):

@@ -70,6 +70,8 @@ BROKEN = [
     ("MQTT_URL", "http://broker:secret", "notifications.W001", "MQTT_URL must begin with mqtt:// or mqtts://."),
     ("MQTT_USERNAME", "\udcff", "notifications.W001", "The MQTT user name or password cannot be sent"),
     ("MQTT_PASSWORD", "secret", "notifications.W004", "There is an MQTT password, but no user name"),
+    ("MQTT_CERT_FILE", "/dev/null/c.pem", "notifications.W006", "MQTT_CERT_FILE is set, but MQTT_KEY_FILE is not"),
+    ("MQTT_KEY_FILE", "/dev/null/c.key", "notifications.W006", "MQTT_KEY_FILE is set, but MQTT_CERT_FILE is not"),
     ("MQTT_CA_FILE", "/dev/null/ca.pem", "notifications.W002", "MQTT_CA_FILE '/dev/null/ca.pem' cannot be read: Not a"),
 ]
 

@@ -175,12 +175,18 @@ class Certificates:
         self.certificate, self.key = directory / "broker.pem", directory / "broker.key"
         usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"] if strict else []
         _openssl("-keyout", ca_key, "-out", self.ca_file, "-subj", "/CN=Authority of the tests", *usage)
-        names = "subjectAltName=IP:127.0.0.1,DNS:localhost"
-        issued_by: list[str | Path] = ["-CA", self.ca_file, "-CAkey", ca_key]
+        self._issued_by: list[str | Path] = ["-CA", self.ca_file, "-CAkey", ca_key]
+        self._issue("broker", self.certificate, self.key, "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost")
+
+    def issue(self, directory: Path, name: str) -> tuple[Path, Path]:
+        """Return files in a directory with the certificate of a client, whose name it says, and its key."""
+        certificate, key = directory / f"{name}.pem", directory / f"{name}.key"
+        self._issue(name, certificate, key)
+        return certificate, key
+
+    def _issue(self, name: str, certificate: Path, key: Path, *options: str) -> None:
         not_ca = ["-addext", "basicConstraints=critical,CA:FALSE"]
-        _openssl(
-            "-keyout", self.key, "-out", self.certificate, "-subj", "/CN=broker", "-addext", names, *not_ca, *issued_by
-        )
+        _openssl("-keyout", key, "-out", certificate, "-subj", f"/CN={name}", *options, *not_ca, *self._issued_by)
 
 
 class Received(NamedTuple):

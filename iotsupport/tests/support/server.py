@@ -42,6 +42,8 @@ NEUTRAL = dict.fromkeys(
         "HOST",
         "METRICS_DIR",
         "MQTT_CA_FILE",
+        "MQTT_CERT_FILE",
+        "MQTT_KEY_FILE",
         "HISTORY_DAYS",
         "HISTORY_KEEP",
         "MQTT_PASSWORD",

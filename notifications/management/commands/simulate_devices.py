@@ -63,11 +63,15 @@ def check_base_url(base_url: str) -> None:
 
 
 def find_broker(mqtt_url: str) -> Broker | None:
-    """Return the broker of a URL; the credentials of the settings are only for that of the settings."""
+    """Return the broker of a URL; credentials and certificate of the settings are only for that of the settings."""
     try:
         if mqtt_url == settings.MQTT_URL:
-            return Broker.from_settings()
-        return Broker.parse(mqtt_url, ca_file=settings.MQTT_CA_FILE) if mqtt_url else None
+            broker = Broker.from_settings()
+        else:
+            broker = Broker.parse(mqtt_url, ca_file=settings.MQTT_CA_FILE) if mqtt_url else None
+        if broker is not None:
+            broker.tls_context()  # whether its files can be used
+        return broker
     except ValueError as error:
         raise CommandError(str(error).replace("MQTT_URL", "The broker's URL")) from error
 
