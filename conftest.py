@@ -21,7 +21,18 @@ from iotsupport.tests.support.postgresql import PostgreSQL
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
 atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
 # Empty, so that .env does not set them either.
-os.environ |= dict.fromkeys(["ASSETS_DIR", "DATABASE_URL", "ESP32_CONFIGS_DIR", "MQTT_URL"], "")
+os.environ |= dict.fromkeys(
+    [
+        "ASSETS_DIR",
+        "DATABASE_URL",
+        "DEVICE_PASSWORD",
+        "DEVICE_USERNAME",
+        "ESP32_CONFIGS_DIR",
+        "METRICS_TOKEN",
+        "MQTT_URL",
+    ],
+    "",
+)
 os.environ["DJANGO_SETTINGS_MODULE"] = "iotsupport.settings"
 # Each save waits for the disk, twice. What is about disks makes some of its own.
 if memory.directory():

@@ -12,6 +12,7 @@ from assets.beside import answer_beside
 from assets.models import Asset
 from assets.names import find_filename
 from assets.running import says_it_runs
+from iotsupport.accounts.downloading import for_downloads
 from iotsupport.boards.noting import note_quick, respond_and_note
 from iotsupport.errors import public_view
 from iotsupport.mirror.files import mirror_storage
@@ -31,6 +32,7 @@ DOWNLOADS = Downloads(
     folders=("assets",),
     name="filename",
     usual_name=r"(?!.*\.\.)[\w-][\w.-]{0,199}",  # which find_filename() neither refuses nor changes
+    permission="assets.view_asset",
     storage=partial(mirror_storage, Asset.storage_alias),
     content_type="application/octet-stream",
     with_digests=True,
@@ -47,6 +49,7 @@ DOWNLOADS = Downloads(
 
 
 @public_view
+@for_downloads(DOWNLOADS)
 def download_asset(request: HttpRequest, filename: str) -> HttpResponseBase:
     """Send a device the bytes of an asset (RFC 9110: conditional and ranged), with their digests.
 

@@ -38,6 +38,7 @@ BENCHMARKS = {
     "lists": [],
     "checkins": [],
     "nginx_checkins": ["--rounds=4", "--seconds=1"],
+    "sign_in": ["--rounds=10", "--seconds=1"],
     "deletion": [],
 }
 

@@ -46,10 +46,11 @@ MOST_MILLISECONDS = 150
 class Crowd:
     """Boards that ask one after the other on some connections, each of which waits for its answer."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, fields: str = "") -> None:
+        """``fields`` are of each request's head, each with its line end."""
+        fields = f"Host: iot\r\n{fields}User-Agent: lamp/1."
         self._requests = [
-            f"GET /configs/{filename(number)} HTTP/1.1\r\nHost: iot\r\nUser-Agent: lamp/1.{number}\r\n\r\n".encode()
-            for number in range(BOARDS)
+            f"GET /configs/{filename(number)} HTTP/1.1\r\n{fields}{number}\r\n\r\n".encode() for number in range(BOARDS)
         ]
         self._clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS)]
         self._answer_bytes = self._measure()
@@ -100,9 +101,9 @@ class Crowd:
             client.close()
 
 
-def _load(server: Server, seconds: float) -> tuple[float, float, float]:
+def load(server: Server, seconds: float, fields: str = "") -> tuple[float, float, float]:
     """Return downloads per second, microseconds of CPU time for each, and the 99th percentile in milliseconds."""
-    crowd = Crowd(server.port)
+    crowd = Crowd(server.port, fields)
     before, began = server.cpu_seconds(), time.perf_counter()
     taken = crowd.run(seconds)
     elapsed, busy = time.perf_counter() - began, server.cpu_seconds() - before
@@ -120,7 +121,7 @@ def compare_downloads(rounds: int, seconds: float) -> None:
             contenders = [(NOTING, noting), (WITHOUT, without)]
             for number in range(rounds + 1):
                 for name, server in contenders if number % 2 else reversed(contenders):
-                    result = _load(server, seconds)
+                    result = load(server, seconds)
                     if number:  # The first is to warm up.
                         results[name].append(result)
     rate, slowest = print_rates("1,000 bytes, 200 boards", results, NOTING, WITHOUT)

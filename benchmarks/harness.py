@@ -87,10 +87,10 @@ def environ(data_dir: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "DATA_DIR": str(data_dir), "MQTT_URL": "", "DATABASE_URL": "", **more}
 
 
-def manage(data_dir: Path, *arguments: str) -> str:
+def manage(data_dir: Path, *arguments: str, **env: str) -> str:
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(
-        command, cwd=ROOT, env=environ(data_dir), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        command, cwd=ROOT, env=environ(data_dir, **env), check=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
     )
     return done.stdout.decode()
 

@@ -28,12 +28,19 @@ SCRIPT = """
 local paths, number = {{{paths}}}, 0
 request = function()
     number = number % #paths + 1
-    return wrk.format("GET", paths[number], {{["User-Agent"] = "lamp/1." .. number}})
+    return wrk.format("GET", paths[number], {{["User-Agent"] = "lamp/1." .. number{fields}}})
 end
 """
 
 
-def _load(server: Server, script: Path, seconds: int) -> tuple[float, float, float]:
+def write_script(path: Path, fields: str = "") -> Path:
+    """``fields`` are Lua's, of a table behind another one, such as ``, ["Accept"] = "*/*"``."""
+    paths = ",".join(f'"/configs/{filename(number)}"' for number in range(BOARDS))
+    path.write_text(SCRIPT.format(paths=paths, fields=fields))
+    return path
+
+
+def load(server: Server, script: Path, seconds: int) -> tuple[float, float, float]:
     """Return downloads per second, microseconds of nginx's CPU time for each, and the 99th percentile in ms."""
     before = server.cpu_seconds()
     url = f"http://127.0.0.1:{server.port}/"
@@ -69,9 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     results: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SOCKETS}
     with fleet(BOARDS) as boards, ExitStack() as stack:
-        script = boards.data_dir / "boards.lua"
-        paths = ",".join(f'"/configs/{filename(number)}"' for number in range(BOARDS))
-        script.write_text(SCRIPT.format(paths=paths))
+        script = write_script(boards.data_dir / "boards.lua")
         ours = stack.enter_context(gunicorn(boards.data_dir))
         contenders = {
             name: stack.enter_context(nginx.deployed(boards.data_dir, ours, name=f"nginx-{place}", checkins=checkins))
@@ -79,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         for number in range(options.rounds + 1):
             for name, server in contenders.items():
-                result = _load(server, script, options.seconds)
+                result = load(server, script, options.seconds)
                 if number:  # The first is to warm up.
                     results[name].append(result)
         current = _wait_until_noted(boards.data_dir)

@@ -10,6 +10,7 @@ from django.http.response import HttpResponseBase
 from devices.fields import normalise_mac_address
 from devices.metrics import count_answer, track_answers
 from devices.models import DeviceConfig
+from iotsupport.accounts.downloading import for_downloads
 from iotsupport.boards.noting import note_quick, respond_and_note
 from iotsupport.errors import public_view
 from iotsupport.mirror.files import mirror_storage
@@ -28,6 +29,7 @@ DOWNLOADS = Downloads(
     name="mac_address",
     usual_name="[0-9a-f]{2}(?:-[0-9a-f]{2}){5}",  # the spelling that notifications announce
     ending=".json",
+    permission="devices.view_deviceconfig",
     storage=partial(mirror_storage, DeviceConfig.storage_alias),
     content_type="application/json",
     count=partial(count_answer, "get_raw"),
@@ -44,6 +46,7 @@ DOWNLOADS = Downloads(
 
 
 @public_view
+@for_downloads(DOWNLOADS)
 @track_answers("get_raw")
 def download_config(request: HttpRequest, mac_address: str) -> HttpResponseBase:
     """Send a device the bytes of its configuration (RFC 9110: conditional and ranged).

@@ -72,7 +72,7 @@ REFUSALS: dict[int, Any] = dict.fromkeys([400, 401, 403, 404, 405, 409, 412, 413
 REFUSAL = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorSchema"}}}
 
 # What a download may answer beside 200: without a JSON body, and with one.
-DOWNLOAD_ANSWERS = [206, 304, 412, 416]
+DOWNLOAD_ANSWERS = [206, 304, 401, 412, 416]
 DOWNLOAD_REFUSALS = [400, 404, 503]
 
 

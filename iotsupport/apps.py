@@ -17,6 +17,7 @@ class IotSupportConfig(AppConfig):
         from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
             check_checkins_socket,
+            check_credentials,
             check_directories,
             check_dotenv,
             check_environment,
@@ -37,6 +38,7 @@ class IotSupportConfig(AppConfig):
             check_metrics_directory,
             check_checkins_socket,
             check_secret_key,
+            check_credentials,
             check_https,
         ]:
             checks.register(check, "environment")
@@ -46,6 +48,7 @@ class IotSupportConfig(AppConfig):
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")
+        serving.connect(tell_nginx_who_may_download, dispatch_uid="iotsupport.tell_nginx_who_may_download")
         serving.connect(listen_to_nginx, dispatch_uid="iotsupport.listen_to_nginx")
         tell_other_nodes()
         serving.connect(follow_other_nodes, dispatch_uid="iotsupport.follow_other_nodes")
@@ -67,6 +70,12 @@ def remove_what_is_over(**kwargs: Any) -> None:
     from iotsupport.housekeeping import Housekeeper
 
     Housekeeper().start()
+
+
+def tell_nginx_who_may_download(**kwargs: Any) -> None:
+    from iotsupport.serving import front_server
+
+    front_server.note_openness()
 
 
 def listen_to_nginx(**kwargs: Any) -> None:

@@ -16,6 +16,7 @@ from iotsupport import access
 from iotsupport.database.sqlite import files_of
 from iotsupport.environment import SQLITE
 from iotsupport.monitoring import metrics_directory
+from iotsupport.serving import credentials
 
 # Tags of the checks that our commands run first: those of this installation. The others are for developers, and load
 # every page and the API, which takes as long as a command itself. ``manage.py check`` and ``migrate`` run all of them.
@@ -63,6 +64,14 @@ SOCKET_HINT = "Leave CHECKINS_SOCKET out, or name a file in a directory that the
 SOCKET_PATH_BYTES = 107
 
 SECRET_KEY_MIN_LENGTH = 32
+
+DEVICES_HINT = (
+    "Set both DEVICE_USERNAME and DEVICE_PASSWORD: a name without a colon, and one password, or two with a comma"
+    " between them. Or set neither: then devices download without signing in."
+)
+READING_HINT = "Set METRICS_TOKEN to a long random one, such as 'openssl rand -hex 32' prints; or leave it out."
+# Nobody is locked out for guessing these: a device that was given a wrong one asks all day.
+GUESSED_LENGTH = 12
 
 
 def check_environment(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
@@ -148,6 +157,25 @@ def check_secret_key(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
         return []
     message = f"SECRET_KEY is shorter than {SECRET_KEY_MIN_LENGTH} characters, so it can be guessed."
     return [checks.Warning(message, hint=KEY_HINT, id="iotsupport.W013")]
+
+
+def check_credentials(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """What devices and Prometheus are to say can be said, and not be guessed. What cannot be right lets nobody in."""
+    messages: list[checks.CheckMessage] = []
+    if problem := credentials.problem_of_devices():
+        message = f"{problem} No device can download."
+        messages.append(checks.Error(message, hint=DEVICES_HINT, id="iotsupport.E060"))
+    elif any(len(each) < GUESSED_LENGTH for each in credentials.passwords_of_devices() or []):
+        message = f"DEVICE_PASSWORD holds a password of less than {GUESSED_LENGTH} characters, so it can be guessed."
+        hint = "Give devices a long one, such as 'openssl rand -hex 16' prints, beside the old one: docs/devices.md."
+        messages.append(checks.Warning(message, hint=hint, id="iotsupport.W061"))
+    if problem := credentials.problem_of_metrics():
+        message = f"{problem} Nobody can read /metrics."
+        messages.append(checks.Error(message, hint=READING_HINT, id="iotsupport.E062"))
+    elif 0 < len(settings.METRICS_TOKEN.strip()) < GUESSED_LENGTH:
+        message = f"METRICS_TOKEN is shorter than {GUESSED_LENGTH} characters, so it can be guessed."
+        messages.append(checks.Warning(message, hint=READING_HINT, id="iotsupport.W063"))
+    return messages
 
 
 def check_https(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:

@@ -97,7 +97,7 @@ def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
     """
     request = WSGIRequest({**environ, "wsgi.input": BytesIO()})
     try:
-        return allowance_of(request.method or "", request.path_info, lambda: _authenticate(request))
+        return allowance_of(request.method or "", request.path_info, lambda: authenticate(request))
     except DATABASE_ERRORS as error:
         refusal = as_api_error(error)  # which logs it
         return None if refusal.status == 503 else STRANGERS
@@ -105,7 +105,8 @@ def admit_body(environ: Mapping[str, Any]) -> Allowance | None:
         close_old_connections()
 
 
-def _authenticate(request: HttpRequest) -> Users:
+def authenticate(request: HttpRequest) -> Users:
+    """Return whose API token or session a request has. Asks the database where it has one."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     with suppress(ExpiredToken):
         found = ApiToken.authenticate(token) if scheme.lower() == "bearer" else None

@@ -77,6 +77,12 @@ CONTENT_SECURITY_POLICY = {
     }
 }
 
+# Devices sign in to download: a name, and one or two passwords, comma-separated. None: downloads are open.
+DEVICE_USERNAME = env.str("DEVICE_USERNAME", default="")
+DEVICE_PASSWORD = env.str("DEVICE_PASSWORD", default="")
+# What Prometheus says to read the metrics. None: everybody may.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+
 # By name and network together: by network alone, one guesser behind a proxy locks everybody out.
 # iotsupport.accounts.signin has the rules.
 AXES_HANDLER = "iotsupport.accounts.signin.SignInHandler"

@@ -18,6 +18,7 @@ from iotsupport.monitoring.glance import BusyError, Glance
 from iotsupport.monitoring.logs import AT_LENGTH
 from iotsupport.monitoring.metrics_files import WorkersCollector, is_shared, mend_files
 from iotsupport.monitoring.news import is_news, is_over
+from iotsupport.serving import credentials
 from iotsupport.serving.kept_answers import keep_until
 from iotsupport.signals import serving
 
@@ -57,8 +58,10 @@ DATABASE_IS_AWAY = "the database"
 @public_view
 def metrics(request: HttpRequest) -> HttpResponse:
     """Answer in Prometheus' text format. What is not known is left out: what only a database that is away could tell,
-    and what a worker counted whose file is damaged.
+    and what a worker counted whose file is damaged. Where the settings have a token, 401 is all that others hear.
     """
+    if not credentials.may_read_metrics(request.META):
+        return credentials.refusal(credentials.BEARER)
     text, is_whole = generate_latest(_build), True
     # And what is told in place of each, where it does not answer.
     glances = [(_shared_counts, b""), (_shared_disks, b""), (_shared_from_database, _is_up(False))]
@@ -73,9 +76,8 @@ def metrics(request: HttpRequest) -> HttpResponse:
     except BusyError:
         raise ApiError(503, "UNAVAILABLE", "Too many ask for the metrics just now. Ask again in a moment.") from None
     if is_whole:
-        keep_until(
-            request, min(glance.fresh_until for glance in [_shared_counts, _shared_disks, _shared_from_database])
-        )
+        fresh_until = min(glance.fresh_until for glance in [_shared_counts, _shared_disks, _shared_from_database])
+        keep_until(request, fresh_until, for_whom=credentials.may_read_metrics)
     return HttpResponse(text, content_type=CONTENT_TYPE_LATEST)
 
 

@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 from wsgiref.util import FileWrapper
 
+from iotsupport.serving import credentials
 from iotsupport.serving.downloads import Downloads, registered
 from iotsupport.serving.responses import CHUNK_BYTES, Answer, FileSlice, respond
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
 # A body up to here is read and sent as bytes: cheaper than preparing ``sendfile``.
 SMALL_BYTES = CHUNK_BYTES
 
-STATUS_LINES = {status: f"{status} {http.HTTPStatus(status).phrase}" for status in [200, 206, 304, 412, 416]}
+STATUS_LINES = {status: f"{status} {http.HTTPStatus(status).phrase}" for status in [200, 206, 304, 401, 412, 416]}
+
+METRICS = "/metrics"
 
 
 class FastDownloadsMiddleware:
@@ -30,7 +33,7 @@ class FastDownloadsMiddleware:
         self._application = application
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        answer = answer_usual(environ)
+        answer = answer_usual(environ) or refuse(environ)
         if answer is None:
             return self._application(environ, start_response)
         start_response(STATUS_LINES[answer.status], list(answer.headers.items()))
@@ -48,7 +51,7 @@ class FastDownloadsMiddleware:
 
         ``iotsupport.serving.worker`` asks, with no more of ``environ`` than :func:`answer_usual` needs.
         """
-        answer = answer_usual(environ, only_small=True)
+        answer = answer_usual(environ, only_small=True) or refuse(environ)
         if answer is None:
             return None
         return STATUS_LINES[answer.status], answer.headers.items(), b"" if answer.body is None else _read(answer.body)
@@ -89,7 +92,7 @@ def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Ans
     if found is None:
         return None
     downloads, name = found
-    if only_small and not downloads.is_small:
+    if (only_small and not downloads.is_small) or not credentials.is_device(environ):
         return None
     try:
         answer = respond(
@@ -106,3 +109,23 @@ def answer_usual(environ: Mapping[str, Any], *, only_small: bool = False) -> Ans
     if downloads.note is not None:
         downloads.note(environ, name, answer.status, answer.headers)
     return answer
+
+
+def refuse(environ: Mapping[str, Any]) -> Answer | None:
+    """Answer 401 who has not said what is needed for a download or the metrics; None for all else.
+
+    Needs of ``environ`` what :func:`answer_usual` does, and the fields that say who it is. Whether the file is there is
+    not looked at. Who may be known to the view is left to it.
+    """
+    if environ["REQUEST_METHOD"] not in {"GET", "HEAD"} or environ.get("SCRIPT_NAME"):
+        return None
+    path = environ.get("PATH_INFO", "").removeprefix("/api")
+    if path == METRICS:
+        may_have = credentials.may_read_metrics(environ)
+        return None if may_have else Answer(401, credentials.refusal_headers(credentials.BEARER))
+    if not any(downloads.any_path.fullmatch(path) for downloads in registered):
+        return None
+    if credentials.is_device(environ) or credentials.may_be_person(environ):
+        return None
+    credentials.REFUSED.inc()
+    return Answer(401, credentials.refusal_headers(credentials.BASIC))

@@ -30,6 +30,8 @@ class Downloads:
     # A regular expression of names as files are called. Only these are answered ahead of Django, so it must match none
     # that the view refuses or changes, and no temporary file.
     usual_name: str
+    # Where devices have to sign in, people who have it may download, too: by a session of the admin or with a token.
+    permission: str
     storage: Callable[[], MirrorStorage]
     content_type: str
     # What the documentation says: JSON schemas of name and file; "operationId", "summary" and "tags" of OpenAPI.
@@ -55,6 +57,11 @@ class Downloads:
     def usual_path(self) -> re.Pattern[str]:
         """What a usual path looks like, whole and without ``/api``; its only group is the file's name."""
         return re.compile(f"/(?:{self.folder_pattern})/({self.usual_name}{re.escape(self.ending)})", re.ASCII)
+
+    @cached_property
+    def any_path(self) -> re.Pattern[str]:
+        """What the path looks like of anything that is downloaded here, in any spelling, whole and without ``/api``."""
+        return re.compile(f"/(?:{self.folder_pattern})/[^/]+{re.escape(self.ending)}")
 
     @property
     def documented_path(self) -> str:

@@ -6,7 +6,7 @@ A view says so of its answer with :func:`keep_until`; strangers may ask for it a
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.http import HttpRequest
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 KEPT_UNTIL = "iotsupport.kept_until"
+KEPT_FOR = "iotsupport.kept_for"
+
+# Whether who sends a request may have what was answered to another one.
+ForWhom = Callable[[Mapping[str, Any]], bool]
 
 # What else than its address an answer depends on; nothing is kept for any other value.
 _SCHEMES = {None, "http", "https"}
@@ -27,14 +31,19 @@ class _Kept(NamedTuple):
     status_line: str
     headers: list[tuple[str, str]]
     body: bytes
+    for_whom: ForWhom
 
 
 _answers: dict[tuple[str, str | None], _Kept] = {}
 
 
-def keep_until(request: HttpRequest, seconds: float) -> None:
+def everybody(environ: Mapping[str, Any]) -> bool:
+    return True
+
+
+def keep_until(request: HttpRequest, seconds: float, for_whom: ForWhom = everybody) -> None:
     """Have the answer to a request kept until then, on the clock of ``time.monotonic``."""
-    request.META[KEPT_UNTIL] = seconds
+    request.META[KEPT_UNTIL], request.META[KEPT_FOR] = seconds, for_whom
 
 
 def is_kept(request: HttpRequest) -> bool:
@@ -47,7 +56,7 @@ def find(environ: Mapping[str, Any]) -> tuple[str, Iterable[tuple[str, str]], by
     if environ["REQUEST_METHOD"] != "GET":
         return None
     kept = _answers.get((environ["PATH_INFO"], environ.get("HTTP_X_FORWARDED_PROTO")))
-    if kept is None or time.monotonic() >= kept.until:
+    if kept is None or time.monotonic() >= kept.until or not kept.for_whom(environ):
         return None
     headers = kept.headers if request_ids.SENT not in environ else request_ids.repeat(environ, kept.headers)
     return kept.status_line, headers, kept.body
@@ -70,5 +79,5 @@ def answer(application: WSGIApplication, environ: WSGIEnvironment, start_respons
         content = b"".join(body)
     finally:
         body.close()  # type: ignore[attr-defined]
-    _answers[environ["PATH_INFO"], scheme] = _Kept(until, *started[-1], content)
+    _answers[environ["PATH_INFO"], scheme] = _Kept(until, *started[-1], content, environ[KEPT_FOR])
     return [content]

@@ -16,6 +16,7 @@ QUICK_FIELDS = {
     "accept",
     "accept-encoding",
     "accept-language",
+    "authorization",
     "cache-control",
     "connection",
     "content-length",  # ESP-IDF says 0

@@ -14,10 +14,11 @@ from collections.abc import Iterable
 
 from django.conf import settings
 
-from iotsupport.serving.ahead_of_django import find_file
+from iotsupport.serving import credentials
+from iotsupport.serving.ahead_of_django import METRICS, find_file
 
 # Open to everybody, and answered from what all share.
-GLANCES = {"/health", "/metrics"}
+GLANCES = {"/health", METRICS}
 
 # The least used are forgotten.
 MOST = 2000
@@ -46,8 +47,12 @@ def has_to_wait(method: str, path: str, headers: Iterable[tuple[str, str]]) -> b
         return False
     if method not in {"GET", "HEAD"}:
         return True
+    environ = {"HTTP_AUTHORIZATION": ",".join(value for name, value in headers if name == "AUTHORIZATION")}
+    place = path.removeprefix("/api")
+    if place in GLANCES:
+        return place == METRICS and not credentials.may_read_metrics(environ)
     file = find_file(path)
-    return path.removeprefix("/api") not in GLANCES and not (file and os.path.exists(file))
+    return not (file and credentials.is_device(environ) and os.path.exists(file))
 
 
 def _secrets(headers: Iterable[tuple[str, str]]) -> Iterable[str]:

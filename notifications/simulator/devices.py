@@ -53,8 +53,17 @@ class Errand:
 class Simulator:
     """A number of devices, what they share, and what they did."""
 
-    def __init__(self, base_url: str, mac_addresses: Iterable[str], broker: Broker | None, say: Say) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        mac_addresses: Iterable[str],
+        broker: Broker | None,
+        say: Say,
+        credentials: str | None = None,
+    ) -> None:
+        """``credentials`` are what devices send behind ``Basic``, where they have to sign in."""
         self.base_url = urlsplit(base_url)
+        self.credentials = credentials
         self.connections = Connections()
         self.broker = broker
         self.counts: Counter[str] = Counter()
@@ -249,6 +258,8 @@ class Device:
         else:
             headers = client.for_asset(self.mac_address, self.firmware)
             etag = self._flashed[1] if self._flashed and self._flashed[0] == path else None
+        credentials = self._simulator.credentials
+        headers |= {"Authorization": f"Basic {credentials}"} if credentials else {}
         return headers | ({"If-None-Match": etag} if etag else {})
 
     @property

@@ -47,6 +47,12 @@ def files(tmp_path, issued):
     return {"MQTT_CERT_FILE": str(copies[0]), "MQTT_KEY_FILE": str(copies[1])}
 
 
+def found_trouble():
+    disconnection = publisher.disconnection()
+    assert disconnection
+    return disconnection[1]
+
+
 @pytest.mark.usefixtures("transactional_db")
 def test_announces_to_a_broker_that_asks_for_a_certificate(strict_broker, start, certificates, files):
     after = len(strict_broker.lines)
@@ -62,15 +68,15 @@ def test_announces_to_a_broker_that_asks_for_a_certificate(strict_broker, start,
 def test_a_broker_that_asks_says_why_it_lets_nobody_in(strict_broker, start, certificates, tmp_path):
     ca_file = str(certificates.ca_file)
     start(strict_broker.url, until_connected=False, MQTT_CA_FILE=ca_file)
-    eventually(lambda: publisher.disconnection()[1])
-    assert publisher.disconnection()[1].advice == trouble.WANTS_OUR_CERTIFICATE
+    eventually(found_trouble)
+    assert found_trouble().advice == trouble.WANTS_OUR_CERTIFICATE
     publisher.stop()
 
     strangers = Certificates(tmp_path).issue(tmp_path, "stranger")
     names = dict(zip(["MQTT_CERT_FILE", "MQTT_KEY_FILE"], map(str, strangers), strict=True))
     start(strict_broker.url, until_connected=False, MQTT_CA_FILE=ca_file, **names)
-    eventually(lambda: publisher.disconnection()[1])
-    assert publisher.disconnection()[1].advice == trouble.REFUSES_OUR_CERTIFICATE
+    eventually(found_trouble)
+    assert found_trouble().advice == trouble.REFUSES_OUR_CERTIFICATE
 
 
 @pytest.mark.usefixtures("transactional_db")
@@ -82,7 +88,7 @@ def test_what_is_missing_at_first_is_told_and_looked_for_again(strict_broker, st
 
     said = f"cannot be connected to: MQTT_KEY_FILE '{files['MQTT_KEY_FILE']}' cannot be read: No such file or directory"
     log.wait_for(f"WARNING The broker {strict_broker.url} {said}. {trouble.UNUSABLE_FILES}")
-    assert publisher.disconnection()[1] == (f"{said}.", trouble.UNUSABLE_FILES)
+    assert found_trouble() == (f"{said}.", trouble.UNUSABLE_FILES)
     os.rename(f"{files['MQTT_KEY_FILE']}.away", files["MQTT_KEY_FILE"])
     eventually(lambda: publisher.state() == "connected")
 
@@ -116,9 +122,10 @@ def test_simulated_devices_show_it_to_the_broker_of_the_settings_alone(strict_br
     settings.MQTT_URL, settings.MQTT_CA_FILE = strict_broker.url, str(certificates.ca_file)
     settings.MQTT_CERT_FILE, settings.MQTT_KEY_FILE = files.values()
 
-    assert find_broker(strict_broker.url).cert_file == files["MQTT_CERT_FILE"]
-    assert find_broker("mqtts://other").cert_file == ""
-    assert make_client(find_broker(strict_broker.url)).reconnect() == 0
+    ours, other = find_broker(strict_broker.url), find_broker("mqtts://other")
+    assert ours and other
+    assert (ours.cert_file, other.cert_file) == (files["MQTT_CERT_FILE"], "")
+    assert make_client(ours).reconnect() == 0
     settings.MQTT_KEY_FILE = "/nowhere"
     with pytest.raises(CommandError, match="MQTT_KEY_FILE '/nowhere' cannot be read"):
         find_broker(strict_broker.url)

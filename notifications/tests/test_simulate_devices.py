@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -24,7 +25,7 @@ from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto, Subscri
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, clean_environ
 from iotsupport.tests.support.waiting import LIMIT, poll
-from notifications.management.commands.simulate_devices import allow_open_files, choose_mac_addresses
+from notifications.management.commands.simulate_devices import allow_open_files, choose_mac_addresses, read_base_url
 from notifications.messages import CONFIGS_TOPIC
 from notifications.simulator.devices import Simulator, read_filename
 from notifications.simulator.firmware import read_asset
@@ -307,3 +308,24 @@ def test_damaged_bytes_are_found(headers, sentence):
         with connection.getresponse() as response, pytest.raises(ValueError, match=sentence):
             read_asset(response)
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("base_url", "alone", "sent"),
+    [
+        ("http://iot:8000/x", "http://iot:8000/x", "board:newest"),
+        ("https://a%3Ab:p%2Fw@[::1]:80", "https://[::1]:80", "a:b:p/w"),
+        ("http://a@iot", "http://iot", "a:"),
+    ],
+)
+def test_they_sign_in_with_what_the_address_says_or_else_the_newest_password(settings, base_url, alone, sent):
+    settings.DEVICE_USERNAME, settings.DEVICE_PASSWORD = "board", "newest,older"
+
+    assert read_base_url(base_url) == (alone, base64.b64encode(sent.encode()).decode())
+
+
+def test_without_a_password_they_say_none(settings):
+    assert read_base_url("http://iot") == ("http://iot", None)
+    settings.DEVICE_USERNAME = "board"
+    with pytest.raises(CommandError, match="DEVICE_USERNAME is set, but DEVICE_PASSWORD is not"):
+        read_base_url("http://iot")

@@ -109,6 +109,10 @@ class Nginx(LoggedProcess):
         poll(self._answers, bool)
         return self
 
+    def reload(self) -> None:
+        """Have it read its files again, as ``systemctl reload`` does. Those who ask meanwhile may meet either."""
+        subprocess.run(self.command("-s", "reload"), check=True, capture_output=True, timeout=LIMIT)
+
     def stop(self) -> None:
         """End it with its workers, and whatever they are sending. Idempotent."""
         if self._process is not None:

@@ -48,6 +48,7 @@ TOGETHER = [
         "iotsupport/tests/test_browser",
         "iotsupport/tests/test_nginx",
         "iotsupport/tests/test_nginx_noting",
+        "iotsupport/tests/test_device_sign_in_server",
         "iotsupport/tests/test_run",  # these wait for each other
         "iotsupport/tests/test_gunicorn_conf",
         "iotsupport/tests/test_hostile_clients",

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from devices.models import DeviceConfig
 from iotsupport.checks import INSTALLATION
+from iotsupport.serving.credentials import basic_credentials, credentials_of_devices
 from notifications.broker import Broker
 from notifications.simulator.devices import Simulator
 
@@ -29,7 +30,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--count", type=int, default=24, help="how many (default: 24); known ones come first")
         parser.add_argument("--off", nargs="+", default=[], metavar="MAC", help="known ones that are not there")
-        parser.add_argument("--base-url", default=f"http://127.0.0.1:{settings.PORT}", help="default: %(default)s")
+        parser.add_argument(
+            "--base-url",
+            default=f"http://127.0.0.1:{settings.PORT}",
+            help="default: %(default)s; as http://NAME:PASSWORD@HOST, devices sign in with these",
+        )
         parser.add_argument("--mqtt-url", default=settings.MQTT_URL, help="mqtt://host:port (default: MQTT_URL)")
         parser.add_argument("--duration", type=float, help="seconds (default: until Ctrl-C)")
 
@@ -38,12 +43,12 @@ class Command(BaseCommand):
     ) -> None:
         if not 1 <= count <= MOST:
             raise CommandError(f"--count must be from 1 to {MOST}.")
-        check_base_url(base_url)
+        base_url, credentials = read_base_url(base_url)
         broker = find_broker(mqtt_url)
         if broker is None:
             self.say("There is no broker (MQTT_URL is not set): the devices hear nothing, and fetch at start.")
         allow_open_files(count + OTHER_FILES)
-        simulator = Simulator(base_url, choose_mac_addresses(count, off), broker, self.say)
+        simulator = Simulator(base_url, choose_mac_addresses(count, off), broker, self.say, credentials)
         ending = end_on_signals()
         simulator.start()
         with suppress(Empty):
@@ -56,10 +61,18 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def check_base_url(base_url: str) -> None:
+def read_base_url(base_url: str) -> tuple[str, str | None]:
+    """Return the address alone, and what devices send to sign in: what stands in it, or else the newest password."""
     parts = urlsplit(base_url)
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise CommandError("--base-url must be http://host:port or https://host:port.")
+    alone = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if parts.username is not None:
+        return alone, basic_credentials(unquote(parts.username), unquote(parts.password or ""))
+    try:
+        return alone, next(iter(credentials_of_devices() or []), None)
+    except ValueError as error:
+        raise CommandError(str(error)) from error
 
 
 def find_broker(mqtt_url: str) -> Broker | None:
