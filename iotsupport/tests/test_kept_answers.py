@@ -84,6 +84,19 @@ def test_nothing_else_is_kept(path, method, fields):
     assert not kept_answers._answers
 
 
+def test_metrics_are_kept_for_who_may_have_them(settings):
+    settings.METRICS_TOKEN = "a-long-token"
+    may = {"HTTP_AUTHORIZATION": "Bearer a-long-token"}
+    answer("/metrics")
+    assert not kept_answers._answers
+
+    assert answer("/metrics", **may)[0] == "200 OK"
+
+    assert kept_answers.find(environ("/metrics", **may)) is not None
+    for other in [{}, {"HTTP_AUTHORIZATION": "Bearer a-long-toke"}]:
+        assert kept_answers.find(environ("/metrics", **other)) is None
+
+
 def test_what_was_not_seen_in_time_is_not_kept(monkeypatch):
     monkeypatch.setattr(glance.Glance, "get", lambda glance: (_ for _ in ()).throw(TimeoutError()))
     answer("/health")
