@@ -18,7 +18,7 @@ import gunicorn
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory
 from iotsupport.monitoring.news import is_news
-from iotsupport.serving import systemd
+from iotsupport.serving import only_one, systemd
 
 ROOT = Path(__file__).resolve().parent
 
@@ -76,7 +76,18 @@ os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(METRICS_DIR)
 
 
 def on_starting(server: Any) -> None:
-    """Say what is wrong with the environment, and make the files equal to the database; then serve in any case."""
+    """Say what is wrong with the environment, and make the files equal to the database; then serve in any case.
+
+    Unless another server does: two would listen for one nginx, and share what is counted.
+    """
+    try:
+        only_one.take(settings.DATA_DIR)
+    except only_one.TakenError as error:
+        server.log.error("%s", error)
+        sys.exit(1)
+    except OSError as error:
+        server.log.warning("Nothing keeps a second server from '%s': %s", settings.DATA_DIR, error)
+    only_one.say_where(server.cfg.bind)
     if metrics_directory.prepare(METRICS_DIR):
         is_news(str(METRICS_DIR))  # which a system check says in a moment
     # A command runs the system checks first: one process for both, since starting it is what takes time.
@@ -107,12 +118,14 @@ def _sync_mirror(speaker: Any, *options: str) -> subprocess.CompletedProcess[str
 
 
 def pre_exec(server: Any) -> None:
-    """Give the socket of check-ins to the master that takes over: see SIGUSR2."""
+    """Give the socket of check-ins, and the lock, to the master that takes over: see SIGUSR2."""
     systemd.leave_to(server.cfg.env_orig)
+    only_one.leave_to(server.cfg.env_orig)
 
 
 def when_ready(server: Any) -> None:
     """Forget the metrics of the server that ran before: the port is ours, and there are no workers yet."""
+    only_one.say_where([str(listener) for listener in server.LISTENERS])
     if server.master_pid:  # Started by SIGUSR2: the old master's workers still count.
         return
     with suppress(OSError):
@@ -126,6 +139,7 @@ def on_exit(server: Any) -> None:
 
 
 def post_fork(server: Any, worker: Any) -> None:
+    only_one.give_away()
     worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # for itself: the master goes by its own
     logs.bound(worker.log.error_log)  # what the master logs is no stranger's
 

@@ -23,6 +23,7 @@ from benchmarks.fleet import filename, fleet
 from benchmarks.harness import (
     ROOT,
     Server,
+    beside,
     data_directory,
     environ,
     gunicorn,
@@ -114,9 +115,10 @@ def load(server: Server, seconds: float, fields: str = "") -> tuple[float, float
 def compare_downloads(rounds: int, seconds: float) -> None:
     with fleet(BOARDS) as boards:
         results: dict[str, list[tuple[float, float, float]]] = {NOTING: [], WITHOUT: []}
+        env = {"WEB_CONCURRENCY": "1", **beside(boards.data_dir, "without-noting")}
         with (
             gunicorn(boards.data_dir, WEB_CONCURRENCY="1") as noting,
-            gunicorn(boards.data_dir, application="benchmarks.without_noting", WEB_CONCURRENCY="1") as without,
+            gunicorn(boards.data_dir, application="benchmarks.without_noting", **env) as without,
         ):
             contenders = [(NOTING, noting), (WITHOUT, without)]
             for number in range(rounds + 1):

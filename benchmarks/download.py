@@ -18,6 +18,7 @@ from typing import NamedTuple
 from benchmarks import nginx
 from benchmarks.harness import (
     Server,
+    beside,
     data_directory,
     environ,
     free_port,
@@ -59,9 +60,10 @@ def _contenders(data_dir: Path) -> Iterator[list[Contender]]:
     with ExitStack() as stack:
         run = stack.enter_context
         ours = run(gunicorn(data_dir))
-        found = [Contender(OURS, ours, paths), Contender("our view", run(gunicorn(data_dir)), view_paths)]
+        found = [Contender(OURS, ours, paths)]
+        found.append(Contender("our view", run(gunicorn(data_dir, **beside(data_dir, "view"))), view_paths))
         for middleware in ["ours", "startproject", "bare"]:
-            env = {"BENCHMARK_DIR": str(data_dir), "BENCHMARK_MIDDLEWARE": middleware}
+            env = {"BENCHMARK_DIR": str(data_dir), "BENCHMARK_MIDDLEWARE": middleware, **beside(data_dir, middleware)}
             plain = run(gunicorn(data_dir, "--worker-class=gthread", application="benchmarks.plain", **env))
             found.append(Contender(FILE_RESPONSE.format(middleware), plain, plain_paths))
         port = free_port()

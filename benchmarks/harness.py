@@ -87,6 +87,18 @@ def environ(data_dir: Path, **more: str) -> dict[str, str]:
     return {**os.environ, "DATA_DIR": str(data_dir), "MQTT_URL": "", "DATABASE_URL": "", **more}
 
 
+def beside(data_dir: Path, name: str) -> dict[str, str]:
+    """The variables of a server that serves what another one does at the same time, from a directory of its own."""
+    own = data_dir / name
+    own.mkdir(exist_ok=True)
+    return {
+        "DATA_DIR": str(own),
+        "DATABASE_URL": f"sqlite:///{data_dir}/db.sqlite3",
+        "ESP32_CONFIGS_DIR": str(data_dir / "configs"),
+        "ASSETS_DIR": str(data_dir / "assets"),
+    }
+
+
 def manage(data_dir: Path, *arguments: str, **env: str) -> str:
     command = [sys.executable, "manage.py", *arguments]
     done = subprocess.run(

@@ -20,6 +20,7 @@ import gunicorn
 import pytest
 import requests
 
+from iotsupport.serving import only_one
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.mosquitto import Subscriber
@@ -120,19 +121,23 @@ def test_the_master_sets_up_nothing_that_belongs_to_the_workers(tmp_path):
     assert not (tmp_path / "metrics").exists()
 
 
-def test_a_server_that_finds_its_port_taken_leaves_the_metrics_of_the_one_that_runs(server):
+def test_a_second_server_on_the_same_data_is_refused_and_leaves_the_metrics_of_the_one_that_runs(server):
     before = count_downloads(server)
     download(server, 3)
 
     second = subprocess.run(
         [sys.executable, "-m", "gunicorn", "iotsupport.wsgi"],
         cwd=BASE_DIR,
-        env=clean_environ(server.environ),
+        env=clean_environ({**server.environ, "PORT": "0"}),
         capture_output=True,
+        text=True,
         timeout=LIMIT,
     )
 
     assert second.returncode == 1
+    [master, *_] = server.processes()
+    assert f"Another server serves DATA_DIR '{server.data_dir}': process {master} at {server.url}" in second.stderr
+    assert "Traceback" not in second.stderr
     assert count_downloads(server) == before + 3
 
 
@@ -195,6 +200,18 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
     poll(lambda: metrics_files(server, f"counter_{pid}.db"), bool)  # it has loaded the application, and counts
     assert "counter_4194305.db" in metrics_files(server)
     assert count_downloads(server) == 5
+
+    first = server.processes()[0]
+    second = only_one.running_server(server.data_dir)
+    assert second is not None and second.pid not in {first, int(pid)}
+    assert second.address == server.url
+
+    # The directory is that of the new one, until that ends: be it killed, and its worker left.
+    server.signal(signal.SIGTERM)
+    server._process.wait(LIMIT)
+    assert only_one.running_server(server.data_dir) == second
+    os.kill(second.pid, signal.SIGKILL)
+    poll(lambda: only_one.running_server(server.data_dir), lambda running: running is None)
 
 
 def test_recycled_workers_keep_the_counts(make_server):

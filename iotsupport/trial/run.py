@@ -24,6 +24,7 @@ from types import FrameType
 from typing import Any
 
 from iotsupport import access, settings
+from iotsupport.serving import only_one
 from iotsupport.trial.children import die_with
 from iotsupport.trial.demo import OFF, SIMULATED
 
@@ -110,6 +111,9 @@ class Run:
     def __init__(self, demo: bool) -> None:
         self.demo = demo
         self.data_dir = settings.DATA_DIR / "demo" if demo else settings.DATA_DIR
+        # Ahead of its port, which somebody would change only to hear this.
+        if running := only_one.running_server(self.data_dir):
+            raise StartError(only_one.refusal(self.data_dir, running))
         self.port = find_port([settings.PORT], settings.HOST)
         self.environ = os.environ | {"PORT": str(self.port), "DATA_DIR": str(self.data_dir)}
         # gunicorn reads it itself, and ends with a traceback where it is no number.
