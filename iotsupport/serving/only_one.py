@@ -78,6 +78,7 @@ def take(data_dir: Path) -> None:
         give_away()  # of the directory that was served before
     file = os.open(data_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
+        _give_to_owner(file, data_dir)
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not _try_lock(file, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
@@ -164,6 +165,14 @@ def _is_alive(pid: int) -> bool:
     except (OSError, OverflowError):
         return False
     return True
+
+
+def _give_to_owner(file: int, data_dir: Path) -> None:
+    """What the superuser tried once must not keep the service from its own file."""
+    if os.geteuid() == 0:
+        owner = os.stat(data_dir)
+        with suppress(OSError):
+            os.fchown(file, owner.st_uid, owner.st_gid)
 
 
 def _is_of(file: int, data_dir: Path) -> bool:
