@@ -18,6 +18,7 @@ _django = get_wsgi_application()
 # Imported last: they need the settings.
 from iotsupport import limits  # noqa: E402
 from iotsupport.editing import unsaved  # noqa: E402
+from iotsupport.monitoring import workers  # noqa: E402
 from iotsupport.serving import kept_answers, strangers  # noqa: E402
 from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware  # noqa: E402
 from iotsupport.signals import serving  # noqa: E402
@@ -35,7 +36,7 @@ class Application(FastDownloadsMiddleware):
         return FastDownloadsMiddleware.answer_quickly(environ) or kept_answers.find(environ)
 
 
-application = Application(partial(kept_answers.answer, _django))
+application = Application(partial(kept_answers.answer, workers.counted(_django)))
 serving.send(sender=None)
 
 gc.freeze()

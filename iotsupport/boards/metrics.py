@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from prometheus_client import Counter, Metric
+from prometheus_client import Counter, Gauge, Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -14,6 +14,13 @@ from iotsupport.boards.models import CONFIGURED, Board, State
 CHECK_INS = Counter("iot_checkins_total", "Signs of boards: downloads, and requests for what is not there.", ["way"])
 DROPPED = Counter("iot_checkins_dropped_total", "Check-ins that could not be noted.")
 
+HEARD_OF_NGINX = "iot_nginx_heard_time_seconds"
+HEARD = Gauge(
+    HEARD_OF_NGINX,
+    "When nginx told of a download last, in seconds since 1970; 0: not since the server started.",
+    multiprocess_mode="max",
+)
+
 # All of them from the start on.
 _counters: dict[str, Counter] = {way: CHECK_INS.labels(way) for way in WAYS}
 
@@ -21,6 +28,8 @@ _counters: dict[str, Counter] = {way: CHECK_INS.labels(way) for way in WAYS}
 def count_check_ins(by_way: Mapping[str, int], dropped: int) -> None:
     for way, count in by_way.items():
         _counters[way].inc(count)
+        if way == "nginx":
+            HEARD.set_to_current_time()
     if dropped:
         DROPPED.inc(dropped)
 
