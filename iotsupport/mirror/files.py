@@ -169,7 +169,7 @@ def try_lock(file: IO[bytes] | int) -> bool:
     return True
 
 
-def _give_to_owner(path: Path) -> None:
+def give_to_owner(path: Path) -> None:
     """Let a command that root runs leave nothing behind that the server's user cannot open; SQLite does the same."""
     if os.geteuid() == 0:
         owner = os.stat(settings.DATA_DIR)
@@ -339,9 +339,9 @@ def _open_lock(path: Path) -> int:
         return os.open(path, flags)
     if not path.parent.is_dir():
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        _give_to_owner(path.parent)
+        give_to_owner(path.parent)
     descriptor = os.open(path, flags | os.O_CREAT, 0o600)
-    _give_to_owner(path)
+    give_to_owner(path)
     return descriptor
 
 

@@ -10,6 +10,7 @@ from iotsupport.boards import configurations
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
+from iotsupport.mirror import compared
 from iotsupport.mirror.comparison import Differences, reconcile
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.mirror.following import follow_at_start
@@ -38,6 +39,8 @@ class Command(BaseCommand):
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
             unknown = f"The database does not answer, or is not migrated: {error}. {hint}"
             raise CommandError(explain_database(error) or unknown) from error
+        if not check:
+            _note(found)
         if check and any([*found, boards]):
             raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
         if any(differences.failed for differences in found):
@@ -69,3 +72,8 @@ class Command(BaseCommand):
             said = "contradicts its configuration" if check else "is in step with its configuration again"
             self.stdout.write(f"boards: the row of {mac_address} {said}")
         return differing
+
+
+def _note(found: list[Differences]) -> None:
+    repaired = sum(len(each.written) + len(each.removed) + len(each.unknown) for each in found)
+    compared.note(repaired, sum(len(each.failed) for each in found))
