@@ -3,6 +3,7 @@ from typing import Any
 from django.apps import AppConfig
 from django.core import checks
 from django.db import connection
+from django.db.models.signals import post_migrate
 
 import iotsupport.monitoring.metrics_files  # noqa: F401 - before an app makes a metric
 from iotsupport.database import is_shared, sqlite
@@ -29,6 +30,15 @@ class IotSupportConfig(AppConfig):
         )
         from iotsupport.monitoring.metrics import database_metrics
         from iotsupport.signals import serving
+        from iotsupport.state import permission
+        from iotsupport.state.checks import (
+            DATABASE_TAG,
+            check_clock,
+            check_database,
+            check_file_system,
+            check_private,
+            check_room,
+        )
 
         for check in [
             check_dotenv,
@@ -40,10 +50,16 @@ class IotSupportConfig(AppConfig):
             check_secret_key,
             check_credentials,
             check_https,
+            check_room,
+            check_file_system,
+            check_clock,
+            check_private,
         ]:
             checks.register(check, "environment")
         checks.register(check_plain_http, "environment", deploy=True)
+        checks.register(check_database, DATABASE_TAG, deploy=True)
         limits.register(limits.LISTS)
+        post_migrate.connect(permission.make, sender=self, dispatch_uid="iotsupport.state.permission")
         database_metrics.register(BoardCollector())
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")

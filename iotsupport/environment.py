@@ -31,6 +31,9 @@ FALSE_STRINGS = frozenset({"false", "off", "no", "n", "0", "f"})
 SQLITE = "django.db.backends.sqlite3"
 POSTGRESQL = "django.db.backends.postgresql"
 
+# Set by whoever starts a service or a session.
+OF_THE_SYSTEM = {"RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"}
+
 HOST_NAME = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*", re.ASCII | re.IGNORECASE)
 
 HOST_RULE = "a name has letters, digits, - and dots, but no _"
@@ -69,9 +72,13 @@ class Environment(environ.Env):
         super().__init__(**scheme)
         self.problems: dict[str, str] = {}
         self.dotenv_troubles: list[dotenv.Trouble] = []
+        self.given: set[str] = set()
+        """Names of the variables that were asked for, and are set."""
 
     def get_value(self, var: str, *args: Any, **options: Any) -> Any:
         value = self.ENVIRON.get(var, "")
+        if value and var not in OF_THE_SYSTEM:
+            self.given.add(var)
         return value if value.startswith("$") else super().get_value(var, *args, **options)
 
     def read_env(self, path: Path) -> None:

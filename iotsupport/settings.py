@@ -22,6 +22,8 @@ env.read_env(BASE_DIR / ".env")
 # reports them.
 ENVIRONMENT_PROBLEMS = env.problems
 DOTENV_TROUBLES = env.dotenv_troubles
+# Names of those that are set.
+GIVEN_VARIABLES = env.given
 
 # --- Where things are kept ---------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from iotsupport.editing.deleting import delete_selected
 from iotsupport.editing.lookups import OfferedLookupsSite
 from iotsupport.models import ApiToken
 from iotsupport.pages import is_page, next_page
+from iotsupport.state.permission import may_see_state
 
 
 class Site(OfferedLookupsSite):
@@ -35,7 +36,16 @@ class Site(OfferedLookupsSite):
 
     def get_urls(self) -> list[Any]:
         # Ahead of Django's, the last of which takes whatever is left.
-        return [path("session/", never_cache(self.session), name="session"), *super().get_urls()]
+        return [
+            path("session/", never_cache(self.session), name="session"),
+            path("state/", self.admin_view(self.state), name="state"),
+            *super().get_urls(),
+        ]
+
+    def state(self, request: HttpRequest) -> HttpResponse:
+        from iotsupport.state.page import page  # what it looks at needs the apps to be ready
+
+        return page(request)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
         return {**super().each_context(request), "version": __version__}
@@ -66,7 +76,10 @@ class Site(OfferedLookupsSite):
         for app in apps:
             app["models"].sort(key=lambda model: _rank(model["object_name"], self.models_in_order_of_use))
         apps.sort(key=lambda app: _rank(app["app_label"], self.apps_in_order_of_use))
-        return apps if app_label else _together(apps, ["auth", "iotsupport"], "Users and access")
+        if app_label:
+            return apps
+        apps = _together(apps, ["auth", "iotsupport"], "Users and access")
+        return [*apps, this_server()] if may_see_state(request) else apps
 
     def index(self, request: HttpRequest, extra_context: Any = None) -> Any:
         return super().index(request, {**first_page.context(request), **(extra_context or {})})
@@ -89,6 +102,13 @@ class Site(OfferedLookupsSite):
         if request.method != "POST":
             tell_what_is_revoked(request, request.user)
         return super().password_change(request, extra_context)
+
+
+def this_server() -> dict[str, Any]:
+    """The page on its state, as Django's index lists the models of an app."""
+    url = reverse("admin:state")
+    entry = {"name": "State", "object_name": "State", "admin_url": url, "add_url": None, "view_only": True}
+    return {"name": "This server", "app_label": "this-server", "app_url": url, "models": [entry]}
 
 
 def _together(apps: list[Any], labels: list[str], name: str) -> list[Any]:

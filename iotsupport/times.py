@@ -84,11 +84,15 @@ def how_long(length: timedelta) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
+def show_whole(moment: datetime) -> str:
+    """As in "2026-11-03 14:02:09 CET"."""
+    return date(timezone.localtime(moment, shown_zone()), "Y-m-d H:i:s T")
+
+
 def show(moment: datetime, words: str) -> SafeString:
     """These words, as HTML that has the whole time for who points at them, and for programs."""
     utc = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    whole = date(timezone.localtime(moment, shown_zone()), "Y-m-d H:i:s T")
-    return format_html('<time datetime="{}" title="{}">{}</time>', utc, whole, words)
+    return format_html('<time datetime="{}" title="{}">{}</time>', utc, show_whole(moment), words)
 
 
 def told(moment: datetime) -> SafeString:

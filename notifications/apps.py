@@ -10,7 +10,8 @@ class NotificationsConfig(AppConfig):
         from iotsupport.first_page import parts
         from iotsupport.monitoring import health
         from iotsupport.monitoring.metrics import database_metrics
-        from notifications import first_page, receivers  # noqa: F401 - connects them
+        from iotsupport.state import findings
+        from notifications import first_page, receivers, state  # noqa: F401 - connects them
         from notifications.checks import (
             check_mqtt_ca_file,
             check_mqtt_certificate,
@@ -36,4 +37,5 @@ class NotificationsConfig(AppConfig):
         health.report_also("mqtt_version", report_old_protocol, only_where_any=True)
         health.report_also("owed", report_owed, asks_database=True)
         parts.numbers.append(first_page.numbers)
+        findings.parts.append(findings.Part("broker", "Broker and announcements", state.look))
         publisher.start()

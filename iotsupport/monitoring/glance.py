@@ -81,7 +81,7 @@ class Glance:
             seen = self._seen
             if seen is not None and seen.is_fresh:
                 return seen.text
-            under_way = self._under_way = self._under_way or self._begin()
+            under_way = self._under_way = self._under_way or self._start()
         seconds = under_way.deadline - time.monotonic()
         if seconds <= 0 or under_way.result.done():
             return under_way.result.result(0).text
@@ -94,13 +94,23 @@ class Glance:
         finally:
             self._places.release()
 
+    def begin(self) -> None:
+        """Have somebody look, where that is due: who gets several waits for the longest of them alone.
+
+        Raises :class:`BusyError` where the system has no more threads.
+        """
+        with self._lock:
+            is_fresh = self._seen is not None and self._seen.is_fresh
+            if _is_serving.is_set() and not is_fresh:
+                self._under_way = self._under_way or self._start()
+
     @property
     def fresh_until(self) -> float:
         """When a look is due, on the clock of ``time.monotonic``."""
         seen = self._seen
         return 0.0 if seen is None else seen.looked_at + FRESH_SECONDS
 
-    def _begin(self) -> UnderWay:
+    def _start(self) -> UnderWay:
         under_way = UnderWay(Future(), time.monotonic() + PATIENCE_SECONDS)
         try:
             threading.Thread(target=self._run, args=[under_way], name=f"look-{self._name}", daemon=True).start()

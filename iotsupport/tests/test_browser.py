@@ -95,6 +95,16 @@ def test_leads_to_the_documentation_of_the_api(visitor: Visitor):
     visitor.page.wait_for_selector("text=Create or replace a configuration, byte for byte")
 
 
+def test_says_where_the_clock_of_the_browser_is_another_than_the_servers(visitor: Visitor):
+    page = visitor.open("state/")
+    assert page.inner_text("#browser-clock") == "Your clock agrees."
+
+    page.add_init_script("Object.defineProperty(performance, 'timeOrigin', {value: performance.timeOrigin + 600000})")
+    page.reload()
+
+    assert page.inner_text("#browser-clock").startswith("Your clock is 10 minutes ahead of the server's: set the one")
+
+
 def test_mirrors_exactly_what_is_typed(visitor: Visitor, server: Server):
     visitor.open("devices/deviceconfig/add/")
     visitor.page.fill("[name=mac_address]", "02:AA:00:00:00:01")

@@ -248,6 +248,7 @@ def test_lists_what_there_is_in_the_order_of_use(signed_in: Client):
             ("Assets", ["Assets"]),
             ("Notifications", ["Announcements"]),
             ("Users and access", ["Users", "Groups", "API tokens"]),
+            ("This server", ["State"]),
         ]
     )
     guest = session_client(make_user("iotsupport.add_apitoken", is_staff=True))

@@ -20,6 +20,7 @@ import gunicorn
 import pytest
 import requests
 
+from iotsupport import settings
 from iotsupport.serving import only_one
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.owed.fleet import wait_until_announced
@@ -141,6 +142,19 @@ def test_a_second_server_on_the_same_data_is_refused_and_leaves_the_metrics_of_t
     assert count_downloads(server) == before + 3
 
 
+def test_the_page_on_the_state_names_the_master_and_each_worker(server):
+    master, *workers = server.processes()
+
+    with server.administrator() as browser:
+        shown = browser.get(f"{server.url}/admin/state/", timeout=LIMIT).text
+
+    assert f"process {master} at {server.url}, started " in shown
+    assert all(f"Worker {pid}</span>" in shown for pid in workers)
+    assert shown.count(f" of {settings.WORKER_THREADS} threads at work") == 2
+    assert "all were equal" in shown or "were made equal" in shown
+    assert "There is no answer in time" not in shown
+
+
 def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts_in_no_more_memory_than_they_need(server):
     before = count_downloads(server)
     download(server, 20)
@@ -210,6 +224,7 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
     server.signal(signal.SIGTERM)
     server._process.wait(LIMIT)
     assert only_one.running_server(server.data_dir) == second
+    os.kill(int(pid), signal.SIGSTOP)
     os.kill(second.pid, signal.SIGKILL)
     poll(lambda: only_one.running_server(server.data_dir), lambda running: running is None)
 

@@ -74,11 +74,12 @@ def test_no_statement_changes_the_table(version_before):
     assert [query["sql"] for query in asked] == []
 
 
-def test_nobody_is_offered_permissions_for_what_has_no_pages():
+def test_of_what_has_no_pages_nobody_is_offered_a_permission_but_the_one_that_belongs_to_no_row():
     call_command("migrate", verbosity=0)
 
     throttles = ContentType.objects.get_for_model(Throttle)
-    assert not Permission.objects.filter(content_type=throttles).exists()
+    [only] = Permission.objects.filter(content_type=throttles)
+    assert (only.codename, only.name) == ("view_server_state", "Can view the state of this server")
 
 
 def test_the_version_before_uploads_beside_the_new_one():
