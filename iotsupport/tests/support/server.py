@@ -49,6 +49,7 @@ NEUTRAL = dict.fromkeys(
         "MQTT_KEY_FILE",
         "HISTORY_DAYS",
         "HISTORY_KEEP",
+        "LOG_FORMAT",
         "MQTT_PASSWORD",
         "MQTT_PUBLISH_RATE",
         "MQTT_URL",
