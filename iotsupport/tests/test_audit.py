@@ -88,6 +88,7 @@ def test_a_save_in_the_admin(admin_client: Client, audit: Kept):
     assert said["who"] == "admin"
 
 
+@pytest.mark.both_databases
 def test_what_a_script_does(admin_user: User, audit: Kept):
     headers = {"authorization": f"Bearer {make_secret(admin_user, 'nightly build')}"}
     audit.told.clear()
