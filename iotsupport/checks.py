@@ -36,6 +36,7 @@ VARIABLES = {
     "HOST": ("iotsupport.E007", "Set HOST=127.0.0.1 for this machine alone, or HOST=0.0.0.0 for the network."),
     "PORT": ("iotsupport.E008", "Set PORT=8000, or leave it out."),
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
+    "HTTPS_ONLY": ("iotsupport.E061", "Set HTTPS_ONLY=true where people come over HTTPS, or leave it out."),
     "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
     "SILENT_AFTER": ("iotsupport.E035", "Set SILENT_AFTER=24, or leave it out; 0 turns it off."),
     "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),
@@ -199,12 +200,18 @@ def check_https(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
 
 def check_plain_http(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
     """For ``check --deploy``: nobody gets past the front server, and passwords do not travel readable."""
-    if _is_local(settings.HOST):
+    if settings.HTTPS_ONLY:
         return []
     has_https = any(origin.startswith("https://") for origin in settings.CSRF_TRUSTED_ORIGINS)
+    if has_https and _is_local(settings.HOST):
+        message = "People come over HTTPS, but HTTPS_ONLY is false: who forgets the s in https sends what can be read."
+        hint = "Set HTTPS_ONLY=true. Devices keep plain HTTP for what they fetch."
+        return [checks.Warning(message, hint=hint, id="iotsupport.W060")]
+    if _is_local(settings.HOST):
+        return []
     if has_https:
         message = f"People come over HTTPS, but HOST={settings.HOST} lets everybody past the front server, without it."
-        hint = "Set HOST=127.0.0.1, or the address at which the front server alone reaches this one."
+        hint = "Set HTTPS_ONLY=true, which leaves plain HTTP to devices; or HOST to where the front server alone comes."
         return [checks.Warning(message, hint=hint, id="iotsupport.W025")]
     message = f"With HOST={settings.HOST}, people sign in over plain HTTP: who reads along has passwords and tokens."
     hint = "Put nginx in front (docs/nginx.md), name its address in CSRF_TRUSTED_ORIGINS, and set HOST=127.0.0.1."

@@ -36,6 +36,7 @@ BROWSER_HEADERS = [
     "Content-Security-Policy",
     "Cross-Origin-Opener-Policy",
     "Referrer-Policy",
+    "Strict-Transport-Security",
     "Vary",
     "X-Frame-Options",
 ]

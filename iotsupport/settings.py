@@ -53,14 +53,19 @@ CSRF_TRUSTED_ORIGINS = env.items("CSRF_TRUSTED_ORIGINS", [], is_origin, "like ht
 
 CSRF_FAILURE_VIEW = "iotsupport.editing.unsaved.csrf_failure"
 
-# What these are about is decided for each request, or by the front server. Where the settings say that people come over
-# HTTPS, checks of our own (iotsupport.checks) look at what follows from it.
+# Whether people and scripts come over HTTPS alone; devices need plain HTTP (iotsupport.https).
+HTTPS_ONLY = env.switch("HTTPS_ONLY", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS_ONLY
+SECURE_HSTS_SECONDS = 365 * 24 * 3600 if HTTPS_ONLY else 0
+
 SILENCED_SYSTEM_CHECKS = [
-    "security.W004",  # SECURE_HSTS_SECONDS: deploy/nginx.conf sets it, for people's pages alone
-    "security.W008",  # SECURE_SSL_REDIRECT: devices need plain HTTP; deploy/nginx.conf redirects people
-    "security.W010",  # SESSION_COOKIE_SECURE: SecureCookiesMiddleware, in answers over HTTPS
-    "security.W016",  # CSRF_COOKIE_SECURE: the same
+    "security.W005",  # SECURE_HSTS_INCLUDE_SUBDOMAINS: names below this one are others' to decide about
+    "security.W008",  # SECURE_SSL_REDIRECT: sends devices on, too; iotsupport.https does so with people and scripts
+    "security.W021",  # SECURE_HSTS_PRELOAD: it lists a whole domain in browsers, for years
 ]
+if not HTTPS_ONLY:
+    # iotsupport.W060 says so where people come over HTTPS, and W026 where they come without.
+    SILENCED_SYSTEM_CHECKS += ["security.W004", "security.W010", "security.W016"]
 
 SESSION_ENGINE = "iotsupport.accounts.sessions"
 # A session ends so long after its last use.
@@ -146,6 +151,7 @@ MIDDLEWARE = [
     "iotsupport.accounts.sessions.SecureCookiesMiddleware",
     "iotsupport.accounts.sessions.SessionMiddleware",
     "iotsupport.middleware.HostMiddleware",
+    "iotsupport.https.HttpsMiddleware",
     "iotsupport.middleware.DatabaseMiddleware",
     "iotsupport.middleware.UnfinishedUploadsMiddleware",
     "iotsupport.limits.BodyLimitsMiddleware",  # ahead of the check for CSRF, which reads forms

@@ -143,9 +143,9 @@ class SessionMiddleware(DjangoSessionMiddleware):
 
 
 class SecureCookiesMiddleware:
-    """Makes every cookie ``Secure`` in an answer to a request that came over HTTPS, and only there.
+    """Makes every cookie ``Secure`` in answers to requests that came over HTTPS; with ``HTTPS_ONLY``, in all.
 
-    ``SESSION_COOKIE_SECURE`` would lock out the administrator who has no HTTPS: browsers drop such cookies.
+    ``SESSION_COOKIE_SECURE`` alone would lock out the administrator who has no HTTPS: browsers drop such cookies.
     """
 
     def __init__(self, get_response: Any) -> None:
@@ -153,7 +153,7 @@ class SecureCookiesMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         response: HttpResponseBase = self.get_response(request)
-        if request.is_secure():
+        if settings.HTTPS_ONLY or request.is_secure():
             for cookie in response.cookies.values():
                 cookie["secure"] = True
         return response

@@ -51,6 +51,7 @@ BROKEN = [
         "iotsupport.E022",
         "SESSION_HOURS is 'a week', but it must be a whole number from 1 to",
     ),
+    ("HTTPS_ONLY", "perhaps", "iotsupport.E061", "HTTPS_ONLY is 'perhaps', but it must be true or false."),
     ("SILENT_AFTER", "a day", "iotsupport.E035", "SILENT_AFTER is 'a day', but it must be a whole number from 0 to"),
     ("HISTORY_DAYS", "a year", "iotsupport.E041", "HISTORY_DAYS is 'a year', but it must be a whole number from 0 to"),
     ("HISTORY_KEEP", "0", "iotsupport.E042", "HISTORY_KEEP is '0', but it must be a whole number from 1 to"),
@@ -85,17 +86,17 @@ BROKEN_WITH_A_SECRET = [broken for broken in BROKEN if broken[1] in {"//u:secret
 HTTPS = [
     ("", "", "", "", ""),
     ("", "iot.example.com", "", "", ""),
-    ("https://iot.example.com", "iot.example.com", "", "", ""),
-    ("https://iot.example.com:8443", "iot.example.com", "", "", ""),
-    ("https://*.example.com", ".example.com", "", "", ""),
-    ("https://[2001:db8::7]", "[2001:db8::7]", "", "", ""),
+    ("https://iot.example.com", "iot.example.com", "", "", "W060"),
+    ("https://iot.example.com:8443", "iot.example.com", "", "", "W060"),
+    ("https://*.example.com", ".example.com", "", "", "W060"),
+    ("https://[2001:db8::7]", "[2001:db8::7]", "", "", "W060"),
     ("http://iot.example.com", "", "", "", ""),
-    ("https://iot.example.com", "", "", "W023", ""),
-    ("https://*.example.com", "iot.example.com", "", "W023", ""),
-    ("https://iot.example.com,http://iot.example.com", "iot.example.com", "", "W024", ""),
+    ("https://iot.example.com", "", "", "W023", "W060"),
+    ("https://*.example.com", "iot.example.com", "", "W023", "W060"),
+    ("https://iot.example.com,http://iot.example.com", "iot.example.com", "", "W024", "W060"),
     ("https://iot.example.com", "iot.example.com", "0.0.0.0", "", "W025"),  # noqa: S104
     ("https://iot.example.com", "iot.example.com", "::", "", "W025"),
-    ("https://iot.example.com", "iot.example.com", "localhost", "", ""),
+    ("https://iot.example.com", "iot.example.com", "localhost", "", "W060"),
     ("", "192.168.1.10", "192.168.1.10", "", "W026"),
 ]
 
@@ -117,6 +118,24 @@ def test_says_what_contradicts_https(
 
         assert code == 0
         assert re.findall(r"\(([\w.]+)\) .*", report) == [f"iotsupport.{id}" for id in expected if id]
+
+
+@pytest.mark.parametrize(
+    ("https_only", "silenced"),
+    [("true", {"W005", "W008", "W021"}), ("false", {"W004", "W008", "W010", "W016"})],
+)
+def test_silences_of_django_s_checks_those_that_are_answered_otherwise(
+    tmp_path: Path, https_only: str, silenced: set[str]
+) -> None:
+    environ = {"DATA_DIR": str(tmp_path), "HTTPS_ONLY": https_only}
+
+    _, report = check(environ, "--deploy")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("django.core.checks.messages.CheckMessage.is_silenced", lambda message: False)
+        _, loud = check(environ, "--deploy")
+
+    assert re.findall(r"\(([\w.]+)\) .*", report) == []
+    assert set(re.findall(r"\(security\.(\w+)\)", loud)) == silenced
 
 
 def check(environ: dict[str, str], *options: str) -> tuple[int, str]:

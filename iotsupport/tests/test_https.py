@@ -225,3 +225,67 @@ class TestSliding:
             Client(headers={"Cookie": f"sessionid={'a' * 32}"}).get("/admin/login/")
 
         assert {query["sql"].split()[0] for query in captured} <= {"SELECT"}
+
+
+class TestHttpsOnly:
+    """Where people and scripts come over HTTPS alone."""
+
+    @pytest.fixture(autouse=True)
+    def only(self, settings: Any) -> None:
+        settings.HTTPS_ONLY = settings.SESSION_COOKIE_SECURE = settings.CSRF_COOKIE_SECURE = True
+        settings.SECURE_HSTS_SECONDS = 31536000
+
+    @pytest.mark.parametrize("method", ["get", "post", "put", "delete"])
+    @pytest.mark.parametrize(
+        "path", ["/", "/admin/", "/admin/login/?next=/admin/", "/configs", "/api/assets", "/api/docs"]
+    )
+    def test_people_and_scripts_are_sent_there(self, method: str, path: str):
+        answer = getattr(Client(), method)(path)
+
+        assert (answer.status_code, answer["Location"]) == (308, f"https://testserver{path}")
+        assert not answer.cookies
+
+    @pytest.mark.parametrize(
+        "path", ["/health", "/api/health", "/metrics", "/configs/02-00-00-00-00-01.json", "/api/assets/fw.bin"]
+    )
+    def test_devices_and_probes_are_not(self, path: str):
+        plain, secure = (Client().get(path, secure=secure) for secure in [False, True])
+
+        assert plain.status_code in {200, 404, 503}
+        assert not {"Strict-Transport-Security", "Location"} & {*plain.headers, *secure.headers}
+
+    def test_browsers_remember_it(self):
+        assert Client().get("/admin/login/", secure=True)["Strict-Transport-Security"] == "max-age=31536000"
+
+    def test_cookies_are_secure_whatever_the_front_server_says(self):
+        client = sign_in(secure=True)
+
+        assert all(cookie["secure"] for cookie in client.cookies.values())
+
+    @pytest.mark.parametrize(
+        ("origins", "host", "location"),
+        [
+            ([], "testserver:8000", "https://testserver/admin/"),
+            (["https://testserver:8443", "http://testserver:81"], "testserver:8000", "https://testserver:8443/admin/"),
+            (["https://other:8443"], "testserver", "https://testserver/admin/"),
+            (["https://[::1]:8443"], "[::1]:8000", "https://[::1]:8443/admin/"),
+        ],
+    )
+    def test_at_the_port_that_origins_name(self, settings: Any, origins: list[str], host: str, location: str):
+        settings.CSRF_TRUSTED_ORIGINS = origins
+        settings.ALLOWED_HOSTS = ["testserver", "[::1]"]
+
+        assert Client().get("/admin/", headers={"Host": host})["Location"] == location
+
+    def test_nobody_is_sent_to_a_host_that_is_not_ours(self):
+        assert Client().get("/admin/", headers={"Host": "evil.example"}).status_code == 400
+
+    def test_nobody_is_sent_to_another_host_by_the_path(self):
+        answer = Client().get("/", PATH_INFO="//evil.example/admin/")
+
+        assert answer["Location"] == "https://testserver//evil.example/admin/"
+
+
+def test_without_it_nobody_is_sent_anywhere(client):
+    assert client.get("/admin/login/").status_code == 200
+    assert "Strict-Transport-Security" not in client.get("/admin/login/", secure=True)

@@ -42,6 +42,7 @@ NEUTRAL = dict.fromkeys(
         "DEVICE_USERNAME",
         "ESP32_CONFIGS_DIR",
         "HOST",
+        "HTTPS_ONLY",
         "METRICS_DIR",
         "METRICS_TOKEN",
         "MQTT_CA_FILE",
