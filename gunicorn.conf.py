@@ -18,7 +18,7 @@ import gunicorn
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory
 from iotsupport.monitoring.news import is_news
-from iotsupport.serving import only_one, systemd
+from iotsupport.serving import clients, only_one, systemd
 
 ROOT = Path(__file__).resolve().parent
 
@@ -40,8 +40,12 @@ DRAIN_SECONDS = 5
 # Its socket has one path for each user: two servers would share it.
 control_socket_disable = True
 
-# No header stands for SCRIPT_NAME or PATH_INFO: on this machine, everybody is a front server.
+# No header stands for SCRIPT_NAME or PATH_INFO: on this machine, everybody is a front server. Nor for another header:
+# X_Remote_User would be X-Remote-User to an application.
 forwarder_headers = ""
+header_map = "drop"
+# Whose X-Forwarded-Proto is believed.
+forwarded_allow_ips = ",".join(clients.forwarders(settings.TRUSTED_PROXIES))
 
 accesslog = None
 errorlog = "-"  # standard error

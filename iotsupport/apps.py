@@ -1,12 +1,14 @@
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core import checks
 from django.db import connection
 from django.db.models.signals import post_migrate
 
 import iotsupport.monitoring.metrics_files  # noqa: F401 - before an app makes a metric
 from iotsupport.database import is_shared, sqlite
+from iotsupport.serving import clients
 
 
 class IotSupportConfig(AppConfig):
@@ -15,6 +17,7 @@ class IotSupportConfig(AppConfig):
 
     def ready(self) -> None:
         from iotsupport import audit_receivers, limits, receivers  # noqa: F401 - connects them
+        from iotsupport.accounts.checks import check_single_sign_on
         from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
             check_checkins_socket,
@@ -54,12 +57,14 @@ class IotSupportConfig(AppConfig):
             check_file_system,
             check_clock,
             check_private,
+            check_single_sign_on,
         ]:
             checks.register(check, "environment")
         checks.register(check_plain_http, "environment", deploy=True)
         checks.register(check_database, DATABASE_TAG, deploy=True)
         limits.register(limits.LISTS)
         post_migrate.connect(permission.make, sender=self, dispatch_uid="iotsupport.state.permission")
+        clients.trust(settings.TRUSTED_PROXIES)
         database_metrics.register(BoardCollector())
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")

@@ -37,6 +37,15 @@ VARIABLES = {
     "PORT": ("iotsupport.E008", "Set PORT=8000, or leave it out."),
     "WEB_CONCURRENCY": ("iotsupport.E009", "Set WEB_CONCURRENCY=2, or leave it out."),
     "HTTPS_ONLY": ("iotsupport.E061", "Set HTTPS_ONLY=true where people come over HTTPS, or leave it out."),
+    "TRUSTED_PROXIES": (
+        "iotsupport.E062",
+        "Write TRUSTED_PROXIES=127.0.0.1 or 10.0.0.0/24, with where your proxies are.",
+    ),
+    "REMOTE_USER_HEADER": ("iotsupport.E063", "Write REMOTE_USER_HEADER=X-Remote-User, with the name your proxy uses."),
+    "REMOTE_GROUPS_HEADER": (
+        "iotsupport.E064",
+        "Write REMOTE_GROUPS_HEADER=X-Remote-Groups. Until then, no header signs in.",
+    ),
     "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
     "SILENT_AFTER": ("iotsupport.E035", "Set SILENT_AFTER=24, or leave it out; 0 turns it off."),
     "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),

@@ -61,6 +61,19 @@ def is_origin(text: str) -> bool:
     return scheme in {"http", "https"} and bool(separator) and is_host(host.removeprefix("*."))
 
 
+def is_proxy(text: str) -> bool:
+    """Whether it is an address or a network, of IPv4 or IPv6, and not everybody."""
+    try:
+        return ipaddress.ip_network(text).prefixlen > 0
+    except ValueError:
+        return False
+
+
+def is_header(text: str) -> bool:
+    """Whether it can be the name of a header that comes through: gunicorn drops those with ``_``."""
+    return bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text, re.ASCII | re.IGNORECASE)) and len(text) <= 100
+
+
 class Environment(environ.Env):
     """django-environ that remembers what it refused: variables in ``problems``, lines in ``dotenv_troubles``.
 
@@ -154,6 +167,16 @@ class Environment(environ.Env):
                 raise ValueError(raw) from error
 
         return self.read(name, parse, default, "a time zone that this machine knows, such as Europe/Amsterdam")
+
+    def text(self, name: str, is_valid: Callable[[str], bool], expected: str) -> str:
+        """Return a text that passes, or an empty one; ``expected`` completes "it must be …"."""
+
+        def parse(raw: str) -> str:
+            if not is_valid(raw):
+                raise ValueError(raw)
+            return raw
+
+        return self.read(name, parse, "", expected)
 
     def items(self, name: str, default: list[str], is_valid: Callable[[str], bool], expected: str) -> list[str]:
         """Return a comma-separated list without its wrong items; ``expected`` completes "each must be …"."""

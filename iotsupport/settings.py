@@ -10,7 +10,7 @@ from pathlib import Path
 from csp.constants import SELF
 
 from iotsupport.database.backends import configured
-from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_origin
+from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_header, is_origin, is_proxy
 from iotsupport.monitoring import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -108,12 +108,20 @@ AXES_ENABLE_ADMIN = False
 DJANGO_SUPERUSER_USERNAME = env.str("DJANGO_SUPERUSER_USERNAME", default="") or "admin"
 DJANGO_SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+# Single sign-on: docs/sign-in.md. Proxies are believed by the address that is connected (iotsupport.serving.clients).
+TRUSTED_PROXIES = env.items("TRUSTED_PROXIES", [], is_proxy, "an address, or a network such as 10.0.0.0/24")
+REMOTE_USER_HEADER = env.text("REMOTE_USER_HEADER", is_header, "a header's name, such as X-Remote-User (no _)")
+REMOTE_GROUPS_HEADER = env.text("REMOTE_GROUPS_HEADER", is_header, "a header's name, such as X-Remote-Groups (no _)")
+# Whoever has it is an administrator.
+OIDC_ADMIN_GROUP = env.str("OIDC_ADMIN_GROUP", default="").strip()
+
+AUTHENTICATION_BACKENDS = [  # the first takes no password: ahead of those that count failures
+    *(["iotsupport.accounts.remote_user.RemoteUserBackend"] if REMOTE_USER_HEADER else []),
+    *["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"],
+]
 AUTH_PASSWORD_VALIDATORS = [
-    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
-    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
-    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+    {"NAME": f"django.contrib.auth.password_validation.{name}Validator"}
+    for name in ["UserAttributeSimilarity", "MinimumLength", "CommonPassword", "NumericPassword"]
 ]
 
 # The page of the API's documentation, served from here, not from a foreign host. As an INSTALLED_APP, every command
@@ -157,6 +165,7 @@ MIDDLEWARE = [
     "iotsupport.limits.BodyLimitsMiddleware",  # ahead of the check for CSRF, which reads forms
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "iotsupport.accounts.remote_user.RemoteUserMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "iotsupport.editing.origins.OriginMiddleware",

@@ -6,12 +6,13 @@ from functools import update_wrapper
 from typing import Any
 
 from django.contrib import messages
-from django.contrib.auth import REDIRECT_FIELD_NAME
+from django.contrib.auth import BACKEND_SESSION_KEY, REDIRECT_FIELD_NAME
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
 from iotsupport import __version__, first_page
+from iotsupport.accounts import remote_user
 from iotsupport.accounts.signin import SignInForm
 from iotsupport.editing import unsaved
 from iotsupport.editing.deleting import delete_selected
@@ -96,7 +97,8 @@ class Site(OfferedLookupsSite):
 
     def logout(self, request: HttpRequest, extra_context: Any = None) -> Any:
         _replace_next(request, request.get_full_path())  # where Django stays
-        return super().logout(request, extra_context)
+        how = {"signed_in_by": request.session.get(BACKEND_SESSION_KEY), "by_proxy": remote_user.BACKEND}
+        return super().logout(request, {**how, **(extra_context or {})})
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> Any:
         if request.method != "POST":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # The worker uses this module before there is any Django.
@@ -11,6 +12,36 @@ if TYPE_CHECKING:  # The worker uses this module before there is any Django.
 
 # As much of a name as django-axes has room for. No user's is longer.
 USERNAME_CHARS = 255
+
+# This machine, from which everybody may be a front server.
+LOOPBACK = ["127.0.0.0/8", "::1"]
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_proxies: list[Network] = []
+
+
+def trust(networks: Iterable[str]) -> None:
+    """Believe front servers that have one of these addresses, or one in these networks: ``TRUSTED_PROXIES``."""
+    _proxies[:] = [ipaddress.ip_network(network) for network in networks]
+
+
+def is_trusted_proxy(remote: str) -> bool:
+    """Whether ``TRUSTED_PROXIES`` names who is connected; this machine has to be named, too, and no socket can be."""
+    connected = _parse(remote.partition("%")[0])
+    return connected is not None and any(connected in network for network in _proxies)
+
+
+def forwarders(networks: Iterable[str]) -> list[str]:
+    """Return for gunicorn, in networks, who says whether a client came over HTTPS: as :func:`may_be_front_server`."""
+    return [written for network in [*LOOPBACK, *networks] for written in _as_connected(ipaddress.ip_network(network))]
+
+
+def _as_connected(network: Network) -> list[str]:
+    """A network as sockets tell of it: of IPv4 also as it comes to a socket of IPv6."""
+    if isinstance(network, ipaddress.IPv6Network):
+        return [str(network)]
+    return [str(network), f"::ffff:{network.network_address}/{96 + network.prefixlen}"]
 
 
 def client_address(request: HttpRequest) -> str | None:
@@ -39,8 +70,8 @@ def username_of(request: HttpRequest, credentials: dict[str, Any] | None) -> str
 def address_of(remote: str, forwarded: str) -> str:
     """Return the client's address, given who is connected and what it sent as ``X-Forwarded-For``.
 
-    A front server on this machine is believed, and only what it says itself: the last entry of ``X-Forwarded-For``.
-    Anybody else may send that header, too.
+    A front server is believed, and only what it says itself: the last entry of ``X-Forwarded-For``. Anybody else may
+    send that header, too.
     """
     forwarded_address = _parse(forwarded.rpartition(",")[2].strip())
     if forwarded_address is None or not may_be_front_server(remote):
@@ -49,9 +80,9 @@ def address_of(remote: str, forwarded: str) -> str:
 
 
 def may_be_front_server(remote: str) -> bool:
-    """Whether who is connected is on this machine."""
+    """Whether who is connected is on this machine, or a trusted proxy."""
     connected = _parse(remote)
-    return connected is not None and connected.is_loopback
+    return (connected is not None and connected.is_loopback) or is_trusted_proxy(remote)
 
 
 def network_of(address: str) -> str:

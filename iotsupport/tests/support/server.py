@@ -55,10 +55,17 @@ NEUTRAL = dict.fromkeys(
         "MQTT_PUBLISH_RATE",
         "MQTT_URL",
         "MQTT_USERNAME",
+        "OIDC_ADMIN_GROUP",
+        "OIDC_CLIENT_ID",
+        "OIDC_CLIENT_SECRET",
+        "OIDC_ISSUER",
         "PORT",
         "PYTHONDONTWRITEBYTECODE",  # compiling the product takes a tenth of a start
+        "REMOTE_GROUPS_HEADER",
+        "REMOTE_USER_HEADER",
         "SECRET_KEY",
         "SILENT_AFTER",
+        "TRUSTED_PROXIES",
     ],
     "",
 ) | {"WEB_CONCURRENCY": "1"}  # each takes a second of the processor to start: more where a test is about several
