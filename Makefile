@@ -7,6 +7,8 @@
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
 BIN := .venv/bin
+# What OpenID Connect needs, where it is set up.
+SIGN_ON := $(shell (test -n "$$OIDC_ISSUER" || grep -qs '^ *OIDC_ISSUER=.' .env) && echo .venv/.installed-sso)
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
 
 help:
@@ -29,7 +31,7 @@ run: install trial-broker
 demo: install trial-broker
 	@exec $(BIN)/python -m iotsupport.trial.run --demo
 
-install: .venv/.installed-run
+install: .venv/.installed-run $(SIGN_ON)
 
 # --- Installation: each stamp is newer than what it was made from, so that a second run starts at once ---------------
 
@@ -42,6 +44,11 @@ install: .venv/.installed-run
 .venv/.installed-run: requirements.txt | .venv/.made
 	@echo "Installing the dependencies…"
 	@$(PIP) --require-hashes -r requirements.txt
+	@touch $@
+
+.venv/.installed-sso: requirements-sso.txt | .venv/.installed-run
+	@echo "Installing what OpenID Connect needs…"
+	@$(PIP) --require-hashes -r requirements-sso.txt
 	@touch $@
 
 # Those of the run are among them: one installation for both. The first test that loads a module compiles it: the most
@@ -124,6 +131,8 @@ lock:
 	  pyproject.toml -o requirements.txt
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  --extra dev -c requirements.txt pyproject.toml -o requirements-dev.txt
+	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+	  --extra sso -c requirements.txt -c requirements-dev.txt pyproject.toml -o requirements-sso.txt
 	echo "pip" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
 	  - -o requirements-pip.txt
 	echo "iotcore~=0.4" | uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

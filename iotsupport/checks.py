@@ -46,6 +46,7 @@ VARIABLES = {
         "iotsupport.E064",
         "Write REMOTE_GROUPS_HEADER=X-Remote-Groups. Until then, no header signs in.",
     ),
+    "OIDC_ISSUER": ("iotsupport.E065", "Write OIDC_ISSUER=https://login.example.com with your provider's own name."),
     "SESSION_HOURS": ("iotsupport.E022", "Set SESSION_HOURS=336, or leave it out."),
     "SILENT_AFTER": ("iotsupport.E035", "Set SILENT_AFTER=24, or leave it out; 0 turns it off."),
     "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),

@@ -10,7 +10,7 @@ from django.views.debug import SafeExceptionReporterFilter
 
 # A user and perhaps a password in a URL. A password that is not escaped may hold "/" and "@".
 CREDENTIALS = re.compile(r"(?<=://)[^\s'\"]*@")
-SECRET_VARIABLE = re.compile("PASS|SECRET|TOKEN|DIGEST", re.IGNORECASE)
+SECRET_VARIABLE = re.compile("PASS|SECRET|TOKEN|DIGEST|NONCE|VERIFIER", re.IGNORECASE)
 
 
 class ReporterFilter(SafeExceptionReporterFilter):

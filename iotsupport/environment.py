@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import environ
@@ -72,6 +73,18 @@ def is_proxy(text: str) -> bool:
 def is_header(text: str) -> bool:
     """Whether it can be the name of a header that comes through: gunicorn drops those with ``_``."""
     return bool(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", text, re.ASCII | re.IGNORECASE)) and len(text) <= 100
+
+
+def is_issuer(text: str) -> bool:
+    """Whether it can be a provider of OpenID Connect: an ``https://`` URL, or ``http://`` on this machine."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    plain = parts.scheme == "http" and (host in {"localhost", "::1"} or host.startswith("127."))
+    has_more = parts.query or parts.fragment or "@" in parts.netloc or re.search(r"[\s\\]", text)
+    return (parts.scheme == "https" or plain) and is_host(host) and not has_more
 
 
 class Environment(environ.Env):
@@ -177,6 +190,13 @@ class Environment(environ.Env):
             return raw
 
         return self.read(name, parse, "", expected)
+
+    def url(self, name: str, is_valid: Callable[[str], bool], expected: str) -> str:
+        """As :meth:`text`; what is refused may hold a password, so it is not told."""
+        value = self.text(name, is_valid, expected)
+        if name in self.problems:
+            self.problems[name] = f"{name} must be {expected}."
+        return value
 
     def items(self, name: str, default: list[str], is_valid: Callable[[str], bool], expected: str) -> list[str]:
         """Return a comma-separated list without its wrong items; ``expected`` completes "each must be …"."""

@@ -23,7 +23,7 @@ from iotsupport.accounts.words import NarrowedUser, Word, words_of
 from iotsupport.boards.models import Board, HourlyCount
 from iotsupport.serving import strangers
 
-__all__ = ["ApiToken", "Board", "HourlyCount", "KnownNetwork", "NarrowedUser", "Throttle"]
+__all__ = ["ApiToken", "Board", "HourlyCount", "Identity", "KnownNetwork", "NarrowedUser", "Throttle"]
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)
@@ -196,6 +196,21 @@ class KnownNetwork(models.Model):
 
     def __str__(self) -> str:
         return f"{self.network} of {self.user}"
+
+
+class Identity(models.Model):
+    """Who a user is at a provider of OpenID Connect, which gives no subject twice (OpenID Connect Core, section 2)."""
+
+    user = models.OneToOneField(User, on_delete=models.CASCADE, related_name="identity")
+    issuer = models.CharField(max_length=255)
+    subject = models.CharField(max_length=255)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["issuer", "subject"], name="one_user_for_a_subject")]
+        default_permissions = ()  # it has no pages
+
+    def __str__(self) -> str:
+        return f"{self.subject} of {self.issuer}"
 
 
 class ThrottleManager(models.Manager["Throttle"]):

@@ -13,7 +13,7 @@ from django.utils.http import url_has_allowed_host_and_scheme
 BROWSER_PREFIX = "/admin/"
 
 # Pages of the admin that one does not go on to.
-NO_PAGES = {"login", "logout", "jsi18n", "autocomplete", "session"}
+NO_PAGES = {"login", "logout", "jsi18n", "autocomplete", "session", "oidc_begin", "oidc_callback"}
 
 
 def is_page(request: HttpRequest, url: str) -> bool:

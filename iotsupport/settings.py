@@ -10,7 +10,7 @@ from pathlib import Path
 from csp.constants import SELF
 
 from iotsupport.database.backends import configured
-from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_header, is_origin, is_proxy
+from iotsupport.environment import HOST_RULE, Environment, is_allowed_host, is_header, is_issuer, is_origin, is_proxy
 from iotsupport.monitoring import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -112,11 +112,14 @@ DJANGO_SUPERUSER_PASSWORD = env.str("DJANGO_SUPERUSER_PASSWORD", default="")
 TRUSTED_PROXIES = env.items("TRUSTED_PROXIES", [], is_proxy, "an address, or a network such as 10.0.0.0/24")
 REMOTE_USER_HEADER = env.text("REMOTE_USER_HEADER", is_header, "a header's name, such as X-Remote-User (no _)")
 REMOTE_GROUPS_HEADER = env.text("REMOTE_GROUPS_HEADER", is_header, "a header's name, such as X-Remote-Groups (no _)")
-# Whoever has it is an administrator.
+OIDC_ISSUER = env.url("OIDC_ISSUER", is_issuer, "an https:// URL without ? and # (http:// on this machine alone)")
+OIDC_CLIENT_ID, OIDC_CLIENT_SECRET = env.str("OIDC_CLIENT_ID", default=""), env.str("OIDC_CLIENT_SECRET", default="")
+# Whoever has it, by either way, is an administrator.
 OIDC_ADMIN_GROUP = env.str("OIDC_ADMIN_GROUP", default="").strip()
 
-AUTHENTICATION_BACKENDS = [  # the first takes no password: ahead of those that count failures
+AUTHENTICATION_BACKENDS = [  # the first two take no password: ahead of those that count failures
     *(["iotsupport.accounts.remote_user.RemoteUserBackend"] if REMOTE_USER_HEADER else []),
+    *(["iotsupport.accounts.oidc.ProviderBackend"] if OIDC_ISSUER and OIDC_CLIENT_ID and OIDC_CLIENT_SECRET else []),
     *["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"],
 ]
 AUTH_PASSWORD_VALIDATORS = [

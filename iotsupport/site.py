@@ -12,7 +12,7 @@ from django.urls import path, reverse
 from django.views.decorators.cache import never_cache
 
 from iotsupport import __version__, first_page
-from iotsupport.accounts import remote_user
+from iotsupport.accounts import oidc, remote_user
 from iotsupport.accounts.signin import SignInForm
 from iotsupport.editing import unsaved
 from iotsupport.editing.deleting import delete_selected
@@ -40,6 +40,8 @@ class Site(OfferedLookupsSite):
         return [
             path("session/", never_cache(self.session), name="session"),
             path("state/", self.admin_view(self.state), name="state"),
+            path("sign-in/", never_cache(oidc.begin), name="oidc_begin"),
+            path("sign-in/callback/", never_cache(oidc.callback), name="oidc_callback"),
             *super().get_urls(),
         ]
 
@@ -49,7 +51,7 @@ class Site(OfferedLookupsSite):
         return page(request)
 
     def each_context(self, request: HttpRequest) -> dict[str, Any]:
-        return {**super().each_context(request), "version": __version__}
+        return {**super().each_context(request), "version": __version__, "oidc_provider": oidc.provider_name()}
 
     def session(self, request: HttpRequest) -> HttpResponse:
         """Tell a page whether its form would be taken: what is too large is of no use to those who are signed out."""
@@ -98,7 +100,7 @@ class Site(OfferedLookupsSite):
     def logout(self, request: HttpRequest, extra_context: Any = None) -> Any:
         _replace_next(request, request.get_full_path())  # where Django stays
         how = {"signed_in_by": request.session.get(BACKEND_SESSION_KEY), "by_proxy": remote_user.BACKEND}
-        return super().logout(request, {**how, **(extra_context or {})})
+        return super().logout(request, {**how, "by_provider": oidc.BACKEND, **(extra_context or {})})
 
     def password_change(self, request: HttpRequest, extra_context: Any = None) -> Any:
         if request.method != "POST":

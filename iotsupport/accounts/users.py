@@ -15,6 +15,7 @@ from django.urls import reverse
 
 from iotsupport.characters import fold
 from iotsupport.editing import unsaved
+from iotsupport.models import Identity
 from iotsupport.site import tell_what_is_revoked
 
 
@@ -53,7 +54,20 @@ admin.site.unregister([User, Group])
 
 @admin.register(User)
 class FoldedUserAdmin(KeptText, FoldedSearch, UserAdmin):  # type: ignore[type-arg]
-    """Says which API tokens a change of password revokes."""
+    """Says which API tokens a change of password revokes, and who somebody is at a provider."""
+
+    def get_fieldsets(self, request: HttpRequest, obj: User | None = None) -> Any:
+        fieldsets = super().get_fieldsets(request, obj)
+        if obj is None or not Identity.objects.filter(user=obj).exists():
+            return fieldsets
+        return [*fieldsets, ("Single sign-on", {"fields": ["openid_connect"]})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: User | None = None) -> Any:
+        return [*super().get_readonly_fields(request, obj), "openid_connect"]
+
+    @admin.display(description="OpenID Connect")
+    def openid_connect(self, obj: User) -> str:
+        return str(obj.identity)
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         user = self.get_object(request, unquote(id))

@@ -30,6 +30,7 @@ from django.utils.text import capfirst
 from django.views import csrf as csrf_views
 from django.views import defaults
 
+from iotsupport.accounts import oidc
 from iotsupport.environment import is_origin
 from iotsupport.errors import ApiError, plain_error, refusal_of_database
 from iotsupport.pages import BROWSER_PREFIX, asks_for_page, next_page
@@ -134,7 +135,7 @@ def _is_hidden(name: str, value: str) -> bool:
 
 def sign_in_page(request: HttpRequest, typed: Typed) -> HttpResponse:
     """Ask who is not signed in (any more) to sign in, and keep what they typed meanwhile."""
-    if not typed.fits_sign_in:
+    if oidc.is_on() or not typed.fits_sign_in:  # the way to a provider takes nothing along
         return page(request, "signed-out", typed)
     login = reverse("admin:login")
     context = {

@@ -17,6 +17,7 @@ from django.core.management import call_command
 from django.core.management.base import SystemCheckError
 from django.test import override_settings
 
+from iotsupport.accounts.checks import check_single_sign_on
 from iotsupport.checks import check_files
 from iotsupport.environment import SQLITE, Environment
 from iotsupport.settings import BASE_DIR
@@ -61,6 +62,9 @@ BROKEN = [
     ("TRUSTED_PROXIES", "0.0.0.0/0", "iotsupport.E062", "TRUSTED_PROXIES holds '0.0.0.0/0', but each must be an"),
     ("REMOTE_USER_HEADER", "REMOTE_USER", "iotsupport.E063", "REMOTE_USER_HEADER is 'REMOTE_USER', but it must be a"),
     ("REMOTE_GROUPS_HEADER", "x y", "iotsupport.E064", "REMOTE_GROUPS_HEADER is 'x y', but it must be a header's name"),
+    ("OIDC_ISSUER", "https://u:secret@h", "iotsupport.E065", "OIDC_ISSUER must be an https:// URL without"),
+    ("OIDC_ISSUER", "http://login.example", "iotsupport.E065", "OIDC_ISSUER must be an https:// URL without"),
+    ("OIDC_ISSUER", "https://iot.example", "iotsupport.W068", "Nobody can sign in with OpenID Connect: OIDC_CLIENT_ID"),
     ("REMOTE_USER_HEADER", "X-User", "iotsupport.W066", "The header X-User is believed from nobody: TRUSTED_PROXIES"),
     ("REMOTE_GROUPS_HEADER", "X-Groups", "iotsupport.W067", "REMOTE_GROUPS_HEADER does nothing: REMOTE_USER_HEADER"),
     ("SILENT_AFTER", "a day", "iotsupport.E035", "SILENT_AFTER is 'a day', but it must be a whole number from 0 to"),
@@ -339,6 +343,21 @@ def test_a_directory_of_the_database_that_is_missing_is_said(
         f"'{tmp_path}/missing', where DATABASE_URL has the database, is not a directory.",
     )
     assert message.hint
+
+
+def test_says_how_to_install_what_openid_connect_needs(settings: LazySettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.OIDC_ISSUER, settings.OIDC_CLIENT_ID, settings.OIDC_CLIENT_SECRET = "https://iot.example", "iot", "secret"
+    found = check_single_sign_on(None)
+    monkeypatch.setattr("iotsupport.accounts.oidc.is_installed", lambda: False)
+
+    [message] = check_single_sign_on(None)
+
+    assert found == []
+    assert (message.id, message.hint) == (
+        "iotsupport.W069",
+        "Type: .venv/bin/python -m pip install --require-hashes -r requirements-sso.txt",
+    )
+    assert str(message.hint).removeprefix("Type: ") in (BASE_DIR / "docs/sign-in.md").read_text()
 
 
 def test_a_secret_key_of_the_environment_is_kept_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

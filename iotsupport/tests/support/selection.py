@@ -63,10 +63,12 @@ TOGETHER = [
         "iotsupport/tests/test_editing_browser",
         "iotsupport/tests/test_types_browser",
         "iotsupport/tests/test_changes_browser",
+        "iotsupport/tests/test_sign_in_browser",
         "iotsupport/tests/test_disk_trouble",
         "notifications/tests/test_simulate_devices",
         "iotsupport/tests/test_uploads_server",
         "iotsupport/tests/test_pool",
+        "iotsupport/tests/test_oidc",
     ]
 ]
 
