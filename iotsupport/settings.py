@@ -233,7 +233,9 @@ STATICFILES_FINDERS = [
     "django.contrib.staticfiles.finders.FileSystemFinder",
     "iotsupport.static_files.AppFinder",
 ]
-STATIC_ROOT = env.make_folder("DATA_DIR", DATA_DIR / "static")
+# An image has them collected beside the code, where nothing writes: deploy/Dockerfile.
+BUILT_STATIC_ROOT = BASE_DIR / "static"
+STATIC_ROOT = BUILT_STATIC_ROOT if BUILT_STATIC_ROOT.is_dir() else env.make_folder("DATA_DIR", DATA_DIR / "static")
 # Before the first collectstatic, the files are found where they are installed.
 WHITENOISE_USE_FINDERS = not os.path.isdir(STATIC_ROOT / "admin")
 

@@ -1,12 +1,19 @@
-"""What ``make run`` does before the server starts."""
+"""What ``make run`` and a container do before the server starts."""
 
 from __future__ import annotations
 
+import threading
 from io import StringIO
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+
+from iotsupport.container import DATABASE_AWAY
+from iotsupport.database.alone import alone
+from iotsupport.management.commands import prepare
+from iotsupport.tests.support.waiting import LIMIT
 
 
 def create_first_admin() -> str:
@@ -50,3 +57,59 @@ def test_a_name_that_somebody_else_has_is_refused_with_what_to_do(db):
 
     with pytest.raises(CommandError, match="Set DJANGO_SUPERUSER_USERNAME to a new name"):
         create_first_admin()
+
+
+@pytest.mark.postgresql
+def test_one_process_at_a_time_prepares_a_database_that_several_use(transactional_db: None) -> None:
+    done: list[str] = []
+
+    def second() -> None:
+        with alone(connection):
+            done.append("second")
+        connection.close()
+
+    with alone(connection):
+        thread = threading.Thread(target=second)
+        thread.start()
+        # It waits: the server says for what.
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        with connection.cursor() as cursor:
+            while not cursor.execute(waiting).fetchone()[0]:
+                assert thread.is_alive()
+        done.append("first")
+    thread.join(LIMIT)
+
+    assert done == ["first", "second"]
+
+
+@pytest.mark.postgresql
+def test_a_database_that_is_away_is_told_apart_from_one_that_cannot_be_migrated(
+    db: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise OperationalError("connection refused")
+
+    with monkeypatch.context() as patched:  # the rest of the test needs it again
+        patched.setattr(connection, "ensure_connection", refuse)
+        with pytest.raises(CommandError, match="The database does not answer: connection refused") as refused:
+            call_command("prepare", skip_checks=True)
+
+    assert refused.value.returncode == DATABASE_AWAY
+
+
+@pytest.mark.postgresql
+def test_a_database_that_is_away_can_be_waited_for(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    refusals = iter([OperationalError("connection refused"), OperationalError("starting up")])
+    called: list[str] = []
+
+    def answer_at_last() -> None:
+        for error in refusals:
+            raise error
+
+    monkeypatch.setattr(connection, "ensure_connection", answer_at_last)
+    monkeypatch.setattr(prepare, "AGAIN_SECONDS", 0)
+    monkeypatch.setattr(prepare, "call_command", lambda name, **options: called.append(name))
+
+    call_command("prepare", "--wait", skip_checks=True)
+
+    assert called == ["migrate", "create_first_admin", "collectstatic"]
