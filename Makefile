@@ -1,8 +1,8 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick marathon upgrade-test coverage bench install lock lint release to-test check-system \
-  trial-broker
+.PHONY: help run demo test quick marathon upgrade-test container-test coverage bench install lock lint release to-test \
+  check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -21,6 +21,7 @@ help:
 	@echo "make lint     lint and types"
 	@echo "make coverage which lines and branches no test runs"
 	@echo "make bench    measure it here, in some fifteen minutes"
+	@echo "make container-test the image of deploy/Dockerfile: built, run, killed (as root, on Debian)"
 	@echo "make install  only .venv and the run-time dependencies"
 	@echo "make lock     write requirements*.txt anew from pyproject.toml (needs uv)"
 	@echo "make release VERSION=1.2.3  name what is on main, and tag it"
@@ -76,7 +77,7 @@ trial-broker: .venv/.installed-run
 SPREAD := --no-loadscope-reorder
 ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
-quick test marathon coverage: export PYTHONDONTWRITEBYTECODE :=
+quick test marathon coverage container-test: export PYTHONDONTWRITEBYTECODE :=
 
 # Reading all tests once first, beside lint, compiles them for the eight processes that run them.
 test: to-test
@@ -125,6 +126,11 @@ check-system:
 bench: install
 	@sh .ci/install-system-packages wrk
 	$(BIN)/python -m benchmarks
+
+# No registry is asked for the image that it builds on: debootstrap makes one of that name.
+container-test: to-test
+	@sh .ci/install-system-packages buildah crun debootstrap podman
+	CONTAINER_TEST=1 sh .ci/in-own-mounts $(BIN)/pytest -rP iotsupport/tests/container
 
 lock:
 	uv pip compile --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \

@@ -18,7 +18,9 @@ import gunicorn
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory
 from iotsupport.monitoring.news import is_news
-from iotsupport.serving import clients, only_one, systemd
+from iotsupport.serving import clients, first_process, only_one, systemd
+
+first_process.heed_its_end()
 
 ROOT = Path(__file__).resolve().parent
 
@@ -37,6 +39,8 @@ timeout = 60
 graceful_timeout = 15
 # A worker gives slow downloads up so much earlier: in the rest of the time it sends what is still to be announced.
 DRAIN_SECONDS = 5
+# Where each worker says that it lives: in memory, where there is any, so that a disk that hangs makes none seem dead.
+worker_tmp_dir = str(metrics_directory.SHARED_MEMORY) if os.access(metrics_directory.SHARED_MEMORY, os.W_OK) else None
 # Its socket has one path for each user: two servers would share it.
 control_socket_disable = True
 

@@ -18,7 +18,16 @@ LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 NAMED = re.compile(r"`([\w.-]+(?:/[\w.-]+)*/?(?:::test_\w+)?)`")
 KINDS = ("py", "md", "html", "js", "css", "conf", "toml", "yml", "yaml", "txt", "service")
 # Made when something runs, or somebody else's.
-NOT_OURS = {"acl_file", "blobs/", "data/", "docs/coverage.md", "mosquitto.conf", "password_file", "postgresql.conf"}
+NOT_OURS = {
+    "acl_file",
+    "blobs/",
+    "data/",
+    "docs/coverage.md",
+    "mosquitto.conf",
+    "password_file",
+    "pip.conf",
+    "postgresql.conf",
+}
 
 
 def text_of(page: Path) -> str:
