@@ -12,7 +12,7 @@ from typing import NamedTuple
 from django.conf import settings
 from django.utils import timezone
 
-from iotsupport.mirror.files import give_to_owner
+from iotsupport.mirror.locks import give_to_owner
 
 FILE_NAME = "compared.json"
 

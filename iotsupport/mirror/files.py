@@ -7,7 +7,6 @@ anything is changed, and is told in a sentence: :class:`MirrorError`.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import logging
 import os
@@ -28,6 +27,7 @@ from django.utils.deconstruct import deconstructible
 from django.utils.functional import cached_property
 
 from iotsupport.mirror.explaining import explain
+from iotsupport.mirror.locks import lock_path, open_lock, try_lock
 
 logger = logging.getLogger(__name__)
 
@@ -160,22 +160,6 @@ def _create_locked(directory: Path) -> tuple[int, Path]:
         os.close(descriptor)
 
 
-def try_lock(file: IO[bytes] | int) -> bool:
-    """Lock an open file, or a descriptor, for this handle, unless another one has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def give_to_owner(path: Path) -> None:
-    """Let a command that root runs leave nothing behind that the server's user cannot open; SQLite does the same."""
-    if os.geteuid() == 0:
-        owner = os.stat(settings.DATA_DIR)
-        os.chown(path, owner.st_uid, owner.st_gid)
-
-
 @deconstructible(path="iotsupport.mirror.files.MirrorStorage")
 class MirrorStorage(FileSystemStorage):
     """A directory of files that are replaced whole: written beside, synced, renamed."""
@@ -255,7 +239,7 @@ class MirrorStorage(FileSystemStorage):
     def _open_lock(self) -> IO[bytes]:
         path = self.lock_path
         try:
-            return open(_open_lock(path), "rb")
+            return open(open_lock(path), "rb")
         except OSError as error:
             logger.warning("%s cannot be used: %s", path, error)
             raise MirrorError(explain(error, "DATA_DIR")) from error
@@ -330,19 +314,7 @@ class MirrorStorage(FileSystemStorage):
 
 @cache
 def _lock_path(data_dir: Path, name: str, real_path: str) -> Path:
-    return data_dir / "locks" / f"{name}-{hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]}.lock"
-
-
-def _open_lock(path: Path) -> int:
-    flags = os.O_RDONLY | os.O_CLOEXEC  # not for writing: that may be impossible, and others must go on
-    with suppress(FileNotFoundError):
-        return os.open(path, flags)
-    if not path.parent.is_dir():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        give_to_owner(path.parent)
-    descriptor = os.open(path, flags | os.O_CREAT, 0o600)
-    give_to_owner(path)
-    return descriptor
+    return lock_path(data_dir, f"{name}-{hashlib.sha256(os.fsencode(real_path)).hexdigest()[:16]}")
 
 
 def mirror_storage(alias: str) -> MirrorStorage:
