@@ -6,6 +6,7 @@ may serve several nodes, and each gets there what was uploaded to another one. W
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,11 +14,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from django.conf import settings
 from django.db import connection
 
 from assets.shared import SharedChunk
 from iotsupport.database import is_shared
-from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, StagedFile, mirror_storage, try_lock
+from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, StagedFile, mirror_storage
+from iotsupport.mirror.locks import lock_path, open_lock, try_lock
 
 # Where they are, of STORAGES.
 BLOBS = "blobs"
@@ -46,15 +49,49 @@ def stage_copy(file: BinaryIO, sha256: str, alias: str) -> StagedFile:
 @contextmanager
 def open_blob(sha256: str) -> Iterator[BinaryIO]:
     """The bytes kept under a digest, also where another node has them. Raises :class:`MirrorError` where nobody has."""
-    path = mirror_storage(BLOBS).path(sha256)
-    if not os.path.exists(path) and is_shared(connection):
+    path = path_of(sha256)
+    if not path.exists() and is_shared(connection):
         _fetch(sha256)
     try:
-        file = open(path, "rb")  # noqa: SIM115 - closed below
+        file = path.open("rb")
     except FileNotFoundError as error:
         raise MirrorError(DAMAGED) from error
     with file:
         yield file
+
+
+def read(sha256: str) -> Iterator[bytes]:
+    """Yield the bytes kept under a digest, and write nothing: for a backup.
+
+    Raises :class:`MirrorError` where nobody has them, or they cannot be read.
+    """
+    if is_shared(connection) and SharedChunk.objects.filter(sha256=sha256).exists():
+        yield from SharedChunk.objects.read(sha256)
+        return
+    try:
+        with path_of(sha256).open("rb") as file:
+            yield from iter(partial(file.read, CHUNK_BYTES), b"")
+    except OSError as error:
+        raise MirrorError(DAMAGED) from error
+
+
+def path_of(sha256: str) -> Path:
+    return Path(mirror_storage(BLOBS).path(sha256))
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Let no process remove any bytes on this node while the block runs: a backup takes them, or brings them.
+
+    Raises ``OSError``.
+    """
+    with _open_lock() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        yield
+
+
+def _open_lock() -> BinaryIO:
+    return open(open_lock(lock_path(Path(settings.DATA_DIR), "collecting")), "rb")
 
 
 def _fetch(sha256: str) -> None:
@@ -69,9 +106,14 @@ def _fetch(sha256: str) -> None:
 
 
 def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:
-    """Remove what killed uploads left, and bytes that no version names any more. Returns the names removed."""
+    """Remove what killed uploads left, and bytes that no version names any more. Returns the names removed.
+
+    None, while a process holds them, or collects as well.
+    """
     blobs = mirror_storage(BLOBS)
-    with blobs.explained():
+    with blobs.explained(), _open_lock() as lock:
+        if not try_lock(lock):
+            return []
         if is_shared(connection):
             SharedChunk.objects.collect_garbage(is_referenced)
         removed = [path.name for path in blobs.leftovers(remove=True)]
@@ -80,7 +122,7 @@ def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:
 
 def _remove_unless(is_referenced: Callable[[str], bool], name: str) -> bool:
     blobs = mirror_storage(BLOBS)
-    path = Path(blobs.path(name))
+    path = path_of(name)
     try:
         file = path.open("rb")
     except FileNotFoundError:

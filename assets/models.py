@@ -15,6 +15,7 @@ from django.db import models
 from assets import blobs
 from assets.identity import Identified, Version, doubts, inspect_open
 from assets.images import Image, Inspection
+from assets.kept import KeptBlobs
 from assets.names import name_of_upload, normalise_filename, validate_filename
 from assets.pending import PendingUpload
 from assets.shared import SharedChunk
@@ -210,6 +211,10 @@ class Asset(Identified, MirroredModel):
         # In this order: one that is answered meanwhile is a version by the time that it is not pending any more.
         named_by: list[Any] = [PendingUpload.objects, cls.history, cls.objects]
         return blobs.collect_garbage(lambda sha256: any(rows.filter(sha256=sha256).exists() for rows in named_by))
+
+    @classmethod
+    def kept_bytes(cls) -> Any:
+        return KeptBlobs()
 
 
 class DeletedAsset(Asset.history.model):  # type: ignore[name-defined]

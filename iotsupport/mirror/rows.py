@@ -193,6 +193,11 @@ class MirroredModel(models.Model):
         """Remove bytes that no version needs; called at start-up and by ``sync_mirror``. Returns what went."""
         return []
 
+    @classmethod
+    def kept_bytes(cls) -> Any | None:
+        """Return where bytes are kept that rows only name, as :class:`iotsupport.backup.kept.KeptBytes`."""
+        return None
+
     def stage(self) -> StagedFile:
         """Write this row's bytes beside their place, with its mode. Raises :class:`MirrorError`."""
         raise NotImplementedError
