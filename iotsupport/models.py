@@ -1,6 +1,6 @@
 """API tokens, the networks that users sign in from, and what all processes together do once in a time.
 
-Boards have a room of their own: ``iotsupport.boards``.
+Boards have a room of their own: ``iotsupport.boards``; and so have backups: ``iotsupport.backup``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,20 @@ from django.utils import timezone
 from iotsupport import audit
 from iotsupport.accounts.last_uses import LastUses
 from iotsupport.accounts.words import NarrowedUser, Word, words_of
+from iotsupport.backup.models import BackupRecord
 from iotsupport.boards.models import Board, HourlyCount
 from iotsupport.serving import strangers
 
-__all__ = ["ApiToken", "Board", "HourlyCount", "Identity", "KnownNetwork", "NarrowedUser", "Throttle"]
+__all__ = [
+    "ApiToken",
+    "BackupRecord",
+    "Board",
+    "HourlyCount",
+    "Identity",
+    "KnownNetwork",
+    "NarrowedUser",
+    "Throttle",
+]
 
 TOKEN_PREFIX = "iot_"  # noqa: S105 - lets secret scanners recognise one
 LAST_USE_RESOLUTION = timedelta(minutes=1)

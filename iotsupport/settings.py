@@ -35,7 +35,7 @@ ESP32_CONFIGS_DIR = env.folder("ESP32_CONFIGS_DIR", DATA_DIR / "configs")
 # Mirror of the assets. A web server may serve it directly.
 ASSETS_DIR = env.folder("ASSETS_DIR", DATA_DIR / "assets")
 
-# The bytes of every version of every asset, under their SHA-256. Not rebuilt from anything: back it up.
+# The bytes of every version of every asset, under their SHA-256. Not rebuilt from anything.
 BLOBS_DIR = env.make_folder("DATA_DIR", DATA_DIR / "blobs")
 
 # --- Security ----------------------------------------------------------------------------------------------------

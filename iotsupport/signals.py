@@ -16,3 +16,7 @@ following = Signal()
 # Files are to be announced that did not change. Sent by their model, in a transaction, with ``filenames``; a receiver
 # returns whether they will be.
 announcing_again = Signal()
+
+# All rows came out of a backup, in the transaction that is open. A server does nothing by itself about what was under
+# way then: each receiver strikes its own of that, and returns a sentence that says what it was, or None.
+restored = Signal()

@@ -25,6 +25,16 @@ LEASE = timedelta(seconds=6)
 
 CHUNK_ROWS = 500
 
+# What a row says of a file that was announced.
+NOTHING_OWED: dict[str, Any] = {
+    "owed_since": None,
+    "tries": 0,
+    "last_error": "",
+    "retry_at": None,
+    "claimed_by": "",
+    "claimed_until": None,
+}
+
 # One statement, whether files were ever announced or not. Every save waits for it, and the query set's way to it
 # would take five times as long.
 RECORD = """
@@ -148,15 +158,12 @@ class AnnouncementManager(models.Manager["Announcement"]):
         """The broker acknowledged these. A file that was saved meanwhile stays owed."""
         with self._transaction():
             for rows in self.get_queryset().of(messages):
-                rows.update(
-                    owed_since=None,
-                    announced_at=timezone.now(),
-                    tries=0,
-                    last_error="",
-                    retry_at=None,
-                    claimed_by="",
-                    claimed_until=None,
-                )
+                rows.update(**NOTHING_OWED, announced_at=timezone.now())
+
+    def strike_all(self) -> int:
+        """Owe nothing any more. Returns how many files were owed."""
+        with self._transaction():
+            return self.owed().update(**NOTHING_OWED)
 
     def release(self, claimed_by: str, messages: Iterable[Message]) -> int:
         """Leave these to whichever process comes first. Returns how many were still this one's."""

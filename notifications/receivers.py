@@ -12,7 +12,7 @@ from assets.models import Asset, has_new_bytes
 from devices.models import DeviceConfig
 from iotsupport.mirror.after_commit import call_when_in_place
 from iotsupport.mirror.rows import MirroredModel
-from iotsupport.signals import announcing_again, following, saved_together, serving
+from iotsupport.signals import announcing_again, following, restored, saved_together, serving
 from notifications import outbox
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Announcement
@@ -82,3 +82,12 @@ def announce_configs_again(sender: type[DeviceConfig], filenames: list[str], **k
         Announcement.objects.record_again(CONFIGS_TOPIC, filenames)
         transaction.on_commit(publisher.wake, robust=True)
     return publisher.is_on
+
+
+@receiver(restored, dispatch_uid="notifications.strike_what_was_owed")
+def strike_what_was_owed(**kwargs: Any) -> str | None:
+    count = Announcement.objects.strike_all()
+    if not count:
+        return None
+    files = "1 file was" if count == 1 else f"{count} files were"
+    return f"{files} still to be announced when the backup was made. The first page shows which boards are behind."

@@ -108,6 +108,13 @@ class ChangeManager(models.Manager["Change"]):
         change.worked_by = name
         return change
 
+    def stop_all(self, remark: str) -> int:
+        """Stop each that is planned or applied just now; none can be planned to its end. Returns how many."""
+        with transaction.atomic():
+            planning, applying = self.filter(state=State.PLANNING), self.filter(state=State.APPLYING)
+            fields = {"state": State.STOPPED, "remark": remark, "finished_at": timezone.now(), **NOBODY}
+            return planning.update(**fields, taken=0) + applying.update(**fields)
+
 
 class Change(models.Model):
     """One change of many configurations: who wants what, and how far it is."""

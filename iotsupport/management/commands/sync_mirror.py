@@ -6,14 +6,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS
 
+from iotsupport.backup.following import how_to_follow
 from iotsupport.boards import configurations
 from iotsupport.bulk import bulk_change
 from iotsupport.checks import INSTALLATION
 from iotsupport.errors import DATABASE_ERRORS, explain_database
 from iotsupport.mirror import compared
-from iotsupport.mirror.comparison import Differences, reconcile
+from iotsupport.mirror.comparison import Differences, Write, reconcile
 from iotsupport.mirror.files import mirror_storage
-from iotsupport.mirror.following import follow_at_start
 from iotsupport.mirror.rows import MirroredModel, mirrored_models
 
 
@@ -32,8 +32,9 @@ class Command(BaseCommand):
     def handle(self, *, check: bool, delete_unknown: bool, **options: Any) -> None:
         if check and delete_unknown:
             raise CommandError("--check changes nothing, so --delete-unknown does not go with it.")
+        write, note_followed = how_to_follow()
         try:
-            found = [self._reconcile(model, check, delete_unknown) for model in mirrored_models()]
+            found = [self._reconcile(model, check, delete_unknown, write) for model in mirrored_models()]
             boards = self._compare_boards(check)
         except DATABASE_ERRORS as error:
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
@@ -45,13 +46,15 @@ class Command(BaseCommand):
             raise CommandError("Files and database differ. 'manage.py sync_mirror' makes them equal.")
         if any(differences.failed for differences in found):
             raise CommandError("Not everything could be made equal; see above.")
+        if not check:
+            note_followed()
         if not any([*found, boards]):
             self.stdout.write("Files and database are equal.")
 
-    def _reconcile(self, model: type[MirroredModel], check: bool, delete_unknown: bool) -> Differences:
+    def _reconcile(self, model: type[MirroredModel], check: bool, delete_unknown: bool, write: Write) -> Differences:
         with bulk_change():
             differences = reconcile(
-                model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown, write=follow_at_start
+                model, DEFAULT_DB_ALIAS, repair=not check, delete_unknown=delete_unknown, write=write
             )
         label = mirror_storage(model.storage_alias).label
         for names, said in [
