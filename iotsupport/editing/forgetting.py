@@ -14,7 +14,7 @@ from typing import Any
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import Count, Min
+from django.db.models import Count, F, Max, Min, RowRange, Window
 from django.utils import timezone
 
 # Forgotten in one transaction, then others have their turn; and names looked at together.
@@ -44,7 +44,12 @@ def count(model: Any) -> int:
     before = _oldest_kept()
     if before is None:
         return 0
-    return sum(len(_over(model, name, before)) for names in _pages(model, before) for name in names)
+    # In one walk through an index: a query or two for each of 50,000 names took 40 seconds of the processor.
+    name = F(model.name_field)
+    later = Window(Count("*"), partition_by=name, order_by=F("history_id").desc(), frame=RowRange(end=0))
+    newest = Window(Max("history_date"), partition_by=name, order_by="history_id", frame=RowRange(end=0))
+    versions = model.history.order_by().annotate(from_here_on=later, newest_until_here=newest)
+    return int(versions.filter(from_here_on__gt=settings.HISTORY_KEEP, newest_until_here__lt=before).count())
 
 
 def _oldest_kept() -> datetime | None:

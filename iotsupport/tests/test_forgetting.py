@@ -152,6 +152,17 @@ def test_bytes_go_that_no_version_needs_and_no_others(directories: Path):
     assert same in {blob.name for blob in (directories / "blobs").iterdir()}
 
 
+def test_a_dry_run_costs_no_more_statements_with_more_names():
+    costs: list[int] = []
+    for mac_address in [MAC, OTHER]:
+        save(400, 0, 0, mac_address=mac_address)
+        with CaptureQueriesContext(connection) as queries:
+            assert forgetting.count(DeviceConfig) == len(costs) + 1
+        costs.append(len(queries))
+
+    assert costs == [1, 1]
+
+
 def test_the_daily_thread_does_the_same():
     save(400, 390, 0, 0)
 
