@@ -36,8 +36,11 @@ class PendingUploadManager(models.Manager["PendingUpload"]):
         return self.create(filename=filename, user=user, **kept._asdict())
 
     def forget(self) -> None:
-        """Give up those that nobody answered. Their bytes go with the garbage, at the next start."""
-        self.filter(created_at__lt=timezone.now() - KEPT_FOR).delete()
+        """Give up those that nobody answered. Their bytes go with the garbage, once a day."""
+        self.over().delete()
+
+    def over(self) -> models.QuerySet[PendingUpload]:
+        return self.filter(created_at__lt=timezone.now() - KEPT_FOR)
 
     def of(self, user: User, key: str) -> PendingUpload | None:
         try:
@@ -85,3 +88,8 @@ class PendingUpload(models.Model):
         kept = Kept(self.md5, self.sha256, self.size)
         self.delete()
         return kept
+
+
+def over() -> dict[str, models.QuerySet[PendingUpload]]:
+    """What :meth:`PendingUploadManager.forget` gives up."""
+    return {"uploads that nobody answered": PendingUpload.objects.over()}

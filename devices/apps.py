@@ -10,9 +10,10 @@ class DevicesConfig(AppConfig):
     def ready(self) -> None:
         from devices import first_page, receivers  # noqa: F401 - connects them
         from devices.boards import Configurations
-        from devices.changes.models import over
+        from devices.changes import models as changes
         from devices.limits import LARGE_BODIES
         from devices.metrics import ConfigCollector
+        from devices.types import models as types
         from devices.types import runner
         from devices.views import DOWNLOADS
         from iotsupport import housekeeping, limits
@@ -28,7 +29,8 @@ class DevicesConfig(AppConfig):
         parts.numbers.append(first_page.numbers)
         parts.arrivals.append(first_page.arrivals)
         limits.register(*LARGE_BODIES)
-        housekeeping.registered.append(over)
+        housekeeping.registered += [changes.over, types.over]
+        housekeeping.versioned.append(types.DeviceType)
         serving.connect(work_at_changes, dispatch_uid="devices.work_at_changes")
         serving.connect(runner.serve, dispatch_uid="devices.judge_by_types")
 

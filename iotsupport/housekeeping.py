@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, NamedTuple
 
 from axes.models import AccessAttempt, AccessLog
+from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.db import connection
 from django.db.models import QuerySet
@@ -22,14 +23,16 @@ from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
 from iotsupport.database.sqlite import patience
 from iotsupport.editing import forgetting
 from iotsupport.errors import DATABASE_ERRORS
-from iotsupport.mirror.files import MirrorError
-from iotsupport.mirror.rows import MirroredModel, mirrored_models
+from iotsupport.mirror.files import MirrorError, mirror_storage
+from iotsupport.mirror.rows import mirrored_models
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.threads import Background
 
 logger = logging.getLogger(__name__)
 
 NAME, EVERY = "remove what is over", timedelta(days=1)
+# Taken when all of it was done: what is due by NAME may have failed.
+DONE = "removed what was over"
 # How often a process sees whether it is due; what is left or failed is gone on with after that time.
 LOOK_SECONDS = 600.0
 FIRST_LOOK_SECONDS = 2.0
@@ -52,8 +55,10 @@ class Kind(NamedTuple):
     """Returns how many there are; None where that cannot be known before."""
 
 
-# What the apps add: rows of theirs that are over now, by what they are called.
+# What the apps add: rows of theirs that are over now, by what they are called; and models, beside those that are
+# mirrored, whose old versions are forgotten.
 registered: list[Callable[[], dict[str, QuerySet[Any]]]] = []
+versioned: list[Any] = []
 
 
 def kinds() -> Iterator[Kind]:
@@ -64,31 +69,48 @@ def kinds() -> Iterator[Kind]:
         "failed sign-ins": AccessAttempt.objects.filter(attempt_time__lt=now - LOCKED_FOR),
         "networks that nobody signs in from": KnownNetwork.objects.filter(used_at__lt=now - KNOWN_FOR),
         "hourly counts": HourlyCount.objects.filter(hour__lt=now - HourlyCount.KEPT_FOR),
-        "boards without a configuration": Board.objects.filter(state=State.GONE, last_seen__lt=now - GONE_FOR),
+        "boards without a configuration": Board.objects.filter(
+            state__in=[State.GONE, State.WAITING], last_seen__lt=now - GONE_FOR
+        ),
         "sign-ins noted by earlier versions": AccessLog.objects.all(),
     }
+    before = forgetting.oldest_kept()
+    if before is not None:
+        rows["entries of the admin's log"] = LogEntry.objects.filter(action_time__lt=before)
     for find in registered:
         rows |= find()
     for name, over in rows.items():
         yield Kind(name, partial(_remove, over), over.count)
-    for model in mirrored_models():
+    for model in [*mirrored_models(), *versioned]:
         name = f"old versions of {model._meta.verbose_name_plural}"
         yield Kind(name, partial(forgetting.forget, model), partial(forgetting.count, model))
-    for model in mirrored_models():
-        yield Kind(f"bytes that no version of {model._meta.verbose_name_plural} needs", partial(_collect, model))
+    yield Kind("unfinished files", _clear, _count_leftovers)
+    yield Kind("bytes that no version needs", _collect)
 
 
 def remove(pause: Callable[[float], Any], most: float = float("inf")) -> dict[str, int]:
-    """Remove all that is over, or some more than ``most``; return how many of each kind. ``pause`` waits so long."""
+    """Remove all that is over, or some more than ``most``; return how many of each kind, which may be 0.
+
+    ``pause`` waits so long.
+    """
     removed: dict[str, int] = {}
     for kind in kinds():
+        removed[kind.name] = 0
         for count in kind.parts():
             if count:
-                removed[kind.name] = removed.get(kind.name, 0) + count
+                removed[kind.name] += count
                 pause(PAUSE_SECONDS)
             if sum(removed.values()) >= most:
                 return removed
+    for name in [NAME, DONE]:
+        Throttle.objects.note(name, EVERY)
     return removed
+
+
+def last_run() -> datetime | None:
+    """Return when all that was over had been removed; None where that never was."""
+    row = Throttle.objects.filter(name=DONE).first()
+    return None if row is None else row.next_at - EVERY
 
 
 def tidy(pause: Callable[[float], Any] = lambda seconds: None) -> int | None:
@@ -111,8 +133,23 @@ def _remove(rows: QuerySet[Any]) -> Iterator[int]:
         yield count
 
 
-def _collect(model: type[MirroredModel]) -> Iterator[int]:
-    yield len(model.collect_garbage())
+def _clear() -> Iterator[int]:
+    yield _count_leftovers(remove=True)
+
+
+def _count_leftovers(*, remove: bool = False) -> int:
+    """Of processes that were killed: what a command leaves, nothing else looks for until the next start."""
+    count = 0
+    for model in mirrored_models():
+        storage = mirror_storage(model.storage_alias)
+        with storage.explained():
+            count += len(storage.leftovers(remove=remove))
+    return count
+
+
+def _collect() -> Iterator[int]:
+    for model in mirrored_models():
+        yield len(model.collect_garbage())
 
 
 def _remove_some(rows: QuerySet[Any]) -> int:

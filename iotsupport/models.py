@@ -238,6 +238,10 @@ class ThrottleManager(models.Manager["Throttle"]):
             return False  # without waiting for who else writes
         return self.filter(is_due, name=name).update(next_at=now + every) == 1
 
+    def note(self, name: str, every: timedelta) -> None:
+        """Say that it was done just now, by whoever was not asked to wait for its time."""
+        self.update_or_create(name=name, defaults={"next_at": timezone.now() + every})
+
     def give_back(self, name: str, after: timedelta) -> None:
         """Have somebody take it again after this time: something is left to do."""
         self.filter(name=name).update(next_at=timezone.now() + after)

@@ -8,12 +8,14 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
 from django.dispatch import Signal
+from django.utils import timezone
 
 from devices.parsing import parse_config
 from devices.schemas import SchemaError, check_schema, errors_of
@@ -26,6 +28,9 @@ FOLDED_MAX_CHARS = 400  # one character may be folded to many
 NOT_IN_NAMES = re.compile(r'[/\\?#%"]|[^\S ]')
 # What people type of a type.
 TYPED = ["name", "description", "schema", "starting_content"]
+
+# A draft that is not saved, and is not replaced by the next one of the same person.
+DRAFTS_KEPT_FOR = timedelta(days=90)
 
 # Sent after the commit: there are configurations to be judged by a schema.
 marks_wanted = Signal()
@@ -244,6 +249,11 @@ class SchemaDraft(models.Model):
             device_type.save()
             device_type.drafts.all().delete()
         return device_type
+
+
+def over() -> dict[str, models.QuerySet[SchemaDraft]]:
+    """Drafts to which nobody came back."""
+    return {"drafts of types": SchemaDraft.objects.filter(created_at__lt=timezone.now() - DRAFTS_KEPT_FOR)}
 
 
 def _what_is_wrong(name: str) -> str | None:

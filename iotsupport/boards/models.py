@@ -13,7 +13,7 @@ from django.utils import timezone
 # So many waiting boards are kept: anybody may ask for a configuration that is not there.
 MOST_WAITING = 1000
 
-# A board whose configuration was deleted is remembered for so long after it was last seen.
+# A board whose configuration was deleted, or that waits for one, is remembered for so long after it was last seen.
 GONE_FOR = timedelta(days=90)
 
 # What nobody could have written yet was written before the clock was set back.

@@ -24,7 +24,7 @@ PAGE_NAMES = 100
 
 def forget(model: Any) -> Iterator[int]:
     """Forget what is over, a part after the other; yield after each transaction how many versions it had."""
-    before = _oldest_kept()
+    before = oldest_kept()
     if before is None:
         return
     for names in _pages(model, before):
@@ -41,7 +41,7 @@ def forget(model: Any) -> Iterator[int]:
 
 def count(model: Any) -> int:
     """Return how many versions :func:`forget` would forget."""
-    before = _oldest_kept()
+    before = oldest_kept()
     if before is None:
         return 0
     # In one walk through an index: a query or two for each of 50,000 names took 40 seconds of the processor.
@@ -52,7 +52,7 @@ def count(model: Any) -> int:
     return int(versions.filter(from_here_on__gt=settings.HISTORY_KEEP, newest_until_here__lt=before).count())
 
 
-def _oldest_kept() -> datetime | None:
+def oldest_kept() -> datetime | None:
     """Whatever was saved before that may be forgotten; None where all is kept."""
     return timezone.now() - timedelta(days=settings.HISTORY_DAYS) if settings.HISTORY_DAYS else None
 

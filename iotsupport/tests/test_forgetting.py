@@ -15,10 +15,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from assets.models import Asset
-from devices.models import DeviceConfig
+from devices.models import DeviceConfig, DeviceType
 from iotsupport import housekeeping
 from iotsupport.editing import forgetting
 from iotsupport.editing.numbered import Numbered
+from iotsupport.mirror.files import TEMPORARY_PREFIX
 from iotsupport.tests.support.api_client import failing_statements, nothing_changed
 from iotsupport.tests.support.saved_twice import CONFIGS, MAC
 
@@ -51,20 +52,23 @@ def left(mac_address: str = MAC) -> list[tuple[int, str]]:
     return [(number, version.content) for number, version in versions.newest(0, 1000, without=[])]
 
 
-def run(*arguments: str) -> str:
+def run(*arguments: str) -> dict[str, str]:
+    """What it says of each kind of which there is something."""
     output = StringIO()
     call_command("housekeeping", *arguments, stdout=output)
-    return output.getvalue()
+    lines = [line for line in output.getvalue().splitlines() if ": " in line]
+    assert len(lines) > 10  # of the others, too
+    return {name: said for name, said in (line.split(": ") for line in lines) if said != "0"}
 
 
 def test_versions_that_are_too_old_are_forgotten_and_the_others_keep_their_numbers():
     save(400, 390, 380, 300, 200, 0)
 
-    assert run() == "old versions of device configurations: 3 removed\n"
+    assert run() == {"old versions of device configurations": "3"}
 
     assert left() == [(6, '{"days": 0}'), (5, '{"days": 200}'), (4, '{"days": 300}')]
     assert Numbered(DeviceConfig, MAC).get(3) is None
-    assert run() == "Nothing is to be removed.\n"
+    assert run() == {}
 
 
 def test_numbers_stay_over_several_times(settings: Any):
@@ -104,7 +108,7 @@ def test_all_stay_where_days_are_zero(settings: Any):
     settings.HISTORY_DAYS = 0
     save(900, 800, 700)
 
-    assert run() == "Nothing is to be removed.\n"
+    assert run() == {}
     assert len(left()) == 3
 
 
@@ -112,7 +116,10 @@ def test_a_dry_run_only_says_it():
     save(400, 390, 0, 0)
 
     with nothing_changed():
-        assert run("--dry-run") == "old versions of device configurations: 2 would be removed\n"
+        said = run("--dry-run")
+
+    assert said.pop("bytes that no version needs") == "to be seen when it is done"
+    assert said == {"old versions of device configurations": "2"}
 
 
 def test_goes_in_parts_with_others_in_between(monkeypatch: pytest.MonkeyPatch):
@@ -146,10 +153,40 @@ def test_bytes_go_that_no_version_needs_and_no_others(directories: Path):
 
     said = run()
 
-    assert said == "old versions of assets: 2 removed\nbytes that no version of assets needs: 1 removed\n"
+    assert said == {"old versions of assets": "2", "bytes that no version needs": "1"}
     kept = {blob.read_bytes() for blob in (directories / "blobs").iterdir()}
     assert kept == {b"one", b"three", b"four"}
     assert same in {blob.name for blob in (directories / "blobs").iterdir()}
+
+
+def test_versions_of_types_go_the_same_way():
+    device_type = DeviceType.objects.create(name="lamp", schema="{}")
+    for number in range(3):
+        device_type.description = str(number)
+        device_type.save()
+    DeviceType.history.update(history_date=timezone.now() - timedelta(days=400))
+
+    assert run() == {"old versions of device types": "2"}
+    assert [number for number, _ in Numbered(DeviceType, "lamp").newest(0, 9, without=[])] == [4, 3]
+
+
+def test_files_go_that_a_killed_process_has_begun(directories: Path):
+    left = directories / "configs" / f"{TEMPORARY_PREFIX}a"
+    left.write_bytes(b"{")
+
+    assert [run("--dry-run")["unfinished files"], run()] == ["1", {"unfinished files": "1"}]
+    assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("ages", "count"),
+    [([400], 0), ([400, 390, 380], 1), ([400, 0, 400, 400, 0], 1), ([0, 400, 400, 0, 0], 0), ([400, 390, 0, 380], 2)],
+)
+def test_a_dry_run_says_what_is_done_then(ages: list[int], count: int):
+    save(*ages)
+
+    assert forgetting.count(DeviceConfig) == count
+    assert sum(forgetting.forget(DeviceConfig)) == count
 
 
 def test_a_dry_run_costs_no_more_statements_with_more_names():

@@ -5,18 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from io import StringIO
 from typing import Any
 
 import pytest
 from axes.models import AccessAttempt, AccessLog
+from django.contrib.admin.models import CHANGE, LogEntry
 from django.contrib.sessions.models import Session
+from django.core.management import call_command
 from django.db import OperationalError, connection
 from django.utils import timezone
 
+from assets.models import PendingUpload
+from assets.pending import KEPT_FOR as PENDING_FOR
+from devices.models import DeviceType, SchemaDraft
+from devices.types.models import DRAFTS_KEPT_FOR
 from iotsupport import housekeeping
 from iotsupport.accounts.signin import LOCKED_FOR
 from iotsupport.boards.models import GONE_FOR, Board, HourlyCount, State
-from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, tidy
+from iotsupport.housekeeping import CHUNK_ROWS, EVERY, Housekeeper, last_run, tidy
 from iotsupport.models import KNOWN_FOR, KnownNetwork, Throttle
 from iotsupport.tests.support.api_client import failing_statements, make_user
 from iotsupport.tests.support.server import NEW, Server
@@ -54,17 +61,39 @@ class TestWhatIsOver:
         for ago in [HourlyCount.KEPT_FOR * 2, timedelta(0)]:
             HourlyCount.objects.create(hour=now - ago, kind=HourlyCount.DOWNLOADS, count=1)
         for number, (state, ago) in enumerate(
-            [(State.GONE, GONE_FOR * 2), (State.GONE, timedelta(0)), (State.CURRENT, GONE_FOR * 2)]
+            [
+                (State.GONE, GONE_FOR * 2),
+                (State.GONE, timedelta(0)),
+                (State.CURRENT, GONE_FOR * 2),
+                (State.WAITING, GONE_FOR * 2),
+            ]
         ):
             Board.objects.create(mac_address=f"02-00-00-00-00-0{number}", state=state, last_seen=now - ago)
+        for ago in [timedelta(days=400), timedelta(0)]:
+            LogEntry.objects.create(user=user, action_flag=CHANGE, action_time=now - ago)
+        device_type = DeviceType.objects.create(name="lamp", schema="{}")
+        for ago in [DRAFTS_KEPT_FOR * 2, timedelta(0)]:
+            draft = SchemaDraft.of(device_type, based_on="", typed_by=user)
+            draft.save()
+            SchemaDraft.objects.filter(pk=draft.pk).update(created_at=now - ago)
+        for ago in [PENDING_FOR * 2, timedelta(0)]:
+            PendingUpload.objects.create(filename="a.bin", sha256="", md5="", size=0, user=user, created_at=now - ago)
 
-        assert tidy() == 7
+        assert tidy() == 11
 
         assert HourlyCount.objects.get().hour == now
         assert [row.mac_address[-2:] for row in Board.objects.all()] == ["01", "02"]
         assert [Session.objects.get().expire_date > now, AccessAttempt.objects.get().username] == [True, "0:00:00"]
         assert KnownNetwork.objects.get().network == "192.0.2.1"
         assert not AccessLog.objects.exists()
+        assert LogEntry.objects.get().action_time == now
+        assert SchemaDraft.objects.get().created_at == PendingUpload.objects.get().created_at == now
+
+    def test_never_goes_from_the_admins_log_where_all_versions_stay(self, settings):
+        settings.HISTORY_DAYS = 0
+        LogEntry.objects.create(user=make_user(), action_flag=CHANGE, action_time=timezone.now() - timedelta(days=999))
+
+        assert tidy() == 0
 
     def test_is_removed_once_a_day(self, monkeypatch):
         make_sessions(1, -timedelta(days=1))
@@ -72,6 +101,21 @@ class TestWhatIsOver:
         assert [tidy(), tidy()] == [1, None]
         later(monkeypatch, EVERY + timedelta(seconds=1))
         assert tidy() == 0
+
+    def test_that_the_command_removed_keeps_no_server_busy_that_day_and_both_say_when_it_was(self, monkeypatch):
+        assert last_run() is None
+
+        call_command("housekeeping", stdout=StringIO())
+
+        assert tidy() is None
+        first = last_run()
+        assert first is not None
+        assert abs(timezone.now() - first) < timedelta(minutes=1)
+        later(monkeypatch, EVERY * 1.5)
+        tidy()
+        second = last_run()
+        assert second is not None
+        assert second > first + EVERY
 
     def test_is_removed_in_parts_with_others_in_between(self):
         make_sessions(CHUNK_ROWS * 2 + 1, -timedelta(days=1))
@@ -96,6 +140,7 @@ class TestWhatIsOver:
             broken.setattr(housekeeping, "_remove_some", fail)
             tidy()
 
+        assert last_run() is None
         assert tidy() is None
         later(monkeypatch, timedelta(seconds=housekeeping.LOOK_SECONDS + 1))
         assert tidy() == 1

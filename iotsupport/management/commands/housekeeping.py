@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -21,19 +22,20 @@ class Command(BaseCommand):
 
     def handle(self, *, dry_run: bool, **options: Any) -> None:
         try:
-            removed = _count() if dry_run else remove(time.sleep)
+            removed: Mapping[str, int | None] = _count() if dry_run else remove(time.sleep)
         except DATABASE_ERRORS as error:
             hint = "Check DATABASE_URL, then run 'manage.py migrate'."
             unknown = f"The database does not answer, or is not migrated: {error}. {hint}"
             raise CommandError(explain_database(error) or unknown) from error
         except MirrorError as error:
             raise CommandError(str(error)) from error
+        # Those of which there is nothing, too: one who looks for a kind sees that it was looked at.
         for name, count in removed.items():
-            self.stdout.write(f"{name}: {count} {'would be removed' if dry_run else 'removed'}")
-        if not removed:
-            self.stdout.write("Nothing is to be removed.")
+            told = "to be seen when it is done" if count is None else count
+            self.stdout.write(f"{name}: {told}")
+        if dry_run:
+            self.stdout.write("Nothing was removed.")
 
 
-def _count() -> dict[str, int]:
-    counts = {kind.name: kind.known() for kind in kinds() if kind.known is not None}
-    return {name: count for name, count in counts.items() if count}
+def _count() -> dict[str, int | None]:
+    return {kind.name: None if kind.known is None else kind.known() for kind in kinds()}
