@@ -148,12 +148,18 @@ def on_exit(server: Any) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     only_one.give_away()
+    worker.takes_over_from = server.master_pid  # 0, but after SIGUSR2
     worker.cfg.set("graceful_timeout", graceful_timeout - DRAIN_SECONDS)  # for itself: the master goes by its own
     logs.bound(worker.log.error_log)  # what the master logs is no stranger's
 
 
 def post_worker_init(worker: Any) -> None:
-    """Make the files equal again where another worker died: perhaps between the commit of a change and its file."""
+    """Make the files equal again where another worker died: perhaps between the commit of a change and its file.
+
+    Of a server that takes over, a worker that is there can serve: under systemd, the old one may end.
+    """
+    if worker.takes_over_from:
+        systemd.take_over(worker.takes_over_from, worker.log)
     if worker.age > workers:
         threading.Thread(target=_sync_mirror, args=[worker, "--skip-checks"], daemon=True).start()
 

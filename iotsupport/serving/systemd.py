@@ -1,15 +1,23 @@
-"""A datagram socket that systemd has opened for the server: see sd_listen_fds(3), and docs/nginx.md.
+"""What the server has to do with systemd. Nothing here knows of Django: gunicorn's master uses it.
 
-gunicorn would take it for one of HTTP, and end. So the master takes it away before gunicorn looks
-(``gunicorn.conf.py``), and its workers inherit it. Nothing here knows of Django.
+A datagram socket that systemd has opened for it: see sd_listen_fds(3), and docs/nginx.md. gunicorn would take it for
+one of HTTP, and end. So the master takes it away before gunicorn looks (``gunicorn.conf.py``), and its workers inherit
+it.
+
+And which process is the main one, after a reload: see sd_notify(3).
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 from collections.abc import MutableMapping
+from contextlib import suppress
+from typing import Any
+
+from gunicorn.systemd import sd_notify
 
 FIRST_DESCRIPTOR = 3
 # Tells the descriptor to a master that takes over from this one, after SIGUSR2.
@@ -48,6 +56,18 @@ def leave_to(environ: MutableMapping[str, str]) -> None:
 def datagram_socket() -> socket.socket | None:
     """Return the socket, with a descriptor of its own; None where there is none."""
     return socket.socket(fileno=os.dup(_descriptors[0])) if _descriptors else None
+
+
+def take_over(old_master: int, log: Any) -> None:
+    """Tell systemd that the master of this worker is the service's main process now, and have the old one end.
+
+    In this order: when its main process ends, a service ends. Without systemd, whoever sent SIGUSR2 ends the old one.
+    """
+    if not os.environ.get("NOTIFY_SOCKET"):
+        return
+    sd_notify(f"MAINPID={os.getppid()}", log)
+    with suppress(ProcessLookupError):
+        os.kill(old_master, signal.SIGTERM)
 
 
 def _is_datagram_socket(descriptor: int) -> bool:

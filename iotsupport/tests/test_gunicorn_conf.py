@@ -8,6 +8,7 @@ import re
 import resource
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -227,6 +228,25 @@ def test_a_start_forgets_the_metrics_of_the_server_before_but_not_where_it_takes
     os.kill(int(pid), signal.SIGSTOP)
     os.kill(second.pid, signal.SIGKILL)
     poll(lambda: only_one.running_server(server.data_dir), lambda running: running is None)
+
+
+def test_under_systemd_one_that_takes_over_is_the_main_process_before_the_old_one_ends(make_server, memory):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(memory / "notify"))
+        notified.settimeout(LIMIT)
+        server = make_server(NOTIFY_SOCKET=str(memory / "notify")).start(*NEW)
+        assert notified.recv(100).startswith(b"READY=1")
+        old = server.processes()[0]
+
+        server.signal(signal.SIGUSR2)
+
+        assert notified.recv(100).startswith(b"READY=1")
+        new = int(notified.recv(100).removeprefix(b"MAINPID="))
+        assert new != old
+        server.wait_for_log("Handling signal: term")
+        [ended] = server.wait_for_log("Master has been promoted")
+        assert f"[{new}]" in ended
+        assert requests.get(f"{server.url}/health", timeout=LIMIT)
 
 
 def test_recycled_workers_keep_the_counts(make_server):
