@@ -1,8 +1,8 @@
 # What a person types. `make help` lists it.
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test quick marathon upgrade-test container-test coverage bench install lock lint release to-test \
-  check-system trial-broker
+.PHONY: help run demo test quick marathon upgrade-test container-test install-test coverage bench install lock lint \
+  release to-test check-system trial-broker
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
@@ -20,6 +20,7 @@ help:
 	@echo "make upgrade-test  a large installation of an earlier version, upgraded (FROM=v1.2.3)"
 	@echo "make lint     lint and types"
 	@echo "make coverage which lines and branches no test runs"
+	@echo "make install-test  what docs/install.md says, in a new Debian (as root)"
 	@echo "make bench    measure it here, in some fifteen minutes"
 	@echo "make container-test the image of deploy/Dockerfile: built, run, killed (as root, on Debian)"
 	@echo "make install  only .venv and the run-time dependencies"
@@ -121,6 +122,11 @@ lint: to-test
 
 check-system:
 	@sh .ci/install-system-packages
+
+# Not among the tests: it makes a whole Debian, and takes the ports of a server.
+install-test: install
+	@sh .ci/install-system-packages debootstrap systemd-nspawn
+	$(BIN)/python -m iotsupport.tests.support.new_debian
 
 # Writes benchmarks/results.md.
 bench: install
