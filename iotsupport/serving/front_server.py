@@ -43,7 +43,7 @@ def known_devices() -> str:
     lines = ["# Written by manage.py write_device_passwords: whoever reads it can sign in as a device."]
     for each in credentials.credentials_of_devices() or []:
         # As is_device() compares: the scheme in any case, then blanks.
-        lines.append(f'"~^[Bb][Aa][Ss][Ii][Cc] +{re.escape(each)}\\z" 1;')
+        lines.append(f'"~^[Bb][Aa][Ss][Ii][Cc] +{re.escape(each)}\\z" "";')
     return "\n".join([*lines, ""])
 
 
