@@ -18,6 +18,7 @@ class IotSupportConfig(AppConfig):
     def ready(self) -> None:
         from iotsupport import audit_receivers, limits, receivers  # noqa: F401 - connects them
         from iotsupport.accounts.checks import check_single_sign_on
+        from iotsupport.backup.metrics import BackupCollector
         from iotsupport.boards.metrics import BoardCollector
         from iotsupport.checks import (
             check_checkins_socket,
@@ -66,6 +67,7 @@ class IotSupportConfig(AppConfig):
         post_migrate.connect(permission.make, sender=self, dispatch_uid="iotsupport.state.permission")
         clients.trust(settings.TRUSTED_PROXIES)
         database_metrics.register(BoardCollector())
+        database_metrics.register(BackupCollector())
         serving.connect(keep_database_open, dispatch_uid="iotsupport.keep_database_open")
         serving.connect(wait_for_no_answer_without_end, dispatch_uid="iotsupport.wait_for_no_answer_without_end")
         serving.connect(remove_what_is_over, dispatch_uid="iotsupport.remove_what_is_over")

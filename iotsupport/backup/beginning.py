@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from django.apps import apps
-from django.conf import settings
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
 from iotsupport.backup.errors import BackupError
-from iotsupport.backup.running import running_server
+from iotsupport.backup.running import alone
 from iotsupport.backup.tables import LEFT_OUT, migrations_here, nodes_of
-from iotsupport.mirror.locks import lock_path, open_lock, try_lock
 
 # What a new installation has, or gets by itself while it is looked at.
 COMES_BY_ITSELF = {
@@ -28,12 +25,8 @@ USER_TABLE, USERS_OF_A_NEW_ONE = "auth.user", 1
 
 @contextmanager
 def ready_to_restore(*, replace: bool) -> Iterator[None]:
-    """Let nobody else restore while the block runs. Raises :class:`BackupError` where nothing may be restored here."""
-    with open(open_lock(lock_path(Path(settings.DATA_DIR), "restore")), "rb") as lock:
-        if not try_lock(lock):
-            raise BackupError("Another process restores a backup here. Wait for it to end.")
-        if running := running_server():
-            raise BackupError(running)
+    """Have what is here to oneself while the block runs. Raises :class:`BackupError` where nothing may be restored."""
+    with alone():
         if is_migrated() and not replace:
             require_empty()
         yield

@@ -1,18 +1,18 @@
-"""Whether a server works with what is about to be replaced."""
+"""Having an installation to oneself while all of it is replaced."""
 
 from __future__ import annotations
 
-import fcntl
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from django.conf import settings
 from django.db import connection
 
+from iotsupport.backup.errors import BackupError
 from iotsupport.database import is_shared
-
-# Held by one worker of a server, whichever (iotsupport.boards.listening).
-LOCK = "checkins.lock"
+from iotsupport.serving import only_one
 
 # How long others are waited for, and between two looks.
 MOMENT_SECONDS, LOOK_SECONDS = 2.0, 0.1
@@ -24,25 +24,28 @@ OTHER_CONNECTIONS = """
 """
 
 
-def running_server() -> str | None:
-    """Return a sentence on a server that is known to run here; None where none is."""
-    path = Path(settings.DATA_DIR, LOCK)
+@contextmanager
+def alone() -> Iterator[None]:
+    """Let no server start here while the block runs. Raises :class:`BackupError` where one works with what is here."""
     try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        pass
-    except BlockingIOError:
-        return f"A server runs on {settings.DATA_DIR}. Stop it, then try again."
-    if is_shared(connection) and _is_in_use():
-        return "Others have connections to the database. Stop every server that works with it, then try again."
-    return None
+        only_one.take(Path(settings.DATA_DIR))
+    except only_one.TakenError as error:
+        raise BackupError(str(error)) from error
+    try:
+        only_one.say_where([])
+        if others_are_connected():
+            raise BackupError(
+                "Others have connections to the database. Stop every server that works with it, then try again."
+            )
+        yield
+    finally:
+        only_one.give_away()
 
 
-def _is_in_use() -> bool:
-    """Those of a server that has just ended are over in moments."""
+def others_are_connected() -> bool:
+    """Whether others work with a database that nodes share; what has just ended is over in moments."""
     deadline = time.monotonic() + MOMENT_SECONDS
-    while True:
+    while is_shared(connection):
         with connection.cursor() as cursor:
             cursor.execute(OTHER_CONNECTIONS)
             if cursor.fetchone() == (0,):
@@ -50,3 +53,4 @@ def _is_in_use() -> bool:
         if time.monotonic() >= deadline:
             return True
         time.sleep(LOOK_SECONDS)
+    return False

@@ -7,7 +7,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("iotsupport", "0006_tokens_in_words"),
+        ("iotsupport", "0007_backups"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,4 +1,5 @@
-"""One server serves a data directory: a second one is told which, and does not start.
+"""One server serves a data directory: a second one is told which, and does not start. Nor does one while a command has
+the directory to itself, such as a restoration.
 
 gunicorn's master holds a lock on a file of the directory for as long as it lives, and writes into it where it can be
 found. A master that takes over after SIGUSR2 gets the same lock from the one before; workers give it away at once, so
@@ -37,7 +38,7 @@ class RunningServer(NamedTuple):
     pid: int
     """Of its master; 0 where it has not said so yet."""
     address: str
-    """Where it listens, such as ``http://127.0.0.1:8000``; several are separated by commas."""
+    """Where it listens, such as ``http://127.0.0.1:8000``; several are separated by commas. Empty: it is a command."""
     started: datetime
 
     def __str__(self) -> str:
@@ -59,6 +60,11 @@ class TakenError(Exception):
 
 def refusal(data_dir: Path, running: RunningServer) -> str:
     """Say why a second server does not start, and what to do."""
+    if running.pid and not running.address:
+        return (
+            f"A command has DATA_DIR '{data_dir}' to itself: process {running.pid}, started"
+            f" {running.started:%Y-%m-%d %H:%M:%S} UTC. Wait for its end, then try again."
+        )
     return (
         f"Another server serves DATA_DIR '{data_dir}': {running}. End that one first, or give this one a directory of"
         " its own, such as: DATA_DIR=/tmp/trial"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import timedelta
 
 from django.template.defaultfilters import filesizeformat
 from django.utils import timezone
 
 from iotsupport import housekeeping
+from iotsupport.backup.models import last_backup
 from iotsupport.models import Throttle
 from iotsupport.state import clock
 from iotsupport.state.findings import Finding, Level
@@ -16,24 +17,20 @@ from iotsupport.times import how_long, tell
 
 OLD_BACKUP = timedelta(days=8)
 
-# Returns when the last backup was made, and its size in bytes; None where none is known.
-backups: list[Callable[[], tuple[datetime, int] | None]] = []
-
 
 def look() -> Iterator[Finding]:
     yield from clock.look()
-    for last_backup in backups:
-        yield _judge_backup(last_backup())
+    yield _backup()
     yield _housekeeping()
 
 
-def _judge_backup(last: tuple[datetime, int] | None) -> Finding:
+def _backup() -> Finding:
+    last = last_backup()
     advice = "Run 'manage.py backup FILE', best by a timer, and keep the file on another machine."
     if last is None:
         return Finding("Backup", Level.LOOK, "None was made here.", advice)
-    made_at, size = last
-    says = f"made {tell(made_at)}, {filesizeformat(size)}"
-    if timezone.now() - made_at > OLD_BACKUP:
+    says = f"made {tell(last.at)}, {filesizeformat(last.size)}"
+    if timezone.now() - last.at > OLD_BACKUP:
         return Finding("Backup", Level.LOOK, says, advice)
     return Finding("Backup", Level.FINE, says)
 
@@ -47,6 +44,7 @@ def _housekeeping() -> Finding:
     if due_at < now - timedelta(hours=1):
         says = f"It has been due for {how_long(now - due_at)}, and no server did it."
         return Finding(name, Level.LOOK, says, "Run 'manage.py housekeeping': it says what it cannot remove.")
-    if due_at - now <= timedelta(seconds=housekeeping.LOOK_SECONDS):
+    done_at = housekeeping.last_run()
+    if done_at is None or due_at - now <= timedelta(seconds=housekeeping.LOOK_SECONDS):
         return Finding(name, Level.FINE, "goes on within minutes: something was left, or could not be removed yet")
-    return Finding(name, Level.FINE, f"done {tell(due_at - housekeeping.EVERY)}")
+    return Finding(name, Level.FINE, f"done {tell(done_at)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import stat
@@ -28,6 +29,7 @@ from iotsupport.backup.models import last_backup
 from iotsupport.database.snapshots import snapshot
 from iotsupport.mirror.files import mirror_storage
 from iotsupport.mirror.locks import try_lock
+from iotsupport.serving import only_one
 from iotsupport.tests.support.api_client import everything, make_administrator, make_user, use_directories
 from iotsupport.tests.support.backups import CONTENT, FIRMWARE, MAC, back_up, fill, restore, stored, told
 from iotsupport.tests.support.databases import Database
@@ -210,11 +212,31 @@ def test_bytes_that_are_damaged_here_are_replaced(archive: Path, move: Callable[
 
 def test_a_server_that_runs_is_not_replaced(archive: Path, move: Callable[[], Path]) -> None:
     directory = move()
-    with (directory / "checkins.lock").open("ab") as lock:  # as iotsupport.boards.listening holds it
+    said = [{"pid": os.getpid(), "address": "http://127.0.0.1:8000", "started": "2026-11-27T12:00:00+00:00"}]
+    with (directory / "server.lock").open("w+b") as lock:  # as iotsupport.serving.only_one holds it
+        lock.write(json.dumps(said).encode())
+        lock.flush()
         assert try_lock(lock)
-        with pytest.raises(CommandError, match="A server runs on .*Stop it, then try again"):
+        with pytest.raises(CommandError, match="Another server serves DATA_DIR .* at http://127.0.0.1:8000"):
             restore(archive)
     restore(archive)
+
+
+def test_no_server_starts_meanwhile(archive: Path, move: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    directory, refused = move(), []
+
+    def look() -> None:
+        with pytest.raises(only_one.TakenError) as refusal:
+            only_one.take(directory)
+        refused.append(str(refusal.value))
+
+    monkeypatch.setattr("iotsupport.backup.beginning.require_empty", look)
+    monkeypatch.setattr(only_one, "PATIENCE_SECONDS", 0)
+
+    restore(archive)
+
+    assert f"A command has DATA_DIR '{directory}' to itself: process {os.getpid()}, started" in refused[0]
+    assert only_one.running_server(directory) is None
 
 
 def test_a_key_that_the_environment_sets_stays(archive: Path, move: Callable[[], Path]) -> None:

@@ -24,7 +24,8 @@ from django.utils.html import escape
 
 from assets.models import Asset
 from devices.models import DeviceConfig
-from iotsupport.housekeeping import EVERY, NAME
+from iotsupport.backup.models import BackupRecord
+from iotsupport.housekeeping import DONE, EVERY, NAME
 from iotsupport.mirror import compared
 from iotsupport.models import Throttle
 from iotsupport.monitoring import glance, metrics_files
@@ -482,9 +483,9 @@ class TestUpkeep:
             ((timedelta(hours=1), 10**9), Level.FINE),
         ],
     )
-    def test_a_backup(self, last: Any, level: Level, monkeypatch: pytest.MonkeyPatch):
-        made = last and (timezone.now() - last[0], last[1])
-        monkeypatch.setattr(upkeep, "backups", [lambda: made])
+    def test_a_backup(self, last: Any, level: Level):
+        if last is not None:
+            BackupRecord.objects.note(made_at=timezone.now() - last[0], size=last[1])
 
         said = found(upkeep.look())["Backup"]
 
@@ -504,7 +505,8 @@ class TestUpkeep:
     def test_housekeeping(self, due_in: timedelta | None, level: Level, says: str):
         Throttle.objects.all().delete()
         if due_in is not None:
-            Throttle.objects.create(name=NAME, next_at=timezone.now() + due_in)
+            for throttle in [NAME, DONE]:
+                Throttle.objects.create(name=throttle, next_at=timezone.now() + due_in)
 
         said = found(upkeep.look())["Housekeeping"]
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from iotsupport import audit
 from iotsupport.backup.archive import Manifest
 from iotsupport.backup.models import BackupRecord
 from iotsupport.backup.places import Piped, new_file
@@ -35,6 +36,7 @@ class Command(BackupCommand):
                 with new_file(Path(file), overwrite=overwrite) as target:
                     manifest = write_backup(target, watch)
         self._note(manifest, target.size)
+        audit.tell("made", "iotsupport.backup", None if file == PIPE else Path(file).name, bytes=target.size)
         self.tell(manifest, target.size, said)
 
     def _note(self, manifest: Manifest, size: int) -> None:

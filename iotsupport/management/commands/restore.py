@@ -6,12 +6,16 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
+from iotsupport import audit
 from iotsupport.backup.beginning import ready_to_restore
 from iotsupport.backup.restoring import restore
-from iotsupport.backup.running import running_server
+from iotsupport.backup.running import others_are_connected
 from iotsupport.management.backups import BackupCommand
 
-AFTERWARDS = "Restored; but a server was started meanwhile. Start it again, so that it works with what was restored."
+AFTERWARDS = (
+    "Restored; but others have connected to the database meanwhile. Start their servers again, so that they work with"
+    " what was restored."
+)
 DONE = (
     "Restored. Everybody signs in anew, with the passwords of the backup. Nothing is announced: devices find what is"
     " new for them when they ask."
@@ -31,6 +35,7 @@ class Command(BackupCommand):
         with self.explained(), ready_to_restore(replace=replace), self.checked(file, watch) as checked:
             size, manifest = file.stat().st_size, checked.archive.manifest
             report = restore(checked, size, watch, replace=replace)
+        audit.tell("restored", "iotsupport.backup", file.name, made_at=f"{manifest.made_at:%Y-%m-%dT%H:%M:%SZ}")
         self.tell(manifest, size, self.stdout)
         for remark in report.remarks:
             self.stdout.write(remark)
@@ -38,6 +43,6 @@ class Command(BackupCommand):
             self.stderr.write(failure)
         if report.failures:
             raise CommandError(BEHIND)
-        if running_server():
+        if others_are_connected():
             raise CommandError(AFTERWARDS)
         self.stdout.write(DONE)
