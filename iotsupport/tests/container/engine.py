@@ -63,9 +63,10 @@ class Engine:
     def inspect(self, name: str) -> Any:
         return json.loads(self.podman("inspect", name).stdout)[0]
 
-    def in_image(self, image: str, *command: str) -> str:
-        """What a command in a new container of the image prints."""
-        return self.podman("run", "--rm", "--no-healthcheck", *HERE, image, *command).stdout
+    def in_image(self, image: str, *command: str, volume: str = "") -> str:
+        """What a command in a new container of the image prints, with this volume if one is named."""
+        options = [f"--volume={volume}:/data"] if volume else []
+        return self.podman("run", "--rm", "--no-healthcheck", *HERE, *options, image, *command).stdout
 
     def close(self) -> None:
         self.podman("rm", "--all", "--force", "--time=0", check=False)

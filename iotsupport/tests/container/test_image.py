@@ -139,6 +139,25 @@ def test_killed_and_started_again_it_has_lost_nothing(make_container: MakeContai
     broker.stop()
 
 
+def test_a_backup_is_made_while_it_runs_and_brought_back(
+    engine: Engine, image: str, make_container: MakeContainer
+) -> None:
+    container = started(make_container())
+    with Client(container.url, token_of(container)) as client:
+        assert client.save_config(MAC, b'{"kept": 1.0}').status_code == 200
+        container.run("sh", "-c", "umask 077 && python manage.py backup - > /data/backup.zip")
+        assert client.save_config(MAC, b'{"lost": true}').status_code == 200
+    container.signal("TERM")
+    assert container.wait() == 0
+
+    restore = "python manage.py restore --replace /data/backup.zip && rm /data/backup.zip"
+    said = engine.in_image(image, "sh", "-c", restore, volume=container.volume)
+
+    assert "Restored. Everybody signs in anew" in said
+    started(container)
+    assert download(container, f"/configs/{MAC}.json") == b'{"kept": 1.0}'
+
+
 def test_it_writes_nothing_outside_of_data(make_container: MakeContainer) -> None:
     """All others run where nothing else can be written; this one could."""
     container = started(make_container(is_hardened=False))
