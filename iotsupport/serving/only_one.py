@@ -11,19 +11,23 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import socket
 import time
 from collections.abc import MutableMapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple, Self
+from urllib.parse import urlsplit
 
 FILE_NAME = "server.lock"
 # Tells the descriptor to a master that takes over from this one, after SIGUSR2.
 VARIABLE = "IOTSUPPORT_LOCK_FD"
 
-# A server that is about to end, or a look at the lock, is waited for that long.
+# A look at the lock is waited for that long.
 PATIENCE_SECONDS, POLL_SECONDS = 2.0, 0.05
+# A server that listens no more is about to end: no longer than gunicorn gives it (graceful_timeout), and some.
+ENDING_SECONDS, CONNECT_SECONDS = 20.0, 0.5
 
 # Far more than what is written there.
 MOST_BYTES = 64 * 1024
@@ -85,10 +89,11 @@ def take(data_dir: Path) -> None:
     file = os.open(data_dir / FILE_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _give_to_owner(file, data_dir)
-        deadline = time.monotonic() + PATIENCE_SECONDS
+        began = time.monotonic()
         while not _try_lock(file, fcntl.LOCK_EX):
-            if time.monotonic() >= deadline:
-                raise TakenError(refusal(data_dir, _latest(_read(file))))
+            waited, running = time.monotonic() - began, _latest(_read(file))
+            if waited >= PATIENCE_SECONDS and (waited >= ENDING_SECONDS or not _is_ending(running)):
+                raise TakenError(refusal(data_dir, running))
             time.sleep(POLL_SECONDS)
     except BaseException:
         os.close(file)
@@ -136,6 +141,27 @@ def running_server(data_dir: Path) -> RunningServer | None:
         return None
     finally:
         os.close(file)
+
+
+def _is_ending(server: RunningServer) -> bool:
+    """Whether nothing listens at any of its addresses any more: it only ends what is under way."""
+    addresses = [address for address in server.address.split(", ") if address]
+    return bool(addresses) and not any(map(_listens, addresses))
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody takes connections at an address as gunicorn tells it, of TCP or ``unix:/a/path``."""
+    try:
+        if address.startswith("unix:"):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.settimeout(CONNECT_SECONDS)
+                client.connect(address.removeprefix("unix:"))
+        else:
+            parts = urlsplit(address if "//" in address else f"//{address}")
+            socket.create_connection((parts.hostname or "", parts.port or 0), CONNECT_SECONDS).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _try_lock(file: int, kind: int) -> bool:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
+import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from iotsupport import settings as our_settings
 from iotsupport.serving import only_one
+from iotsupport.tests.support.waiting import LIMIT
 from iotsupport.trial.run import Run, StartError
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -24,6 +28,7 @@ NO_PROCESS = 2**31 - 1
 def another(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As a master, without what other tests left."""
     monkeypatch.setattr(only_one, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(only_one, "ENDING_SECONDS", 0.1)
     monkeypatch.setattr(only_one, "_descriptors", [])
     monkeypatch.delenv(only_one.VARIABLE, raising=False)
     yield
@@ -69,6 +74,31 @@ def test_a_server_that_ends_in_a_moment_is_waited_for(tmp_path: Path, monkeypatc
     only_one.take(tmp_path)
 
     assert len(only_one._descriptors) == 1
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_a_server_that_listens_no_more_is_waited_for_until_it_is_gone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(only_one, "ENDING_SECONDS", 60)
+    listener = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
+    listener.bind(str(tmp_path / "iot.sock") if kind == "unix" else ("127.0.0.1", 0))
+    listener.listen()
+    only_one.take(tmp_path)
+    address = f"unix:{tmp_path}/iot.sock" if kind == "unix" else f"http://127.0.0.1:{listener.getsockname()[1]}"
+    only_one.say_where([address])
+    first = only_one._descriptors
+    begin(monkeypatch)
+    with pytest.raises(only_one.TakenError, match=re.escape(address)):
+        only_one.take(tmp_path)
+
+    listener.close()
+    with ThreadPoolExecutor() as threads:
+        taken = threads.submit(only_one.take, tmp_path)
+        with pytest.raises(TimeoutError):
+            taken.result(timeout=0.3)
+        os.close(*first)
+        taken.result(timeout=LIMIT)
 
 
 def test_one_that_has_not_said_where_is_refused_for_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
