@@ -14,7 +14,7 @@ from iotsupport.tests.support.fixtures import *  # noqa: F403
 from iotsupport.tests.support.waiting import LIMIT
 
 RULES = BASE_DIR / "deploy" / "prometheus-alerts.yml"
-TESTS = BASE_DIR / "deploy" / "prometheus-alerts.test.yml"
+TESTS = sorted((BASE_DIR / "deploy").glob("*.test.yml"))
 
 
 def promtool(*arguments: Any) -> str:
@@ -34,12 +34,12 @@ def test_promtool_takes_the_rules():
 
 @pytest.mark.processes
 def test_the_alerts_fire_when_they_should_and_not_otherwise():
-    assert "SUCCESS" in promtool("test", "rules", TESTS)
+    assert "SUCCESS" in promtool("test", "rules", *TESTS)
 
 
 @pytest.mark.parametrize("alert", alerts())
 def test_each_alert_is_seen_firing(alert: str):
-    tests = TESTS.read_text()
+    tests = "".join(path.read_text() for path in TESTS)
 
     assert f'alertname="{alert}", alertstate="firing", severity=' in tests or re.search(
         rf'alertname: {alert}\n +exp_alerts|alertname="{alert}"[^\n]*\n[^\n]*\n +exp_samples', tests
