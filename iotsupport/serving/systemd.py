@@ -17,7 +17,7 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from typing import Any
 
-from gunicorn.systemd import sd_notify
+from gunicorn import systemd
 
 FIRST_DESCRIPTOR = 3
 # Tells the descriptor to a master that takes over from this one, after SIGUSR2.
@@ -65,7 +65,7 @@ def take_over(old_master: int, log: Any) -> None:
     """
     if not os.environ.get("NOTIFY_SOCKET"):
         return
-    sd_notify(f"MAINPID={os.getppid()}", log)
+    systemd.sd_notify(f"MAINPID={os.getppid()}", log)
     with suppress(ProcessLookupError):
         os.kill(old_master, signal.SIGTERM)
 

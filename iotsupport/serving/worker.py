@@ -73,14 +73,13 @@ INSIDE_OF_GUNICORN = {
     "http.RequestParser": "__next__() mesg unreader",
     "http.unreader.Unreader": "take_buffered() unread(data)",
     "http.message.Request": "_expected_100_continue body force_close() headers method path version",
-    "http.body.Body": "reader",
-    "http.body.LengthReader": "length",
-    "http.body.ChunkedReader": "",
+    **{"http.body.Body": "reader", "http.body.LengthReader": "length", "http.body.ChunkedReader": ""},
     "http.wsgi": "create(req,sock,client,server,cfg)",
     "http.errors": "ConfigurationProblem InvalidHTTPVersion InvalidRequestLine InvalidRequestMethod"
     " InvalidResponseHeader InvalidResponseHeaderName LimitRequestHeaders LimitRequestLine ParseException"
     " UnsupportedTransferCoding",
     "errors.ConfigError": "",
+    "systemd": "sd_notify(state,logger)",
     "util": "http_date()",
     "": "SERVER",
 }

@@ -119,9 +119,9 @@ def test_a_start_forgets_what_is_in_it_but_not_where_it_takes_over_from_a_server
     conf["when_ready"].__globals__["METRICS_DIR"] = tmp_path
     (tmp_path / "counter_4194305.db").write_bytes(b"")
 
-    conf["when_ready"](SimpleNamespace(master_pid=1))
+    conf["when_ready"](SimpleNamespace(master_pid=1, LISTENERS=[]))
     assert (tmp_path / "counter_4194305.db").exists()
-    conf["when_ready"](SimpleNamespace(master_pid=0))
+    conf["when_ready"](SimpleNamespace(master_pid=0, LISTENERS=[]))
     assert not (tmp_path / "counter_4194305.db").exists()
 
 

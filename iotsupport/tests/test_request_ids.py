@@ -71,7 +71,7 @@ def test_a_device_is_told_none(client: Client, directories: Path):
 
 def test_an_answer_that_is_kept_has_each_one_s_own(monkeypatch: pytest.MonkeyPatch):
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
-        environ[kept_answers.KEPT_UNTIL] = float("inf")
+        environ |= {kept_answers.KEPT_UNTIL: float("inf"), kept_answers.KEPT_FOR: lambda asked: True}
         start("200 OK", [("Content-Length", "0"), ("X-Request-ID", "first")])
         return FileWrapper(BytesIO())
 
