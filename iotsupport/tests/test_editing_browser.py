@@ -239,6 +239,16 @@ class TestTwoWhoEditOneConfiguration:
         assert stored(server, mac) == BOTH
 
 
+# Returns when that has been drawn.
+SCROLL_TO_THE_FIRST_LINE = """
+    () => new Promise((done) => {
+      const { editor } = document.querySelector(".ace_editor").env;
+      editor.renderer.once("afterRender", () => requestAnimationFrame(done));
+      editor.session.setScrollTop(0);
+    })
+"""
+
+
 class TestAMistake:
     def test_is_marked_and_the_cursor_stands_there(self, visitor: Visitor, mac: str):
         page = open_config(visitor, mac)
@@ -257,6 +267,25 @@ class TestAMistake:
         expect(page.locator(f"{EDITOR} .ace_gutter-cell.marked-line")).to_have_count(0)
         visitor.save()
         assert "was changed successfully" in visitor.messages()
+
+    def test_stays_in_view_however_late_the_page_is_laid_out(self, visitor: Visitor, mac: str):
+        page = open_config(visitor, mac)
+        long = "{\n" + "".join(f'  "key{number}": 1,\n' for number in range(200))
+        visitor.type_config(f'{long}  "last": tru\n}}')
+        visitor.save()
+        marked, first = (
+            page.locator(f"{EDITOR} .ace_gutter-cell{which}") for which in [".marked-line", ":text-is('1')"]
+        )
+        expect(marked).to_have_text("202")
+
+        page.evaluate(SCROLL_TO_THE_FIRST_LINE)
+        expect(marked).to_have_text("202")
+
+        # Not in the way of who looks elsewhere.
+        page.hover(f"{EDITOR} .ace_scroller")
+        page.mouse.wheel(0, -100_000)
+        expect(first).to_be_visible()
+        expect(marked).to_have_count(0)
 
     def test_of_a_schema_marks_each_line_and_follows_it(self, visitor: Visitor):
         page = open_config(visitor, WITH_TYPE)

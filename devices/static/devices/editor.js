@@ -94,6 +94,21 @@
     const { row, column } = placeOf(editor, place);
     editor.gotoLine(row + 1, column, false);
     editor.focus();
+    keepInView(editor);
+  }
+
+  // A page that is laid out late scrolls back to the first line: until somebody does something, the cursor stays in view.
+  function keepInView(editor) {
+    const look = () => {
+      if (!editor.isRowFullyVisible(editor.getCursorPosition().row)) {
+        editor.renderer.scrollCursorIntoView();
+      }
+    };
+    editor.renderer.on("afterRender", look);
+    for (const kind of ["keydown", "pointerdown", "wheel"]) {
+      const end = () => editor.renderer.off("afterRender", look);
+      window.addEventListener(kind, end, { capture: true, once: true });
+    }
   }
 
   // Lines and columns count from 1, and the server counts characters, of which some are two here.
