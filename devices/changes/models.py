@@ -274,9 +274,12 @@ class ChangeItem(models.Model):
 
 
 def over() -> dict[str, models.QuerySet[Any]]:
-    """What of old changes is forgotten, as old versions are: the change itself stays in the list."""
+    """What of old changes is forgotten, as old versions are. One that was undone stays as long as what undid it."""
     if not settings.HISTORY_DAYS:
         return {}
     before = timezone.now() - timedelta(days=settings.HISTORY_DAYS)
     old = Change.objects.filter(created_at__lt=before).exclude(state__in=[State.PLANNING, State.APPLYING])
-    return {"items of changes of many": ChangeItem.objects.filter(change__in=old)}
+    return {
+        "items of changes of many": ChangeItem.objects.filter(change__in=old),
+        "changes of many": old.filter(items=None, parts=None, undone_by=None),
+    }

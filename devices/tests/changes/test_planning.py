@@ -153,16 +153,24 @@ def test_a_plan_that_is_stopped_when_all_is_planned_ends_too(fleet: Fleet, monke
     assert change.state == State.STOPPED
 
 
-def test_the_items_of_old_changes_are_forgotten_as_old_versions_are(fleet: Fleet, settings: Any):
-    old, young = fleet.plan(numbers=[1, 2]), fleet.plan(numbers=[3])
-    Change.objects.filter(pk=old.pk).update(created_at=old.created_at - timedelta(days=366))
+def test_old_changes_are_forgotten_as_old_versions_are(fleet: Fleet, settings: Any):
+    old, undone, young, going_on = (fleet.plan(numbers=numbers) for numbers in [[1, 2], [4], [3], [5]])
+    Change.objects.filter(pk=young.pk).update(undoes=undone)
+    Change.objects.exclude(pk=young.pk).update(created_at=old.created_at - timedelta(days=366))
+    Change.objects.filter(pk=going_on.pk).update(state=State.APPLYING)
     settings.HISTORY_DAYS = 0
-    assert "items of changes of many" not in remove(lambda seconds: None)
+    assert "changes of many" not in remove(lambda seconds: None)
     settings.HISTORY_DAYS = 365
 
-    assert remove(lambda seconds: None)["items of changes of many"] == 2
+    removed = remove(lambda seconds: None)
 
-    assert (old.items.count(), young.items.count()) == (0, 1)
+    # What was undone stays, since what undid it leads there.
+    assert (removed["items of changes of many"], removed["changes of many"]) == (3, 1)
+    assert {change.pk: change.items.count() for change in Change.objects.all()} == {
+        undone.pk: 0,
+        young.pk: 1,
+        going_on.pk: 1,
+    }
 
 
 def test_an_import_is_planned_for_texts_of_their_own_also_where_there_is_none(fleet: Fleet):
