@@ -210,8 +210,12 @@ def test_bytes_that_are_damaged_here_are_replaced(archive: Path, move: Callable[
     assert files("blobs")[name] == FIRMWARE
 
 
-def test_a_server_that_runs_is_not_replaced(archive: Path, move: Callable[[], Path]) -> None:
+def test_a_server_that_runs_is_not_replaced(
+    archive: Path, move: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     directory = move()
+    monkeypatch.setattr(only_one, "PATIENCE_SECONDS", 0)
+    monkeypatch.setattr(only_one, "ENDING_SECONDS", 0)
     said = [{"pid": os.getpid(), "address": "http://127.0.0.1:8000", "started": "2026-11-27T12:00:00+00:00"}]
     with (directory / "server.lock").open("w+b") as lock:  # as iotsupport.serving.only_one holds it
         lock.write(json.dumps(said).encode())

@@ -175,8 +175,8 @@ def _answers(url: str) -> bool:
 
 # --- Memory ---
 
-MOST_BYTES = 200 * 1024 * 1024
-LARGE = 256 * 1024 * 1024
+MOST_BYTES = 120 * 1024 * 1024
+LARGE = 160 * 1024 * 1024
 
 
 @pytest.mark.sqlite("What it keeps in memory is the same.")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.contrib.contenttypes.models import ContentType
 from django.core.management import call_command
 from django.db import connection
 
@@ -149,7 +150,11 @@ def use(database: Database) -> None:
 
 
 def leave_database() -> None:
-    """Close every connection: a database cannot be copied while somebody has one."""
+    """Close every connection: a database cannot be copied while somebody has one.
+
+    Another one may have other keys for the same kinds of content.
+    """
+    ContentType.objects.clear_cache()
     connection.close()
     if connection.vendor == "postgresql":
         connection.close_pool()  # type: ignore[attr-defined]
