@@ -52,7 +52,7 @@ VARIABLES = {
     "HISTORY_DAYS": ("iotsupport.E041", "Set HISTORY_DAYS=365, or leave it out; 0 keeps all versions."),
     "HISTORY_KEEP": ("iotsupport.E042", "Set HISTORY_KEEP=10, or leave it out."),
     "TIME_ZONE": ("iotsupport.E040", "Set TIME_ZONE=Europe/Amsterdam, or leave it out for UTC."),
-    "LOG_FORMAT": ("iotsupport.E060", "Set LOG_FORMAT=lines or LOG_FORMAT=json, or leave it out for lines."),
+    "LOG_FORMAT": ("iotsupport.E077", "Set LOG_FORMAT=lines or LOG_FORMAT=json, or leave it out for lines."),
     "MQTT_PUBLISH_RATE": ("iotsupport.E014", "Set MQTT_PUBLISH_RATE=200, or leave it out."),
 }
 
@@ -175,17 +175,17 @@ def check_credentials(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessa
     messages: list[checks.CheckMessage] = []
     if problem := credentials.problem_of_devices():
         message = f"{problem} No device can download."
-        messages.append(checks.Error(message, hint=DEVICES_HINT, id="iotsupport.E060"))
+        messages.append(checks.Error(message, hint=DEVICES_HINT, id="iotsupport.E080"))
     elif any(len(each) < GUESSED_LENGTH for each in credentials.passwords_of_devices() or []):
         message = f"DEVICE_PASSWORD holds a password of less than {GUESSED_LENGTH} characters, so it can be guessed."
         hint = "Give devices a long one, such as 'openssl rand -hex 16' prints, beside the old one: docs/devices.md."
-        messages.append(checks.Warning(message, hint=hint, id="iotsupport.W061"))
+        messages.append(checks.Warning(message, hint=hint, id="iotsupport.W081"))
     if problem := credentials.problem_of_metrics():
         message = f"{problem} Nobody can read /metrics."
-        messages.append(checks.Error(message, hint=READING_HINT, id="iotsupport.E062"))
+        messages.append(checks.Error(message, hint=READING_HINT, id="iotsupport.E082"))
     elif 0 < len(settings.METRICS_TOKEN.strip()) < GUESSED_LENGTH:
         message = f"METRICS_TOKEN is shorter than {GUESSED_LENGTH} characters, so it can be guessed."
-        messages.append(checks.Warning(message, hint=READING_HINT, id="iotsupport.W063"))
+        messages.append(checks.Warning(message, hint=READING_HINT, id="iotsupport.W083"))
     return messages
 
 

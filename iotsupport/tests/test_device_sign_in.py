@@ -290,7 +290,7 @@ def test_what_cannot_be_right_opens_nothing(
     for headers in sent:
         for answer in both.ask(CONFIG_PATH, **headers):
             assert answer.status == "401 Unauthorized"
-    [error] = [message for message in run_checks(tags=["environment"]) if message.id == "iotsupport.E060"]
+    [error] = [message for message in run_checks(tags=["environment"]) if message.id == "iotsupport.E080"]
     assert error.msg.startswith(sentence)
     assert error.msg.endswith("No device can download.")
     assert "hunter" not in error.msg
@@ -319,8 +319,8 @@ def test_one_that_can_be_guessed_is_said(settings: LazySettings) -> None:
 
     found = {message.id: message.msg for message in run_checks(tags=["environment"])}
 
-    assert found["iotsupport.W061"].startswith("DEVICE_PASSWORD holds a password of less than 12 characters")
-    assert found["iotsupport.W063"] == "METRICS_TOKEN is shorter than 12 characters, so it can be guessed."
+    assert found["iotsupport.W081"].startswith("DEVICE_PASSWORD holds a password of less than 12 characters")
+    assert found["iotsupport.W083"] == "METRICS_TOKEN is shorter than 12 characters, so it can be guessed."
 
 
 class TestMetrics:
@@ -359,7 +359,7 @@ class TestMetrics:
         assert client.get("/metrics").status_code == 401
         assert not credentials.may_read_metrics({"HTTP_AUTHORIZATION": f"Bearer {token}"})
         assert not credentials.may_read_metrics({"HTTP_AUTHORIZATION": "Bearer "})
-        [error] = [message for message in run_checks(tags=["environment"]) if message.id == "iotsupport.E062"]
+        [error] = [message for message in run_checks(tags=["environment"]) if message.id == "iotsupport.E082"]
         assert error.msg.endswith("Nobody can read /metrics.")
         assert token.strip() == "" or token not in error.msg
 
