@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -19,11 +20,14 @@ from django.db import connection
 
 from assets.shared import SharedChunk
 from iotsupport.database import is_shared
-from iotsupport.mirror.files import CHUNK_BYTES, MirrorError, StagedFile, mirror_storage
+from iotsupport.mirror.files import CHUNK_BYTES, LOCK_POLL_SECONDS, MirrorError, StagedFile, mirror_storage
 from iotsupport.mirror.locks import lock_path, open_lock, try_lock
 
 # Where they are, of STORAGES.
 BLOBS = "blobs"
+
+# How long who collects waits for who does so, too.
+PATIENCE_SECONDS = 1.0
 
 DAMAGED = "The kept bytes of this version are missing or damaged. Upload the file again."
 
@@ -108,12 +112,15 @@ def _fetch(sha256: str) -> None:
 def collect_garbage(is_referenced: Callable[[str], bool]) -> list[str]:
     """Remove what killed uploads left, and bytes that no version names any more. Returns the names removed.
 
-    None, while a process holds them, or collects as well.
+    None, while a process holds them; one that collects as well is waited for, some moments.
     """
     blobs = mirror_storage(BLOBS)
     with blobs.explained(), _open_lock() as lock:
-        if not try_lock(lock):
-            return []
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not try_lock(lock):
+            if time.monotonic() >= deadline:
+                return []
+            time.sleep(LOCK_POLL_SECONDS)
         if is_shared(connection):
             SharedChunk.objects.collect_garbage(is_referenced)
         removed = [path.name for path in blobs.leftovers(remove=True)]

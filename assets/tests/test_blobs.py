@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ from unittest import mock
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import transaction
+from django.db import connection, transaction
 
 from assets import blobs
 from assets.models import Asset
 from assets.uploads import StagedBlob
 from iotsupport.mirror.files import MirrorError, StagedFile, mirror_storage, try_lock
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support.waiting import LIMIT
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
 
@@ -83,6 +85,14 @@ os.kill(os.getpid(), 9)
 
 def is_named(*names: str):
     return lambda sha256: sha256 in names
+
+
+def collect_elsewhere() -> list[str]:
+    """As a thread of its own does."""
+    try:
+        return blobs.collect_garbage(is_named())
+    finally:
+        connection.close()
 
 
 class TestStaging:
@@ -317,6 +327,20 @@ class TestCollectingGarbage:
 
         assert blobs.collect_garbage(is_named()) == [SHA256]
         assert kept() == []
+
+    def test_waits_some_moments_for_who_collects_as_well(self, kept, monkeypatch):
+        keep()
+        monkeypatch.setattr(blobs, "PATIENCE_SECONDS", LIMIT)
+        with blobs._open_lock() as lock, ThreadPoolExecutor() as threads:
+            assert try_lock(lock)
+            others = threads.submit(collect_elsewhere)
+            with pytest.raises(TimeoutError):
+                others.result(timeout=0.2)
+            assert kept() == [SHA256]
+
+            lock.close()
+
+            assert others.result(timeout=LIMIT) == [SHA256]
 
     @pytest.mark.processes
     def test_removes_what_killed_uploads_left(self, kept, directories):
