@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Callable
@@ -10,9 +11,10 @@ from typing import Any
 
 import requests
 
+from iotsupport.mirror.files import TEMPORARY_PREFIX
 from iotsupport.tests.support.marathons import CRASHES, marathon
 from iotsupport.tests.support.server import NEW, Client, Server, sha256
-from iotsupport.tests.support.waiting import LIMIT
+from iotsupport.tests.support.waiting import LIMIT, poll
 
 CLIENTS = 4
 
@@ -101,12 +103,20 @@ def kill_while_they_work(server: Server, people: list[Person], moments: random.R
 
 def check_that_files_equal_rows(server: Server) -> dict[str, str]:
     """Return the digest of every file that is served."""
+    # Of processes that live: what was left by one that does not is there for good.
+    poll(lambda: unfinished(server), lambda names: not names)
     configs, assets, blobs = (digests(server.files(name)) for name in ["configs", "assets", "blobs"])
     assert configs == digests(server.configs())
     assert assets == server.assets()
     versions = {sha for (sha,) in server.query("SELECT sha256 FROM assets_historicalasset")}
     assert blobs == {sha: sha for sha in versions}
     return configs | assets
+
+
+def unfinished(server: Server) -> list[str]:
+    """Names of files that are being written."""
+    names = [name for directory in ["configs", "assets", "blobs"] for name in os.listdir(server.directory(directory))]
+    return [name for name in names if name.startswith(TEMPORARY_PREFIX)]
 
 
 def digests(contents: dict[str, Any]) -> dict[str, str]:
