@@ -15,22 +15,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.install_page import PAGE, blocks, commands
+from iotsupport.tests.support.waiting import looks
 
-RELEASE, MIRROR = "bookworm", "http://deb.debian.org/debian"
+RELEASE = "bookworm"
 PORTS = [80, 443, 1883, 8000, 8883]
 REPOSITORY = "/srv/iot-support.git"
 # What the page calls it, and what a person puts there.
 IN_THE_PAGE = "<this repository>"
 AFTERWARDS = Path(__file__).with_name("installed.sh")
 
-BOOT_SECONDS = 60.0
 ENVIRON = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/root",
@@ -84,7 +83,7 @@ def make_root(root: Path, base: Path | None) -> None:
         target = base or root
         included = "--include=systemd,systemd-sysv,dbus"
         subprocess.run(
-            ["debootstrap", "--variant=minbase", included, RELEASE, str(target), mirror()],
+            ["debootstrap", "--variant=minbase", included, RELEASE, str(target), *mirror()],
             check=True,
             stdout=subprocess.DEVNULL,
         )
@@ -94,12 +93,12 @@ def make_root(root: Path, base: Path | None) -> None:
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n::1 localhost\n")
 
 
-def mirror() -> str:
-    """Where this machine has Debian's packages from."""
+def mirror() -> list[str]:
+    """Where this machine has Debian's packages from; nothing where that is as debootstrap has it."""
     for file in [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))]:
         if file.is_file() and (found := re.search(r"https?://\S+/debian/?(?=\s)", file.read_text())):
-            return found[0]
-    return MIRROR
+            return [found[0]]
+    return []
 
 
 def pass_packages_on(root: Path) -> list[str]:
@@ -142,15 +141,15 @@ def booted(root: Path, options: list[str]) -> Iterator[int]:
 
 
 def wait_for_boot(nspawn: subprocess.Popen[bytes], root: Path) -> int:
-    until = time.monotonic() + BOOT_SECONDS
-    while nspawn.poll() is None and time.monotonic() < until:
+    for may_come in looks():
+        if nspawn.poll() is not None or not may_come:
+            break
         children = Path(f"/proc/{nspawn.pid}/task/{nspawn.pid}/children").read_text().split()
         if children:
             leader = int(children[0])
             asking = [*inside(leader), "systemctl", "is-system-running", "--wait"]
             if subprocess.run(asking, capture_output=True, text=True).stdout.strip() in {"running", "degraded"}:
                 return leader
-        time.sleep(0.2)
     raise CannotTry(f"No machine could be booted here:\n{root.with_name('boot.log').read_text(errors='replace')}")
 
 
@@ -166,9 +165,9 @@ def script_of_page() -> str:
 
 
 def run(leader: int, root: Path, script: str) -> None:
-    file = root / "root/commands.sh"
+    file = root / "srv/commands.sh"
     file.write_text(script)
-    done = subprocess.run([*inside(leader), "bash", "-ex", "/root/commands.sh"], stdin=subprocess.DEVNULL)
+    done = subprocess.run([*inside(leader), "bash", "-ex", "/srv/commands.sh"], stdin=subprocess.DEVNULL)
     if done.returncode:
         journal = [*inside(leader), "journalctl", "--no-pager", "--lines=60", "--unit=iotsupport*", "--unit=nginx"]
         subprocess.run(journal, check=False)
