@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
+from iotsupport.tests.support.module_nginx import *  # noqa: F403
+from iotsupport.tests.support.nginx import Nginx
 from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
 from iotsupport.tests.test_nginx import Got, ask
@@ -38,12 +39,6 @@ def basic(password: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with directory_for_nginx() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
 def server(template: Installation, directory: Path) -> Iterator[Server]:
     secrets = {"DEVICE_USERNAME": "board", "DEVICE_PASSWORD": f"{NEWER},{OLD}", "METRICS_TOKEN": TOKEN}
     server = Server(template, directory / "data", **secrets).start(*NEW)
@@ -52,13 +47,6 @@ def server(template: Installation, directory: Path) -> Iterator[Server]:
         assert client.upload("firmware.bin", FIRMWARE).ok
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
-    nginx = Nginx(directory / "nginx", server).start()
-    yield nginx
-    nginx.stop()
 
 
 @pytest.fixture(params=["worker", "nginx"])

@@ -23,8 +23,9 @@ from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.images import make_image
+from iotsupport.tests.support.module_nginx import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Certificates
-from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
+from iotsupport.tests.support.nginx import Nginx
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 
@@ -94,12 +95,6 @@ class FromAddress(HTTPAdapter):
 
 
 @pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with directory_for_nginx() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
 def server(template: Installation, directory: Path) -> Iterator[Server]:
     server = Server(template, directory / "data", ASSET_MAX_BYTES="9000000").start(*NEW)
     with server.client() as client:
@@ -108,21 +103,6 @@ def server(template: Installation, directory: Path) -> Iterator[Server]:
             assert client.upload(name, content).ok
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
-    nginx = Nginx(directory / "nginx", server).start()
-    yield nginx
-    nginx.stop()
-
-
-@pytest.fixture(scope="module")
-def asking(server: Server, directory: Path) -> Iterator[Nginx]:
-    """nginx without the two lines, so that it asks the application."""
-    nginx = Nginx(directory / "nginx-asking", server, is_asking=True).start()
-    yield nginx
-    nginx.stop()
 
 
 @pytest.fixture(scope="module")

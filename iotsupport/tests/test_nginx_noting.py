@@ -16,12 +16,16 @@ import pytest
 import requests
 
 from iotsupport.tests.support.marathons import marathon
-from iotsupport.tests.support.nginx import Nginx, directory_for_nginx
+from iotsupport.tests.support.module_nginx import *  # noqa: F403
+from iotsupport.tests.support.nginx import Nginx
 from iotsupport.tests.support.noting import assert_two_hundred_boards_are_where_they_are
 from iotsupport.tests.support.server import NEW, Client, Installation, Server, sha256
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 FIRMWARE = b"\xe9" * 3_000_000
+
+# Where its reader went away, it loses one datagram; each of several would lose its own.
+NGINX_WORKERS = "1"
 
 
 class Noted(NamedTuple):
@@ -45,33 +49,11 @@ FROM iotsupport_board WHERE mac_address = '{mac_address}'
 
 
 @pytest.fixture(scope="module")
-def directory() -> Iterator[Path]:
-    with directory_for_nginx() as path:
-        yield path
-
-
-@pytest.fixture(scope="module")
 def server(template: Installation, directory: Path) -> Iterator[Server]:
     """Two workers: one of them hears nginx."""
     server = Server(template, directory / "data", WEB_CONCURRENCY="2", CONFIG_MAX_BYTES="9000000").start(*NEW)
     yield server
     server.remove()
-
-
-@pytest.fixture(scope="module")
-def nginx(server: Server, directory: Path) -> Iterator[Nginx]:
-    # One worker: where its reader went away, it loses one datagram, and each of several would lose its own.
-    nginx = Nginx(directory / "nginx", server, workers="1").start()
-    yield nginx
-    nginx.stop()
-
-
-@pytest.fixture(scope="module")
-def asking(server: Server, directory: Path) -> Iterator[Nginx]:
-    """nginx without the two lines, so that it asks the application."""
-    nginx = Nginx(directory / "nginx-asking", server, is_asking=True).start()
-    yield nginx
-    nginx.stop()
 
 
 @pytest.fixture
