@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -23,7 +24,7 @@ from iotsupport.transfer.zipping import ZippedFile
 TOGETHER = 100
 
 
-class ExportCommand(BaseCommand):
+class ExportCommand(BaseCommand, ABC):
     """Makes files in a directory equal to rows. Those that are equal already are not touched."""
 
     requires_system_checks = INSTALLATION
@@ -34,16 +35,17 @@ class ExportCommand(BaseCommand):
         parser.add_argument("directory", metavar="DIR", type=Path, help="made where it is missing")
         parser.add_argument("--delete", action="store_true", help="also remove the files of what was deleted")
 
+    @abstractmethod
     def count(self) -> int:
         """About how many files there are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def files(self) -> Iterator[ZippedFile]:
-        raise NotImplementedError
+        """Each of them."""
 
+    @abstractmethod
     def is_ours(self, name: str) -> bool:
         """Whether a file of this name, which is none of these, can only be one of something that was deleted."""
-        raise NotImplementedError
 
     def handle(self, *, directory: Path, delete: bool, verbosity: int, **options: Any) -> None:
         _check(directory)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -30,7 +31,7 @@ def refused(error: Exception) -> Taken:
     return Taken("refused", " ".join(error.messages) if isinstance(error, ValidationError) else str(error))
 
 
-class ImportCommand(BaseCommand):
+class ImportCommand(BaseCommand, ABC):
     """Takes over a directory; says of each file whether it was taken, replaced, unchanged, or refused and why."""
 
     requires_system_checks = INSTALLATION
@@ -48,13 +49,13 @@ class ImportCommand(BaseCommand):
         parser.add_argument("directory", metavar="DIR", type=Path)
         parser.add_argument("--dry-run", action="store_true", help="only report what would happen")
 
+    @abstractmethod
     def name_of(self, path: Path) -> str:
         """Return the name under which a file would be kept: of two files with the same one, the first is taken."""
-        raise NotImplementedError
 
+    @abstractmethod
     def take(self, paths: Sequence[Path], *, dry_run: bool) -> Iterable[Taken]:
         """Take files with different names, and return what became of each."""
-        raise NotImplementedError
 
     def read_beside(self, directory: Path, *, dry_run: bool) -> set[str]:
         """Read what lies beside the files, and is about them; return its names."""
