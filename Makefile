@@ -2,14 +2,15 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help run demo test quick marathon upgrade-test container-test install-test coverage bench install lock lint \
-  release to-test check-system trial-broker
+  release to-test check-system trial-broker read-tests tests
 
 # Any Python from 3.11 on; it makes .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 # What OpenID Connect needs, where it is set up.
 SIGN_ON := $(shell (test -n "$$OIDC_ISSUER" || grep -qs '^ *OIDC_ISSUER=.' .env) && echo .venv/.installed-sso)
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install
+# What is locked names every package: there is nothing to find out.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps
 
 help:
 	@echo "make run      install, prepare and serve (Ctrl-C ends it)"
@@ -78,12 +79,19 @@ trial-broker: .venv/.installed-run
 SPREAD := --no-loadscope-reorder
 ON_BOTH := $(BIN)/python -m iotsupport.tests.support.on_both_databases
 # What is compiled once is there for the next process: each reads all tests before it runs some.
-quick test marathon coverage container-test: export PYTHONDONTWRITEBYTECODE :=
+quick read-tests tests marathon coverage container-test: export PYTHONDONTWRITEBYTECODE :=
 
-# Reading all tests once first, beside lint, compiles them for the eight processes that run them.
-test: to-test
-	$(ON_BOTH) --beside "make --no-print-directory lint" --first "$(BIN)/pytest --collect-only --quiet" \
-	  $(BIN)/pytest -n auto $(SPREAD)
+# While programs are still being installed, what needs only packages has begun. Lint's words come when it has ended.
+test: .venv/.made
+	@$(MAKE) --no-print-directory --keep-going --output-sync=target --jobs 4 lint tests
+
+# A `make` that is tested is no part of this one.
+tests: check-system read-tests
+	+env -u MAKEFLAGS -u MFLAGS $(ON_BOTH) $(BIN)/pytest -n auto $(SPREAD)
+
+# Reading all tests once compiles them for the processes that run them.
+read-tests: .venv/.installed-dev
+	@read=$$($(BIN)/pytest --collect-only --quiet 2>&1) || { echo "$$read"; exit 1; }
 
 # Side by side: one waits for the processor, the other for the disk and the network.
 to-test: .venv/.made
@@ -109,7 +117,7 @@ coverage: to-test
 	$(BIN)/python -m iotsupport.tests.support.coverage_report "$$data/report.json"; \
 	exit $$failed
 
-lint: to-test
+lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	find . -path ./.venv -prune -o -path '*/templates/*.html' -print | xargs $(BIN)/djade --check --target-version 5.2

@@ -1,22 +1,18 @@
 """Run a command on SQLite and, beside it, on PostgreSQL; fail if one of them does.
 
-    python -m iotsupport.tests.support.on_both_databases --beside "make lint" --first "pytest --collect-only" pytest
+    python -m iotsupport.tests.support.on_both_databases pytest
 
-What both need is made by one that runs first, so that neither makes it twice. What the one on SQLite prints is seen as
-it comes, the other's when both have ended. A command that runs beside them, on no database, is seen when it has ended
-itself. Whatever failed is named in the last line.
+What the one on SQLite prints is seen as it comes, the other's when both have ended. The last line names what failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import tempfile
-import threading
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -53,28 +49,16 @@ def environ_of(database: str) -> dict[str, str]:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description="Run a command on SQLite and on PostgreSQL.")
-    parser.add_argument("--beside", type=shlex.split, help="a command to run once, beside the two")
-    parser.add_argument("--first", type=shlex.split, help="a command to run before the two; they need it to succeed")
     parser.add_argument("command", nargs=argparse.REMAINDER)
-    options = parser.parse_args(arguments)
+    command = parser.parse_args(arguments).command
     with tempfile.TemporaryDirectory(prefix="iotsupport-") as directory:
-        logs = Path(directory)
-        runs: list[Run] = []
-        with ExitStack() as showing:
-            if options.beside:
-                runs.append(Run(shlex.join(options.beside), options.beside, logs / "beside"))
-                thread = threading.Thread(target=runs[-1].show)
-                thread.start()
-                showing.callback(thread.join)
-            if options.first:
-                runs.append(Run(shlex.join(options.first), options.first, logs / "first"))
-            if options.first and runs[-1].wait():
-                runs[-1].show()
-            else:
-                runs.append(Run("On SQLite", options.command, None, **environ_of("sqlite")))
-                runs.append(Run("On PostgreSQL", options.command, logs / "postgresql", **environ_of("postgresql")))
-                for run in runs[-2:]:
-                    run.show()
+        log = Path(directory, "postgresql")
+        runs = [
+            Run("On SQLite", command, None, **environ_of("sqlite")),
+            Run("On PostgreSQL", command, log, **environ_of("postgresql")),
+        ]
+        for run in runs:
+            run.show()
         codes = {run.name: run.wait() for run in runs}
     failed = [name for name, code in codes.items() if code]
     if failed:
