@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from django.core.management import call_command
 from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 
 from assets.identity import as_fields
@@ -23,7 +21,9 @@ from iotsupport.mirror.files import CHUNK_BYTES, MARKS, mirror_storage
 from iotsupport.mirror.following import follow
 from iotsupport.signals import following
 from iotsupport.tests.support.api_client import nothing_changed, refusal
+from iotsupport.tests.support.first_version import IMAGES, LARGE, LOST
 from iotsupport.tests.support.images import ELF_SHA256, make_full_flash, make_image
+from iotsupport.tests.support.migrating import go_to_today
 from iotsupport.tests.support.multipart import part, post, upload
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
@@ -222,64 +222,45 @@ class TestImport:
 
 # --- Rows and versions from before ---------------------------------------------------------------------------------
 
-BEFORE = [("assets", "0004_order_of_versions")]
 
-# More than one part of those that nodes share.
-LARGE = make_image(project=b"large", filling=b"\x77" * 900)
-
-
-VERSIONS = {"a.bin": [make_image(), b"a font"], "b.bin": [make_image(9)[:-1]], "c.bin": [LARGE], "d.bin": [b""]}
-
-
-@pytest.fixture
-def update(earlier: Callable[..., None], migrate: Callable[[], None]) -> Callable[[], None]:
-    """Be an installation of before that has these versions; return what to call for the update."""
-
-    def leave_as_before() -> None:
-        for name, versions in VERSIONS.items():
-            for content in versions:
-                Asset.objects.upload(name, [content[:CHUNK_BYTES], content[CHUNK_BYTES:]])
-        MigrationExecutor(connection).migrate(BEFORE)
-
-    earlier("images-before", leave_as_before)
-    return migrate
+@pytest.fixture(params=[False, pytest.param(True, marks=pytest.mark.postgresql)], ids=["here", "on another node"])
+def with_bytes(request: pytest.FixtureRequest) -> None:
+    """Be an installation after its update; where the bytes are elsewhere, they were already before it."""
+    if not request.param:
+        request.getfixturevalue("updated")
+        return
+    request.getfixturevalue("first_version")
+    for blob in mirror_storage("blobs").directory.iterdir():
+        blob.unlink()
+    go_to_today("assets")
 
 
-@pytest.mark.parametrize(
-    "are_elsewhere", [False, pytest.param(True, marks=pytest.mark.postgresql)], ids=["here", "on another node"]
-)
-def test_the_migration_recognises_every_version(update: Callable[[], None], directories: Path, are_elsewhere: bool):
+@pytest.mark.usefixtures("with_bytes")
+def test_the_migration_recognises_every_version():
     assert len(LARGE) > CHUNK_BYTES
-    if are_elsewhere:
-        for blob in (directories / "blobs").iterdir():
-            blob.unlink()
-
-    update()
-
-    current = {asset.filename: asset for asset in Asset.objects.all()}
-    assert [current[name].project for name in VERSIONS] == ["", "kitchen", "large", ""]
-    assert [bool(current[name].warnings) for name in VERSIONS] == [False, True, False, False]
+    current = {asset.filename: asset for asset in Asset.objects.filter(filename__in=IMAGES)}
+    assert [current[name].project for name in IMAGES] == ["", "kitchen", "large", ""]
+    assert [bool(current[name].warnings) for name in IMAGES] == [False, True, False, False]
     assert current["c.bin"].image_sha256 == LARGE[-32:].hex()
     assert current["c.bin"].folded == "c.bin\nlarge\n1.4.2\nesp32-c3\nv5.3.1"
     assert current["a.bin"].history.earliest().instance.image == Asset(**as_fields(None, []) | IMAGE).image
     assert SharedChunk.objects.exists() == is_shared(connection)
 
 
-def test_the_migration_leaves_what_is_lost(update: Callable[[], None], directories: Path):
-    SharedChunk.objects.all().delete()
-    for blob in (directories / "blobs").iterdir():
-        blob.unlink()
+@pytest.mark.usefixtures("updated")
+def test_the_migration_leaves_what_is_lost():
+    lost = Asset.history.filter(filename__in=LOST)
 
-    update()
+    assert not [sha256 for sha256 in lost.values_list("sha256", flat=True) if mirror_storage("blobs").exists(sha256)]
+    assert [asset.image for asset in Asset.objects.filter(filename__in=LOST)] == [None] * len(LOST)
+    assert [(version.image_sha256, version.warnings) for version in lost] == [("", [])] * 3
 
-    assert [asset.image for asset in Asset.objects.all()] == [None] * len(VERSIONS)
 
-
-def test_a_start_after_the_migration_says_nothing_new(update: Callable[[], None]):
+@pytest.mark.usefixtures("updated")
+def test_a_start_after_the_migration_says_nothing_new():
     """Devices are not called back for what they have."""
-    mirror_storage("assets").mark("b.bin", 0o644)
+    mirror_storage("assets").mark("b.bin", 0o644)  # as it is before images are recognised
     before = {name: os.stat(mirror_storage("assets").path(name)).st_mtime_ns for name in ["c.bin", "b.bin"]}
-    update()
 
     call_command("sync_mirror", stdout=StringIO())
 

@@ -1,1 +1,2 @@
+from iotsupport.tests.support.first_version import updated  # noqa: F401
 from iotsupport.tests.support.fixtures import *  # noqa: F403

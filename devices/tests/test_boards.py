@@ -12,12 +12,14 @@ from unittest import mock
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import connection, transaction
+from django.db import transaction
 from django.test import Client
 
 from devices.models import DeviceConfig
 from iotsupport.boards import configurations
 from iotsupport.boards.models import Board, State
+from iotsupport.tests.support.first_version import CONFIGS, Updated
+from iotsupport.tests.support.migrating import go_to, go_to_today
 
 MAC, OTHER = "aa-bb-cc-dd-ee-ff", "aa-bb-cc-dd-ee-00"
 OLD, NEW = '{"version": 1}', '{"version": 2}'
@@ -293,22 +295,12 @@ def test_many_rows_are_mended_in_few_transactions(monkeypatch: Any) -> None:
 # --- The update of an installation ----------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("own_database")
-def test_an_update_gives_existing_configurations_their_boards() -> None:
-    for mac_address in [MAC, OTHER]:
-        DeviceConfig.objects.put(mac_address, f'{{"mac": "{mac_address}"}}')
-    versions = DeviceConfig.history.count()
-    call_command("migrate", "devices", "0003_order_of_versions", verbosity=0)
-    call_command("migrate", "iotsupport", "0003_order_of_tokens", verbosity=0)
-    assert "iotsupport_board" not in connection.introspection.table_names()
-
-    call_command("migrate", verbosity=0)
-
+def test_an_update_gives_existing_configurations_their_boards(updated: Updated) -> None:
     rows = Board.objects.values_list("mac_address", "state", "config_sha256", "last_seen", "behind_since")
     assert sorted(rows) == sorted(
-        (mac, State.NEVER_FETCHED, sha256(f'{{"mac": "{mac}"}}'), None, None) for mac in [MAC, OTHER]
+        (mac_address, State.NEVER_FETCHED, sha256(content), None, None) for mac_address, content in CONFIGS.items()
     )
-    assert DeviceConfig.history.count() == versions
+    assert DeviceConfig.history.count() == updated.before.versions
     assert sync_mirror("--check") == "Files and database are equal.\n"
 
 
@@ -316,10 +308,10 @@ def test_an_update_gives_existing_configurations_their_boards() -> None:
 def test_an_update_after_going_back_leaves_what_boards_did() -> None:
     saved_and_fetched(OLD)
     DeviceConfig.objects.put(OTHER, OLD)
-    call_command("migrate", "devices", "0003_order_of_versions", verbosity=0)
+    go_to(("devices", "0003_order_of_versions"))
     Board.objects.filter(mac_address=OTHER)._raw_delete("default")
 
-    call_command("migrate", verbosity=0)
+    go_to_today("devices")
 
     assert facts(MAC) == (State.CURRENT, sha256(OLD))
     assert facts(OTHER) == (State.NEVER_FETCHED, sha256(OLD))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from iotsupport.tests.support.first_version import updated  # noqa: F401
 from iotsupport.tests.support.fixtures import *  # noqa: F403
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import Installation, Server

@@ -15,7 +15,6 @@ from zipfile import ZipFile
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import DEFAULT_DB_ALIAS, connection, models
-from django.db.migrations.executor import MigrationExecutor
 from django.test.utils import isolate_apps
 
 from assets.models import PendingUpload, SharedChunk
@@ -28,6 +27,7 @@ from iotsupport.backup.reading import open_backup
 from iotsupport.backup.tables import Table
 from iotsupport.tests.support.api_client import empty_tables, everything, make_administrator
 from iotsupport.tests.support.backups import MAC, MOMENT, back_up, fill, forge, open_up, restore, seal, told
+from iotsupport.tests.support.migrating import go_to, go_to_today
 
 NOTHING_TAKEN = "Nothing is taken of it: use another backup"
 FORGED = "was not made by IoT Support, or was changed since"
@@ -355,17 +355,14 @@ EARLIER = [("devices", "0009_versions"), ("iotsupport", "0006_tokens_in_words")]
 
 @in_a_database
 @pytest.mark.both_databases
-def test_a_backup_of_an_earlier_version_is_brought_up_to_date(
-    tmp_path: Path, data_dir: Path, migrate: Callable[[], None]
-) -> None:
+def test_a_backup_of_an_earlier_version_is_brought_up_to_date(tmp_path: Path, data_dir: Path) -> None:
     for number in range(3):
         DeviceConfig.objects.put(MAC, f'{{"number": {number}}}')
     DeviceType.objects.create(name="Lamp", schema="{}")
     make_administrator()
-    executor = MigrationExecutor(connection)
-    executor.migrate(EARLIER)
+    go_to(*EARLIER)
     archive = back_up(tmp_path / "earlier.zip")  # as whoever updates does, before the migrations
-    migrate()
+    go_to_today()
     rows = told()
     empty_tables()
 
@@ -395,8 +392,8 @@ def test_a_database_that_a_newer_version_migrated(tmp_path: Path) -> None:
 
 
 @in_a_database
-def test_a_database_that_is_not_migrated(archive: Path, migrate: Callable[[], None]) -> None:
-    MigrationExecutor(connection).migrate(EARLIER)
+def test_a_database_that_is_not_migrated(archive: Path) -> None:
+    go_to(*EARLIER)
 
     with pytest.raises(CommandError, match="The database is not migrated. Run 'manage.py migrate'"):
         restore(archive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +18,7 @@ from django.utils import timezone
 from assets.models import Asset
 from iotsupport.housekeeping import EVERY, NAME, tidy
 from iotsupport.models import Throttle
+from iotsupport.tests.support.migrating import go_to, go_to_today
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("own_database")]
 
@@ -24,11 +26,17 @@ RENAMED = ("iotsupport", "0005_throttle")
 
 
 @pytest.fixture
-def version_before() -> tuple[str, str]:
-    loader = MigrationExecutor(connection).loader
-    [before] = [name for app, name in loader.get_migration(*RENAMED).dependencies if app == "iotsupport"]
-    call_command("migrate", "iotsupport", before, verbosity=0)
-    return "iotsupport", before
+def version_before(earlier: Callable[..., Any]) -> tuple[str, str]:
+    """Be an installation of it."""
+
+    def go_back() -> tuple[str, str]:
+        loader = MigrationExecutor(connection).loader
+        [before] = [node for node in loader.get_migration(*RENAMED).dependencies if node[0] == RENAMED[0]]
+        go_to(before)
+        return before
+
+    app_label, name = earlier("version-before-throttles", go_back)
+    return app_label, name
 
 
 def model(node: tuple[str, str], name: str) -> Any:
@@ -39,17 +47,17 @@ def model(node: tuple[str, str], name: str) -> Any:
 def test_what_was_done_before_the_update_is_not_done_again_after_it(version_before):
     model(version_before, "Turn").objects.create(name=NAME, next_at=timezone.now() + EVERY)
 
-    call_command("migrate", "iotsupport", verbosity=0)
+    go_to_today("iotsupport")
 
     assert Throttle.objects.get().name == NAME
     assert tidy() is None
 
 
 def test_who_goes_back_to_the_version_before_finds_what_was_done_since(version_before):
-    call_command("migrate", "iotsupport", verbosity=0)
+    go_to_today("iotsupport")
     assert Throttle.objects.take(NAME, EVERY)
 
-    call_command("migrate", "iotsupport", version_before[1], verbosity=0)
+    go_to(version_before)
 
     turn = model(version_before, "Turn").objects.get()
     assert turn.next_at > timezone.now() + timedelta(hours=23)
@@ -57,7 +65,7 @@ def test_who_goes_back_to_the_version_before_finds_what_was_done_since(version_b
 
 def test_the_version_before_goes_on_beside_the_new_one(version_before):
     """Of several nodes, one is updated after the other: for both it is the same table."""
-    call_command("migrate", "iotsupport", verbosity=0)
+    go_to_today("iotsupport")
 
     model(version_before, "Turn").objects.create(name=NAME, next_at=timezone.now() + EVERY)
 

@@ -12,26 +12,28 @@ from urllib.parse import quote
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.core.management import CommandError, call_command
-from django.db import connection
-from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 from django.urls import reverse
 
 from assets.models import Asset
 from devices.models import DeviceConfig
 from iotsupport.characters import fold
-from iotsupport.mirror.files import mirror_storage
 from iotsupport.tests.support.api_client import nothing_changed, read, refusal
+from iotsupport.tests.support.first_version import (
+    COMPOSED,
+    DECOMPOSED,
+    IMAGES,
+    LEFT,
+    LOST,
+    MENDED,
+    OTHER,
+    Updated,
+)
 from iotsupport.tests.support.multipart import upload
 from iotsupport.tests.support.server import files
 from notifications.models import Announcement
 
 pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
-
-# As macOS sends it, and as everybody else does.
-DECOMPOSED, COMPOSED = "gro\u0308\u00dfe.bin", "gr\u00f6\u00dfe.bin"
-
-BEFORE = [("devices", "0001_initial"), ("assets", "0002_sharedchunk"), ("notifications", "0001_initial")]
 
 WAYS_IN: dict[str, Callable[[Client, str, bytes, Path], Any]] = {
     "API": lambda client, name, content, directory: upload(client, content, name),
@@ -128,62 +130,27 @@ def test_a_version_from_before_comes_back_under_the_name_of_now(signed_in: Clien
 
 # --- Rows and files from before -------------------------------------------------------------------------------------
 
-# Name before, and after.
-MENDED = {DECOMPOSED: COMPOSED, "fw.bin ": "fw.bin", "Plain.bin": "Plain.bin"}
-# Name, and why it stays: another one has the right one, or it would be unusable.
-LEFT = {"e\u0301.bin": "is another asset's", " .hidden": "starts with a dot"}
-OTHER = "\u00e9.bin"
 
-
-def leave_as_before() -> dict[str, str]:
-    """Go back to tables of before, and call rows, versions and files by names of before; return these by row."""
-    DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", '{"deviceName": "KÜCHE", "deviceEntityId": "light.Küche"}')
-    DeviceConfig.objects.put("aa-bb-cc-dd-ee-00", "{}")
-    names = [*MENDED, *LEFT, OTHER]
-    rows = {Asset.objects.upload(f"{number}", [name.encode()]).pk: name for number, name in enumerate(names)}
-    MigrationExecutor(connection).migrate(BEFORE)
-    directory = mirror_storage("assets").directory
-    with connection.cursor() as cursor:
-        for pk, name in rows.items():
-            cursor.execute("SELECT filename FROM assets_asset WHERE id = %s", [pk])
-            (directory / cursor.fetchone()[0]).rename(directory / name)
-            for table in ["assets_asset", "assets_historicalasset"]:
-                cursor.execute(f"UPDATE {table} SET filename = %s WHERE id = %s", [name, pk])  # noqa: S608
-    for name in [DECOMPOSED, "fw.bin ", "fw.bin"]:
-        Announcement.objects.create(topic="iotsupport/updates/assets", filename=name)
-    return {str(pk): name for pk, name in rows.items()}
-
-
-@pytest.fixture
-def names_before(earlier: Callable[..., dict[str, str]]) -> dict[int, str]:
-    """Of the assets, by the ID of the row."""
-    return {int(pk): name for pk, name in earlier("names-before", leave_as_before).items()}
-
-
-def test_the_migration_mends_names_and_says_which_it_cannot(
-    names_before: dict[int, str], migrate: Callable[[], None], directories: Path, capsys: Any
-):
-    capsys.readouterr()
-
-    migrate()
-
-    said = capsys.readouterr().err
+def test_the_migration_mends_names_and_says_which_it_cannot(updated: Updated, directories: Path):
+    names_before = updated.before.names
     now = {pk: MENDED.get(name, name) for pk, name in names_before.items()}
-    assert dict(Asset.objects.values_list("pk", "filename")) == now
-    assert files(directories / "assets") == {now[pk]: name.encode() for pk, name in names_before.items()}
-    assert all(asset.folded == fold(asset.filename) for asset in Asset.objects.all())
+    assets = Asset.objects.exclude(filename__in=IMAGES | LOST)
+    assert dict(assets.values_list("pk", "filename")) == now
+    assert {name: content for name, content in files(directories / "assets").items() if name not in IMAGES | LOST} == {
+        now[pk]: name.encode() for pk, name in names_before.items()
+    }
+    assert all(asset.folded == fold(asset.filename) for asset in assets)
     assert [config.folded for config in DeviceConfig.objects.order_by("-pk")] == ["", "küche\nlight.küche"]
     assert sorted(row.filename for row in Announcement.objects.all()) == sorted(["fw.bin", COMPOSED])
-    assert f"The asset {DECOMPOSED!a} is called {COMPOSED!a} from now on." in said
+    assert f"The asset {DECOMPOSED!a} is called {COMPOSED!a} from now on." in updated.said
     for name, reason in LEFT.items():
         pk = next(pk for pk, kept in names_before.items() if kept == name)
         right = unicodedata.normalize("NFC", name).strip()
-        assert f"The asset {name!a} (ID {pk}) keeps its name, since {right!a} {reason}." in said
+        assert f"The asset {name!a} (ID {pk}) keeps its name, since {right!a} {reason}." in updated.said
 
 
-@pytest.mark.usefixtures("names_before")
-def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(migrate: Callable[[], None], script: Client):
-    migrate()
+@pytest.mark.usefixtures("updated")
+def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(script: Client):
     call_command("sync_mirror", "--check", stdout=StringIO())
 
     asked = [*MENDED, *LEFT, OTHER, *MENDED.values()]
@@ -197,12 +164,9 @@ def test_what_was_mended_and_what_was_not_is_downloaded_and_deleted(migrate: Cal
     assert read(Client().get(f"/assets/{quote(OTHER)}")).body == OTHER.encode()
 
 
-@pytest.mark.usefixtures("names_before")
-def test_a_node_that_did_not_migrate_has_the_right_names_after_its_next_start(
-    migrate: Callable[[], None], directories: Path
-):
+@pytest.mark.usefixtures("updated")
+def test_a_node_that_did_not_migrate_has_the_right_names_after_its_next_start(directories: Path):
     assets = directories / "assets"
-    migrate()
     right = files(assets)
     (assets / COMPOSED).rename(assets / DECOMPOSED)
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import LazySettings
 from django.contrib.auth.models import User
-from django.db import connections
-from django.db.migrations.executor import MigrationExecutor
 from django.test import Client
 from django.urls import set_script_prefix, set_urlconf
 
@@ -49,17 +47,6 @@ def transactional_db(django_db_setup: None, django_db_blocker: Any, directories:
     """A database where transactions commit, and the directories that follow it. Faster than pytest-django's."""
     with committing_database(django_db_blocker):
         yield
-
-
-@pytest.fixture
-def migrate(own_database: None) -> Callable[[], None]:
-    """For tests that go back to tables of before: call it for those of now."""
-
-    def forwards() -> None:
-        executor = MigrationExecutor(connections["default"])
-        executor.migrate(executor.loader.graph.leaf_nodes())
-
-    return forwards
 
 
 @pytest.fixture

@@ -120,7 +120,8 @@ def earlier(
     """An installation as an earlier version left it, for all tests that call it by one name.
 
     The first of them makes it, in its own database and directories; each goes on with copies of both, and with what
-    ``make`` returned, as JSON has it. Going back to earlier tables takes a second of the processor.
+    ``make`` returned, as JSON has it. One may be made from another. Going back to earlier tables takes a second of the
+    processor.
     """
     copies: list[Database] = []
 
@@ -129,7 +130,8 @@ def earlier(
             said = make()
             leave_database()
             shutil.copytree(directories, directory / "files")
-            return [str(directory), own_database.copy(directory).url, said]
+            made_in = copies[-1] if copies else own_database
+            return [str(directory), made_in.copy(directory).url, said]
 
         directory, url, said = made_once(name, make_it)
         shutil.copytree(Path(directory, "files"), directories, dirs_exist_ok=True)
