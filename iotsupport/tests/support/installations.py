@@ -53,11 +53,12 @@ def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope="session")
-def template(new_database: Callable[[Path], Database], made_once: Callable[..., Any]) -> Installation:
-    """An installation with an administrator, to be copied: migrating is what takes the time."""
+def template(migrated: Callable[[Path], Database], made_once: Callable[..., Any]) -> Installation:
+    """An installation with an administrator, to be copied: making one is what takes the time."""
 
     def make(data_dir: Path) -> list[str]:
-        made = Installation.make(data_dir, new_database(data_dir))
+        data_dir.mkdir()
+        made = Installation.make(data_dir, migrated(data_dir))
         return [str(data_dir), made.database.url, made.token, made.session]
 
     data_dir, url, *access = made_once("template", make)
