@@ -73,31 +73,33 @@ class Updated(NamedTuple):
 @pytest.fixture
 def first_version(earlier: Callable[..., Any]) -> FirstVersion:
     """Be an installation of the first version."""
-    names, versions = earlier("first-version", _leave_as_before)
-    return FirstVersion({int(pk): name for pk, name in names.items()}, versions)
+    return _before(*earlier("first-version", _leave_as_before))
 
 
 @pytest.fixture
-def updated(earlier: Callable[..., Any], request: pytest.FixtureRequest) -> Updated:
+def updated(earlier: Callable[..., Any]) -> Updated:
     """Be what becomes of it."""
 
-    def update() -> tuple[FirstVersion, str]:
-        before: FirstVersion = request.getfixturevalue("first_version")
-        said = StringIO()
+    def update() -> list[Any]:
+        before, said = earlier("first-version", _leave_as_before), StringIO()
         with redirect_stderr(said):
             call_command("migrate", verbosity=0)
-        return before, said.getvalue()
+        return [before, said.getvalue()]
 
-    (names, versions), said = earlier("first-version-updated", update)
-    return Updated(FirstVersion({int(pk): name for pk, name in names.items()}, versions), said)
+    before, said = earlier("first-version-updated", update)
+    return Updated(_before(*before), said)
+
+
+def _before(names: dict[str, str], versions: int) -> FirstVersion:
+    return FirstVersion({int(pk): name for pk, name in names.items()}, versions)
 
 
 def _leave_as_before() -> tuple[dict[str, str], int]:
     for mac_address, content in CONFIGS.items():
         DeviceConfig.objects.put(mac_address, content)
-    for name, versions in (IMAGES | LOST).items():
-        for content in versions:
-            Asset.objects.upload(name, [content[:CHUNK_BYTES], content[CHUNK_BYTES:]])
+    for name, images in (IMAGES | LOST).items():
+        for image in images:
+            Asset.objects.upload(name, [image[:CHUNK_BYTES], image[CHUNK_BYTES:]])
     rows = {Asset.objects.upload(f"{number}", [name.encode()]).pk: name for number, name in enumerate(NAMES)}
     lost = Asset.history.filter(filename__in=LOST).values_list("sha256", flat=True)
     SharedChunk.objects.filter(sha256__in=lost).delete()
