@@ -12,11 +12,15 @@ import shutil
 import tempfile
 
 import django
+import pytest
 from django.conf import settings
 
 from iotsupport.tests.support import memory
 from iotsupport.tests.support.databases import DATABASE, SERVER_VARIABLE
 from iotsupport.tests.support.postgresql import PostgreSQL
+
+if settings.configured:
+    raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE: with it, settings are read before the tests have set them.")
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
 atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)
@@ -61,3 +65,9 @@ pytest_plugins = [
 settings.WHITENOISE_USE_FINDERS = False
 # The right one takes a fifth of a second on purpose, for each password that is tried.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Let each worker read the settings itself: with this in its environment, it would share our ``DATA_DIR``."""
+    del os.environ["DJANGO_SETTINGS_MODULE"]
