@@ -52,6 +52,7 @@ def test_threads_write_in_the_order_in_which_they_come(path: str) -> None:
     for name in names:
         writers.come(name)
 
+    eventually(lambda: writers.order)
     assert writers.order == ["0"]
     for name in names:
         writers.end(name)
@@ -136,11 +137,12 @@ class TestProcesses:
         one, other = make_process(), make_process()
         coming = [(one, "a"), (other, "b"), (one, "c"), (other, "d"), (one, "e"), (one, "f"), (other, "g")]
         for process, name in coming:
-            process.tell("come", name)
+            process.come(name)
 
+        eventually(lambda: order)
         assert order == ["a"]
         for process, name in coming:
-            process.tell("end", name)
+            process.end(name)
 
         assert order == list("abcdefg")
 
@@ -149,13 +151,14 @@ class TestProcesses:
     ) -> None:
         writing, waiting, next_one, last = (make_process() for _ in range(4))
         for process, name in [(writing, "a"), (waiting, "b"), (next_one, "c"), (last, "d")]:
-            process.tell("come", name)
+            process.come(name)
+        eventually(lambda: order)
 
         waiting.kill()
         writing.kill()
 
-        next_one.tell("end", "c")
-        last.tell("end", "d")
+        next_one.end("c")
+        last.end("d")
         assert order == list("acd")
 
     def test_a_child_that_is_forked_meanwhile_has_no_turn_and_holds_none(self, path: str) -> None:

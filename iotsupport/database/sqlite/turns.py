@@ -7,8 +7,8 @@ them apart, also from programs that know nothing of turns: where none can be had
 All of it is the kernel's locks (fcntl(2), "Open file description locks") on an empty file beside the database, which
 go with the process that holds them, however it ends. A writer locks the byte at the number of nanoseconds at which it
 came, and may write when no byte before its own is locked and it gets the first byte of the file. Of each process, only
-the thread that came first does so, the others wait for that one: so few poll, and whoever is next does so while another
-still writes. A thread that is woken as the writer ends was measured to be later than one that polls.
+the thread that came first looks for that, the others wait for that one: so few poll, and whoever is next does so while
+another still writes. A thread that is woken as the writer ends was measured to be later than one that polls.
 """
 
 from __future__ import annotations
@@ -39,6 +39,9 @@ class Turn:
     is_late = False
     """Whether it was waited for so long that who waited notices."""
 
+    place = 0
+    """The byte that it locked."""
+
     _file: int | None = None
 
     def __init__(self, path: str | None) -> None:
@@ -48,17 +51,17 @@ class Turn:
 
     def queue(self, came_at: int) -> bool:
         """Take the place of the nanosecond, or the next that is free; return whether there is a queue at all."""
-        self._byte = came_at
+        self.place = came_at
         try:
-            while self._file is not None and not self._lock(self._byte):
-                self._byte += 1
+            while self._file is not None and not self._lock(self.place):
+                self.place += 1
         except OSError:  # a file system without locks
             self.leave()
         return self._file is not None
 
     def has_come(self) -> bool:
         """Whether nobody is before this one, or writes; if so, this one does from now on."""
-        return not self._is_locked(1, self._byte) and self._lock(WRITING)
+        return not self._is_locked(1, self.place) and self._lock(WRITING)
 
     def leave(self) -> None:
         """Let the next one write. Idempotent."""
@@ -102,40 +105,57 @@ class Queue:
         self._changing = threading.Lock()
         self._is_somebody_first = False
         self._waiting: deque[threading.Lock] = deque()
+        self._last_place = 0
 
     def wait(self, seconds: float) -> Turn:
         """Return when it is the caller's turn. Raises ``TimeoutError`` where it does not come in time.
 
         Where no file can be locked, such as on a disk that is full, everybody's turn is now.
         """
-        came_at = time.monotonic_ns()
-        deadline = came_at / 1e9 + seconds
-        self._become_first(deadline)
+        deadline = time.monotonic() + seconds
+        turn = Turn(self._path)
+        with self._changing:
+            # Locked at once, not when it is first in its process: meanwhile, others would be served that came later.
+            # And in the order of the places: one that waits for one behind it would wait for ever.
+            if not turn.queue(max(time.monotonic_ns(), self._last_place + 1)):
+                return turn
+            self._last_place = turn.place
+            before = self._queue_here()
         try:
-            turn = Turn(self._path)
-            if turn.queue(came_at):
-                _poll(turn, deadline)
-        finally:
-            self._let_next_be_first()
+            if before is not None:
+                self._become_first(before, deadline)
+            self._be_first(turn, deadline)
+        except BaseException:
+            turn.leave()
+            raise
         return turn
 
-    def _become_first(self, deadline: float) -> None:
-        with self._changing:
-            if not self._is_somebody_first:
-                self._is_somebody_first = True
-                return
-            place = threading.Lock()
-            place.acquire()
-            self._waiting.append(place)
-        if place.acquire(timeout=max(deadline - time.monotonic(), 0)):
+    def _queue_here(self) -> threading.Lock | None:
+        """Return what to wait for until this thread is the first of this process, unless it is."""
+        if not self._is_somebody_first:
+            self._is_somebody_first = True
+            return None
+        before = threading.Lock()
+        before.acquire()
+        self._waiting.append(before)
+        return before
+
+    def _become_first(self, before: threading.Lock, deadline: float) -> None:
+        if before.acquire(timeout=max(deadline - time.monotonic(), 0)):
             return
         with self._changing:
-            if place in self._waiting:
-                self._waiting.remove(place)
+            if before in self._waiting:
+                self._waiting.remove(before)
                 raise TimeoutError
         # It came in this moment.
         self._let_next_be_first()
         raise TimeoutError
+
+    def _be_first(self, turn: Turn, deadline: float) -> None:
+        try:
+            _poll(turn, deadline)
+        finally:
+            self._let_next_be_first()
 
     def _let_next_be_first(self) -> None:
         with self._changing:
@@ -150,7 +170,6 @@ def _poll(turn: Turn, deadline: float) -> None:
     while not turn.has_come():
         now = time.monotonic()
         if now >= deadline:
-            turn.leave()
             raise TimeoutError
         pause = min(max((now - began) / 8, LEAST_PAUSE_SECONDS), MOST_PAUSE_SECONDS)
         time.sleep(min(pause, deadline - now))

@@ -28,12 +28,12 @@ class Writers:
         self._threads: dict[str, threading.Thread] = {}
 
     def come(self, name: str) -> None:
-        """Return when this one writes, or waits."""
+        """Return when this one has its place in the queue. Meanwhile, nobody of this process ends."""
         self._ends[name] = threading.Event()
         self._threads[name] = threading.Thread(target=self._write, args=[name])
-        before, locks = len(self.queue._waiting), own_locked_bytes(self._path)
+        before = own_places(self._path)
         self._threads[name].start()
-        eventually(lambda: len(self.queue._waiting) > before or own_locked_bytes(self._path) > locks)
+        eventually(lambda: own_places(self._path) > before)
 
     def end(self, name: str) -> None:
         eventually(lambda: name in self.order)
@@ -53,8 +53,8 @@ def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-def own_locked_bytes(database: str) -> int:
-    """How many this process has locked: one for the thread that waits first, and two for the one that writes.
+def own_places(database: str) -> int:
+    """How many threads of this process have a place in the queue: each has locked a byte, and whoever writes another.
 
     The kernel's list of all locks (``/proc/locks``) would not do: beside others that come and go, it is not read whole.
     """
@@ -64,7 +64,8 @@ def own_locked_bytes(database: str) -> int:
     lock, count = f":{path.stat().st_ino} ", 0
     for file in Path("/proc/self/fdinfo").iterdir():
         with suppress(OSError):  # closed meanwhile
-            count += sum("OFDLCK" in line and lock in line for line in file.read_text().splitlines())
+            lines = file.read_text().splitlines()
+            count += sum("OFDLCK" in line and lock in line and not line.endswith(" 0 0") for line in lines)
     return count
 
 
@@ -86,7 +87,17 @@ class Process:
             what, _, rest = line.strip().partition(" ")
             (self._order if what == "writes" else self._done).append(rest)
 
-    def tell(self, what: str, name: str) -> None:
+    def come(self, name: str) -> None:
+        """Return when one of that name has its place in the queue."""
+        self._tell("come", name)
+
+    def end(self, name: str) -> None:
+        """Wait until that one writes, and end it."""
+        # Told by its own process: whoever comes next, in another process, must not be heard of before.
+        eventually(lambda: name in self._order or self.popen.poll() is not None)
+        self._tell("end", name)
+
+    def _tell(self, what: str, name: str) -> None:
         assert self.popen.stdin
         print(what, name, file=self.popen.stdin, flush=True)
         eventually(lambda: f"{what} {name}" in self._done or self.popen.poll() is not None)
