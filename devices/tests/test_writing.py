@@ -374,7 +374,7 @@ def test_new_bytes_are_on_the_disk_before_the_transaction(monkeypatch: pytest.Mo
 
 def test_files_are_synced_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk makes several wait as long as one: each of these is let go only when there is another."""
-    together = threading.Barrier(2, timeout=30)
+    together = threading.Barrier(2, timeout=LIMIT)
     monkeypatch.setattr(mirror.os, "fsync", lambda descriptor: together.wait())
 
     assert outcomes(write_many([new(number) for number in range(4)])) == [Outcome.CREATED] * 4

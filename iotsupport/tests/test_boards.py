@@ -19,6 +19,7 @@ from iotsupport.boards.pending import Batch
 from iotsupport.boards.writing import write
 from iotsupport.errors import is_outage
 from iotsupport.tests.support.checkins import MAC, NOON, Collector, asked, etag, fetched, note, sha256, updated
+from iotsupport.tests.support.waiting import LIMIT
 
 OLD, NEW = "old", "new"
 MD5, IMAGE = "0123456789abcdef" * 2, "fedcba9876543210" * 4
@@ -418,12 +419,12 @@ def locked_board(transactional_db: None) -> Any:
         with transaction.atomic():
             Board.objects.filter(mac_address=MAC).update(asked=0)
             has_it.set()
-            may_go.wait(60)
+            may_go.wait(LIMIT)
         connection.close()
 
     thread = threading.Thread(target=hold)
     thread.start()
-    assert has_it.wait(60)
+    assert has_it.wait(LIMIT)
     yield may_go.set
     may_go.set()
     thread.join()

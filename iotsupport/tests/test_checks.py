@@ -23,6 +23,7 @@ from iotsupport.checks import check_files
 from iotsupport.environment import SQLITE, Environment
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.server import Server, clean_environ, manage
+from iotsupport.tests.support.waiting import LIMIT
 
 # Variable, a value that cannot be right, the id of its check, and what is said.
 BROKEN = [
@@ -263,7 +264,7 @@ def test_eight_first_starts_at_once_agree_on_one_secret_key(tmp_path: Path) -> N
         subprocess.Popen(command, cwd=BASE_DIR, env=environ, stdout=subprocess.PIPE, text=True) for _ in range(8)
     ]
 
-    keys = {process.communicate(timeout=60)[0].strip() for process in processes}
+    keys = {process.communicate(timeout=LIMIT)[0].strip() for process in processes}
 
     assert len(keys) == 1
     assert keys == {(tmp_path / "secret_key").read_text()}

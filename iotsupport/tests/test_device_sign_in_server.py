@@ -172,7 +172,7 @@ def test_metrics_are_for_who_has_the_token(port: int, path: str):
 
 
 def test_simulated_devices_sign_in(server: Server):
-    done = server.manage("simulate_devices", "--count=2", "--duration=0.5")
+    done = server.manage("simulate_devices", "--count=2", "--duration=3")
 
     assert "2 fetches; 0 announcements heard for them, 0 acted on; 0 failures" in done.stdout
 

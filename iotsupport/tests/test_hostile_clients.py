@@ -46,8 +46,8 @@ def narrow_server(template: Installation, tmp_path_factory: pytest.TempPathFacto
     conf.write_text(
         "import runpy\n"
         "from iotsupport.serving import bodies, collector, worker\n"
-        "worker.BODY_SECONDS = 3.0\n"
-        "collector.IN_LINE_SECONDS = 5.0\n"
+        "worker.BODY_SECONDS = 6.0\n"
+        "collector.IN_LINE_SECONDS = 10.0\n"
         "bodies.HELD_BYTES, bodies.HELD_BYTES_OF_ONE, bodies.RESERVED_BYTES = 150_000, 100_000, 150_000\n"
         f"globals().update(runpy.run_path({str(NEW_CONF)!r}))\n"
     )

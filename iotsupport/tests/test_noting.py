@@ -25,6 +25,7 @@ from iotsupport.monitoring.metrics import _from_database
 from iotsupport.serving.ahead_of_django import FastDownloadsMiddleware
 from iotsupport.serving.quick_requests import parse_quick_request
 from iotsupport.tests.support.checkins import MAC, NOON, Collector, etag, fetched
+from iotsupport.tests.support.waiting import LIMIT
 
 CONTENT = '{"version": 1}'
 REMOTE = "192.0.2.7"
@@ -282,7 +283,7 @@ def test_what_is_noted_is_written_by_a_thread_each_time(threaded: CheckInCollect
     for number in range(3):
         writes.has_written.clear()
         threaded.note(fetched(f"{number}"))
-        assert writes.has_written.wait(60)
+        assert writes.has_written.wait(LIMIT)
 
     assert [len(batch.reports) for batch in writes.batches] == [1, 1, 1]
 
@@ -292,7 +293,7 @@ def test_noting_resumes_by_itself(threaded: CheckInCollector, writes: Writes, ca
 
     threaded.note(fetched("a"))
 
-    assert writes.has_written.wait(60)
+    assert writes.has_written.wait(LIMIT)
     assert [batch.reports[0].mac_address for batch in writes.batches] == [MAC]
     assert caplog.text.count("cannot be noted now; it is tried again each second: away") <= 1
 
@@ -312,11 +313,12 @@ def test_after_what_nobody_foresaw_noting_goes_on(
 
     threaded.note(fetched("a"))
 
-    assert writes.has_written.wait(60)
+    assert writes.has_written.wait(LIMIT)
     assert "What boards did could not be noted" in caplog.text
 
 
 def test_a_process_that_ends_writes_what_there_is(monkeypatch: Any) -> None:
+    monkeypatch.setattr(collector_module, "STOP_SECONDS", LIMIT)  # however busy the machine is
     writes = Writes()
     collector = Collector()
     monkeypatch.setattr(collector, "_write", writes)
@@ -331,7 +333,7 @@ def test_a_process_that_ends_waits_for_no_database_without_end(monkeypatch: Any)
     monkeypatch.setattr(collector_module, "STOP_SECONDS", 0.01)
     answers = threading.Event()
     collector = Collector()
-    monkeypatch.setattr(collector, "_write", lambda *arguments: answers.wait(60))
+    monkeypatch.setattr(collector, "_write", lambda *arguments: answers.wait(LIMIT))
     collector.note(fetched("a"))
 
     collector.stop()  # while it still waits

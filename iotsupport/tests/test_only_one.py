@@ -80,7 +80,7 @@ def test_a_server_that_ends_in_a_moment_is_waited_for(tmp_path: Path, monkeypatc
 def test_a_server_that_listens_no_more_is_waited_for_until_it_is_gone(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(only_one, "ENDING_SECONDS", 60)
+    monkeypatch.setattr(only_one, "ENDING_SECONDS", LIMIT)
     listener = socket.socket(socket.AF_UNIX if kind == "unix" else socket.AF_INET)
     listener.bind(str(tmp_path / "iot.sock") if kind == "unix" else ("127.0.0.1", 0))
     listener.listen()

@@ -26,7 +26,7 @@ from iotsupport.tests.support.databases import SERVER_VARIABLE
 from iotsupport.tests.support.noting import ask_while_nothing_is_noted, wait_until_noted
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.postgresql import PostgreSQL, query
-from iotsupport.tests.support.server import NEW, Installation, Server, clean_environ, manage
+from iotsupport.tests.support.server import NEW, NEW_CONF, Installation, Server, clean_environ, manage
 from iotsupport.tests.support.waiting import LIMIT, poll
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.processes]
@@ -51,7 +51,11 @@ def installed(template: Installation, postgresql: PostgreSQL, tmp_path_factory: 
 def running_server(
     installed: Installation, postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    server = Server(installed, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start(*NEW)
+    """It is no more patient than any other server."""
+    conf = tmp_path_factory.mktemp("conf") / "impatient.py"
+    update = f"globals().update(runpy.run_path({str(NEW_CONF)!r}))"
+    conf.write_text(f"import runpy\n{update}\npost_worker_init = _post_worker_init\n")
+    server = Server(installed, tmp_path_factory.mktemp("server"), WEB_CONCURRENCY="2").start("--config", str(conf))
     yield server
     server.end()
 

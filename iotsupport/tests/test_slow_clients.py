@@ -51,7 +51,7 @@ def hurried_server(template: Installation, tmp_path_factory: pytest.TempPathFact
     conf.write_text(
         "import runpy\n"
         "from iotsupport.serving import worker\n"
-        "worker.HEAD_SECONDS = worker.BODY_SECONDS = 2.0\n"
+        "worker.HEAD_SECONDS = worker.BODY_SECONDS = 6.0\n"
         f"worker.STALLED_SECONDS = {STALLED_SECONDS}\n"
         f"globals().update(runpy.run_path({str(NEW_CONF)!r}))\n"
     )

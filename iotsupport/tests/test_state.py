@@ -35,6 +35,7 @@ from iotsupport.state import clock, database, directories, file_systems, finding
 from iotsupport.state.file_systems import Room, file_system_of
 from iotsupport.state.findings import Finding, Level, Part
 from iotsupport.tests.support.api_client import make_user, session_client
+from iotsupport.tests.support.waiting import LIMIT, eventually
 from notifications import state as notifications_state
 from notifications.models import Announcement
 from notifications.publisher import Publisher
@@ -140,16 +141,19 @@ class TestPart:
         is_serving = threading.Event()
         is_serving.set()
         monkeypatch.setattr(glance, "_is_serving", is_serving)
-        monkeypatch.setattr(glance, "PATIENCE_SECONDS", 0.1)
+        # However busy the machine is.
+        monkeypatch.setattr(glance, "FRESH_SECONDS", LIMIT)
+        monkeypatch.setattr(glance, "PATIENCE_SECONDS", LIMIT)
         monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
 
     @pytest.mark.usefixtures("serving")
-    def test_those_that_hang_are_waited_for_together_and_by_one_thread_each(self):
+    def test_those_that_hang_are_waited_for_together_and_by_one_thread_each(self, monkeypatch: pytest.MonkeyPatch):
+        monkeypatch.setattr(glance, "PATIENCE_SECONDS", 0.1)
         may_end, looks = threading.Event(), []
 
         def hang() -> Iterator[Finding]:
             looks.append(1)
-            may_end.wait(60)
+            may_end.wait(LIMIT)
             return iter([Finding("Disk", Level.FINE, "at last")])
 
         parts = [Part(f"test-{number}", "Disks", hang) for number in range(3)]
@@ -162,8 +166,8 @@ class TestPart:
                 assert (only.level, only.name) == (Level.WRONG, "Disks")
                 assert "no answer in time" in only.says
 
-        assert time.monotonic() - began < 5
-        assert len(looks) == 3
+        assert time.monotonic() - began < LIMIT / 4  # in which none of them ends
+        eventually(lambda: len(looks) == 3)
         may_end.set()
 
     @pytest.mark.usefixtures("serving")

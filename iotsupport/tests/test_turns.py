@@ -165,7 +165,7 @@ class TestProcesses:
         code = (
             "import os, signal, sys\n"
             "from iotsupport.database.sqlite.turns import Queue\n"
-            "turn = Queue(sys.argv[1]).wait(60)\n"
+            "turn = Queue(sys.argv[1]).wait(float(sys.argv[2]))\n"
             "begun, begin = os.pipe()\n"
             "if not os.fork():\n"
             "    os.write(begin, b'x')\n"
@@ -176,7 +176,7 @@ class TestProcesses:
             "signal.pause()\n"
         )
         pipe = subprocess.PIPE
-        command = [sys.executable, "-c", code, path]
+        command = [sys.executable, "-c", code, path, str(LIMIT)]
         queue = Queue(path)
         with subprocess.Popen(command, cwd=BASE_DIR, stdin=pipe, stdout=pipe, text=True) as parent:
             assert parent.stdout and parent.stdin

@@ -9,6 +9,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from iotsupport.tests.support.waiting import LIMIT
 from notifications import models
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC, TOPICS
 from notifications.models import LEASE, Announcement
@@ -484,12 +485,12 @@ def test_an_open_save_of_one_file_does_not_hold_up_the_others():
             record("one.json")
             record("unclaimed.json")
             is_saved.set()
-            is_noted.wait(60)
+            assert is_noted.wait(LIMIT)
         connection.close()
 
     with ThreadPoolExecutor(1) as threads:
         saving = threads.submit(save_slowly)
-        is_saved.wait(60)
+        assert is_saved.wait(LIMIT)
         Announcement.objects.mark_announced([one, other])
         Announcement.objects.note_failure(unclaimed, "lost")
         claimed = claim()

@@ -255,6 +255,7 @@ def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
             save_config(number)
 
     eventually(lambda: set(Announcement.objects.owed().values_list("filename", flat=True)) == bad)
+    eventually(lambda: Announcement.objects.get(filename=name(1)).last_error)
     assert announcement_of(save_config(1)).last_error
     broker.refused.clear()
     broker.ignored.clear()
