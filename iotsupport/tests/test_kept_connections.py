@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from django.db.utils import ConnectionHandler
 from iotsupport.database import sqlite
 from iotsupport.database.sqlite import PrivateConnection, kept
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support.disk import Image, may_mount
 from iotsupport.tests.support.mosquitto import Mosquitto
 from iotsupport.tests.support.server import NEW, Server
 from iotsupport.tests.support.waiting import LIMIT, poll
@@ -98,6 +100,34 @@ def test_there_are_no_more_than_requests_at_once_and_few_are_kept(
     connections["tried"].close()
 
     assert kept._idle == [other]
+
+
+@pytest.mark.processes
+@pytest.mark.skipif(not may_mount(), reason="Only root may mount a disk, where mounting is allowed.")
+def test_one_that_was_opened_while_it_could_not_be_written_is_not_the_next_request_s(
+    connections: Any, path: Path, tmp_path: Path
+) -> None:
+    """SQLite opens such a file to be read alone; the request would be refused though the disk is repaired."""
+    with Image(tmp_path / "disk") as disk:
+        there = shutil.copy(path, disk.path)
+        connections["tried"].settings_dict["NAME"] = there
+        with closing(sqlite3.connect(there)) as other:  # as another request's
+            other.execute("PRAGMA journal_mode=WAL")
+            other.execute("SELECT * FROM a").fetchall()
+            disk.make_read_only()
+            assert rows(connections) == [1]
+            connections["tried"].close()
+            disk.make_writable()
+
+            with connections["tried"].cursor() as cursor:
+                cursor.execute("INSERT INTO a VALUES (2)")
+
+            assert rows(connections) == [1, 2]
+            connections["tried"].close()
+        for connection in [*kept._idle, *sqlite._open.values()]:
+            connection.close()
+        kept._idle.clear()
+        sqlite._open.clear()
 
 
 def test_a_command_keeps_none(connections: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,14 +31,14 @@ class PrivateConnection(sqlite3.Connection):
     """A connection to a file that no other user may read. A missing one is made so."""
 
     file: File | None
-    """Which it is of; None where that is not known, or it is none."""
+    """Which it is of; None where that is not known, or it is none, or was opened to be read alone."""
 
     def __init__(self, database: Any, *args: Any, **kwargs: Any) -> None:
         self.path = str(database)
         keep_private(self.path)
-        before = identify(self.path)
+        before = _identify_writable(self.path)
         super().__init__(database, *args, **kwargs)
-        self.file = before if before == identify(self.path) else None
+        self.file = before if before == _identify_writable(self.path) else None
         if _is_serving:
             _keep_open(self.path)
 
@@ -52,6 +52,11 @@ def identify(path: str) -> File | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
+
+
+def _identify_writable(path: str) -> File | None:
+    """As :func:`identify`; None, too, where SQLite would open it to be read alone."""
+    return identify(path) if os.access(path, os.W_OK) else None
 
 
 def is_file(database: str) -> bool:
