@@ -152,7 +152,8 @@ def assert_everything_works(server: Server, broker: Mosquitto) -> None:
         assert client.save_config(MAC, NEW_CONFIG).status_code == 200
         assert subscriber.next().payload == b'{"filename": "%s.json"}' % MAC.encode()
         assert client.get(f"/configs/{MAC}.json").content == NEW_CONFIG
-        assert client.upload("firmware.bin", NEW_ASSET).status_code == 200
+        uploaded = client.upload("firmware.bin", NEW_ASSET)
+        assert uploaded.status_code == 200, uploaded.text
         assert subscriber.next().payload == b'{"filename": "firmware.bin"}'
         assert client.get("/assets/firmware.bin").content == NEW_ASSET
         server.sign_in()

@@ -260,7 +260,7 @@ class TestAMistake:
         assert "Line 202, column 8" in visitor.errors()
         assert page.inner_text(".marked-lines code") == '  "😀": tru'
         expect(page.locator(f"{EDITOR} .ace_gutter-cell.marked-line")).to_have_text("202")
-        assert page.locator(f"{EDITOR} .ace_marker-layer .marked-line").count() == 1
+        expect(page.locator(f"{EDITOR} .ace_marker-layer .marked-line")).to_have_count(1)
         assert (cursor(page), has_focus(page)) == ((202, 9), True)  # two of JavaScript's characters are one
         page.keyboard.press("Control+Delete")
         page.keyboard.insert_text("true")
