@@ -17,7 +17,7 @@ from django.conf import settings
 
 from iotsupport.tests.support import memory
 from iotsupport.tests.support.databases import DATABASE, SERVER_VARIABLE
-from iotsupport.tests.support.postgresql import PostgreSQL
+from iotsupport.tests.support.postgresql import KEPT_VARIABLE, PostgreSQL
 
 if settings.configured:
     raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE: with it, settings are read before the tests have set them.")
@@ -45,7 +45,9 @@ if memory.directory():
 if DATABASE == "postgresql":
     # pytest-xdist's workers share the server of the process that started them.
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        server = PostgreSQL().start()
+        server = PostgreSQL()
+        os.environ[KEPT_VARIABLE] = str(server.keep())
+        server.start()
         atexit.register(server.close)
         os.environ[SERVER_VARIABLE] = server.url
     # Not made: each process of the run makes its own beside it, called test_….

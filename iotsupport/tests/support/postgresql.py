@@ -32,6 +32,9 @@ PROGRAMS = Path("/usr/lib/postgresql")
 # Whom root becomes to start it, since it refuses root: the first that there is.
 USERS = ["postgres", "nobody"]
 
+# Set by the root conftest.py for all processes of a run: what of its server was kept to be copied.
+KEPT_VARIABLE = "TEST_POSTGRESQL_KEPT"
+
 # What a crash of the machine would lose is lost with the tests; how it copies and locks stays as it is.
 OPTIONS = {
     "fsync": "off",
@@ -54,8 +57,6 @@ class PostgreSQL(LoggedProcess):
         """``directory`` is an empty one for all that it keeps, ``options`` differ from ``OPTIONS``."""
         super().__init__()
         self.port = free_port()
-        self._password, self._superuser_password = secrets.token_hex(8), secrets.token_hex(8)
-        self.url = f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self.port}"
         self.directory = directory or Path(tempfile.mkdtemp(prefix="iotsupport-postgresql-", dir=memory.directory()))
         self._process: subprocess.Popen[str] | None = None
         self._settings = [f"--{name}={value}" for name, value in {**OPTIONS, **options}.items()]
@@ -64,7 +65,18 @@ class PostgreSQL(LoggedProcess):
             user = _whom_root_becomes()
             os.chown(self.directory, user.pw_uid, user.pw_gid)
             self._options |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        self._make_cluster()
+        if KEPT_VARIABLE in os.environ:
+            _copy(Path(os.environ[KEPT_VARIABLE]), self._made)
+        else:
+            self._make_cluster()
+        self._password, self._superuser_password = (self._made / "passwords").read_text().split()
+        self.url = f"postgresql://{ROLE}:{self._password}@127.0.0.1:{self.port}"
+
+    def keep(self) -> Path:
+        """Before it is started: keep what others are to be copies of, which goes with this one."""
+        kept = self.directory / "kept"
+        _copy(self._made, kept)
+        return kept
 
     def start(self) -> Self:
         """Return when it accepts connections."""
@@ -132,12 +144,24 @@ class PostgreSQL(LoggedProcess):
             return server.execute(query.encode()).fetchall()
 
     @property
+    def _made(self) -> Path:
+        """The cluster, and its passwords."""
+        return self.directory / "made"
+
+    @property
     def _cluster(self) -> Path:
-        return self.directory / "cluster"
+        return self._made / "cluster"
 
     def _make_cluster(self) -> None:
+        """It takes half a second of the processor."""
+        password, superuser_password = secrets.token_hex(8), secrets.token_hex(8)
+        self._made.mkdir()
+        self._cluster.mkdir(0o700)
+        if "user" in self._options:
+            os.chown(self._cluster, self._options["user"], self._options["group"])
+        (self._made / "passwords").write_text(f"{password} {superuser_password}")
         password_file = self.directory / "password"
-        password_file.write_text(self._superuser_password)
+        password_file.write_text(superuser_password)
         # Letters sorted as people do, as most installations have it; by their codes, it would be SQLite's order.
         locale = ["--locale-provider=icu", "--icu-locale=en-US", "--locale=C.UTF-8", "--encoding=UTF8"]
         # SCRAM hashes a password 4,096 times: most of what a client spends on a connection.
@@ -149,7 +173,7 @@ class PostgreSQL(LoggedProcess):
         subprocess.run(
             [program("postgres"), "--single", "-D", str(self._cluster), "postgres"],
             **self._options,
-            input=f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{self._password}'\n",
+            input=f"CREATE ROLE {ROLE} LOGIN CREATEDB PASSWORD '{password}'\n",
             capture_output=True,
             check=True,
             text=True,
@@ -230,6 +254,11 @@ def change(url: str, statement: str) -> None:
 def _connection(url: str) -> Iterator[psycopg.Connection[Any]]:
     with psycopg.connect(url, autocommit=True, connect_timeout=LIMIT) as connection:
         yield connection
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A directory, with the owners of all that is in it."""
+    subprocess.run(["cp", "-a", source, target], check=True, timeout=LIMIT)
 
 
 def _name_of(url: str) -> str:
