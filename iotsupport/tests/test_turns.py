@@ -25,7 +25,7 @@ from iotsupport.database.sqlite import TURNS_SUFFIX, files_of, patience
 from iotsupport.database.sqlite.turns import Queue, queue_of
 from iotsupport.errors import as_api_error
 from iotsupport.settings import BASE_DIR
-from iotsupport.tests.support.marathons import WRITERS_KILLED, marathon
+from iotsupport.tests.support.marathons import WRITERS, WRITERS_KILLED, marathon
 from iotsupport.tests.support.server import NEW, Client, Server
 from iotsupport.tests.support.waiting import LIMIT, eventually, poll
 from iotsupport.tests.support.writers import Process, Writers
@@ -362,7 +362,7 @@ def test_a_command_and_a_server_write_in_turn(make_server: Callable[..., Server]
 
     def save(number: int) -> list[int]:
         statuses = []
-        while not is_over.is_set():
+        while not is_over.wait(0.02):  # the command needs the processor, too
             statuses.append(_save(server, number))
         return statuses
 
@@ -381,7 +381,7 @@ def test_a_command_and_a_server_write_in_turn(make_server: Callable[..., Server]
 @marathon
 @pytest.mark.sqlite("queues in front of its lock")
 def test_workers_that_are_killed_in_the_middle_of_writing_hold_nobody_up(make_server: Callable[..., Server]) -> None:
-    server = make_server(WEB_CONCURRENCY="3").start(*NEW)
+    server = make_server(WEB_CONCURRENCY=str(WRITERS)).start(*NEW)
     is_over = threading.Event()
     counts = [0] * 6
     saved: dict[str, set[bytes]] = {}
@@ -410,8 +410,8 @@ def test_workers_that_are_killed_in_the_middle_of_writing_hold_nobody_up(make_se
         try:
             for number in range(WRITERS_KILLED):
                 before = counts.copy()
-                workers = poll(server.workers, lambda found: len(found) == 3)
-                os.kill(workers[number % 3], signal.SIGKILL)
+                workers = poll(server.workers, lambda found: len(found) == WRITERS)
+                os.kill(workers[number % WRITERS], signal.SIGKILL)
                 # Each of them saves again, twice: the first may have been on its way before.
                 eventually(partial(have_gone_on, before))
         finally:
@@ -422,5 +422,6 @@ def test_workers_that_are_killed_in_the_middle_of_writing_hold_nobody_up(make_se
     configs = server.configs()
     assert configs.keys() == saved.keys()
     assert all(content in saved[name] for name, content in configs.items())
+    server.environ["WEB_CONCURRENCY"] = "1"
     server.restart()
     assert server.files("configs") == server.configs() == configs

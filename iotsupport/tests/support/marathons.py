@@ -17,20 +17,22 @@ def length(short: int, *, whole: int) -> int:
 # Without a broker.
 OUTAGE_SECONDS = length(5, whole=90)
 
-# Of the server, its workers, or some of them, while four people save without a pause.
-ENDS = length(2, whole=10)
+# Of the server, its workers, or some of them, while four people save.
+ENDS = length(1, whole=10)
 RELOADS = length(1, whole=10)
-RECYCLED_WORKERS = length(3, whole=20)
+RECYCLED_WORKERS = length(2, whole=20)
 
-# Of each of eight clients who change one configuration, or one asset.
-SAVES_OF_EACH = length(20, whole=100)
+# Through which eight clients change one configuration, or one asset; and how often each of them does.
+WORKERS = length(2, whole=4)
+SAVES_OF_EACH = length(10, whole=100)
 UPLOADS_OF_EACH = length(2, whole=5)
 
 # In which something is killed while ten saves are made.
 KILL_ROUNDS = length(5, whole=30)
 
-# Of a server that goes on, while six clients save.
-WRITERS_KILLED = length(3, whole=50)
+# Of a server that goes on with the others, while six clients save.
+WRITERS = length(2, whole=3)
+WRITERS_KILLED = length(2, whole=50)
 
 # While the broker is away: announced at a pace, in small memory.
 IMPORTED_FILES = length(200, whole=3000)
@@ -45,11 +47,11 @@ CHANGED_TOGETHER = length(600, whole=5000)
 # In directories of configurations and of assets that a running server takes over.
 TAKEN_OVER = length(50, whole=200)
 
-# Of four clients, each after the announcement of the one before.
-AWAITED_SAVES = length(40, whole=100)
+# Of five clients, each after the announcement of the one before.
+AWAITED_SAVES = length(20, whole=100)
 
 # On two nodes, of each of eight people.
-SAVES_ON_NODES = length(20, whole=50)
+SAVES_ON_NODES = length(10, whole=50)
 
 # Of each of a hundred and fifty boards, and some more: 10,000 in all.
 DOWNLOADS_OF_EACH = length(3, whole=61)
