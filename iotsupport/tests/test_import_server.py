@@ -106,6 +106,7 @@ def test_people_save_and_devices_download_while_an_import_runs(
     write(tmp_path / "existing", 2)
     old_and_new, saves = {text(0, 1), text(0, 2)}, 0
 
+    pause = threading.Event()
     output = tmp_path / "output"  # a pipe that nobody reads would be full
     with (
         output.open("w") as stdout,
@@ -119,6 +120,7 @@ def test_people_save_and_devices_download_while_an_import_runs(
             mine = requests.get(f"{server.url}/configs/aa-bb-cc-dd-ee-ff.json", timeout=LIMIT)
             theirs = requests.get(f"{server.url}/configs/{name(0)}", timeout=LIMIT)
             assert (mine.content, theirs.content in old_and_new) == (content, True)
+            pause.wait(0.02)  # the import needs the processor, too
 
     [*_, summary] = output.read_text().splitlines()
     assert summary == f"0 taken, {TAKEN_TOGETHER} replaced, 0 unchanged, 0 refused"
