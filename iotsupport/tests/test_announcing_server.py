@@ -112,10 +112,10 @@ def test_saves_can_be_downloaded_in_the_moment_of_their_announcement(
     with ThreadPoolExecutor(len(devices)) as threads:
         of_each = list(threads.map(save_many_times, devices))
 
-    for downloads in of_each:
-        assert {download.status for download in downloads} == {200}
-        # Those that came twice. Were the file late, there would be one more for each save.
-        assert len(downloads) - AWAITED_SAVES < AWAITED_SAVES / 4
+    assert {download.status for downloads in of_each for download in downloads} == {200}
+    # Those that came twice. Were the file late, there would be one more for each save.
+    saves = AWAITED_SAVES * len(devices)
+    assert sum(map(len, of_each)) - saves < saves / 4
 
 
 @pytest.mark.both_databases
@@ -179,13 +179,13 @@ def test_the_broker_hears_goodbye_from_every_worker_when_the_server_reloads(serv
 def test_the_broker_hears_goodbye_from_a_worker_that_has_served_enough_and_its_successor_goes_on(
     make_server: Callable[..., Server], broker: Mosquitto, devices: list[str]
 ) -> None:
-    server = make_server(MQTT_URL=broker.url).start(*NEW, "--max-requests", "50")
+    server = make_server(MQTT_URL=broker.url).start(*NEW, "--max-requests", "40")
     [worker] = server.wait_until_connected(broker)
 
     with server.client() as client, Fleet(server, broker) as fleet:
-        for number in range(100):
+        for number in range(45):
             assert client.save_config(devices[0], b'{"number": %d}' % number).status_code == 200
-        fleet.downloads_until(f"{devices[0]}.json", b'{"number": 99}')
+        fleet.downloads_until(f"{devices[0]}.json", b'{"number": 44}')
 
     wait_for_goodbye(broker, worker)
 
