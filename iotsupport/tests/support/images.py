@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from functools import reduce
+from functools import cache, reduce
+from operator import xor
 
 CHIP_IDS = {"ESP32": 0, "ESP32-S2": 2, "ESP32-C3": 5, "ESP32-S3": 9, "ESP32-C6": 13}
 
 ELF_SHA256 = hashlib.sha256(b"kitchen.elf").hexdigest()
 
 
+@cache
 def make_image(
     chip_id: int = 5,
     *,
@@ -42,7 +44,7 @@ def make_image(
     for number, part in enumerate(parts):
         image += struct.pack("<II", 0x3F400000 + number, len(part)) + part
     image += b"\0" * (15 - len(image) % 16)
-    image += bytes([reduce(lambda one, other: one ^ other, b"".join(parts), 0xEF)])
+    image += bytes([reduce(xor, b"".join(parts), 0xEF)])
     if has_digest:
         image += hashlib.sha256(image).digest()
     if signed:
