@@ -7,6 +7,7 @@ file. With ``TEST_DATABASE=postgresql``, that is a PostgreSQL that is started fo
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -21,6 +22,9 @@ from iotsupport.tests.support.postgresql import KEPT_VARIABLE, PostgreSQL
 
 if settings.configured:
     raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE: with it, settings are read before the tests have set them.")
+
+# What is loaded from here on stays: selection.py looks for garbage again when all tests are read.
+gc.disable()
 
 os.environ["DATA_DIR"] = tempfile.mkdtemp(prefix="iotsupport-tests-")
 atexit.register(shutil.rmtree, os.environ["DATA_DIR"], ignore_errors=True)

@@ -115,14 +115,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = shuffled(here, seed) if seed else sorted(here, key=rank_of)
 
 
+# New objects until it is looked for garbage: a page makes thousands, and nearly all of them go by themselves.
+OBJECTS_BEFORE_GARBAGE = 20_000
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Iterator[None]:
-    """What is loaded stays to the end: it is not looked through for garbage, now or later."""
-    gc.disable()
+    """What is loaded stays to the end: it is not looked through for garbage, now (``conftest.py``) or later."""
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(OBJECTS_BEFORE_GARBAGE)
         gc.enable()
 
 
