@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import atexit
 import gc
+import logging
 import os
 import shutil
 import tempfile
+import traceback
+from typing import Any
 
 import django
 import pytest
@@ -77,3 +80,11 @@ settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 def pytest_xdist_setupnodes() -> None:
     """Let each worker read the settings itself: with this in its environment, it would share our ``DATA_DIR``."""
     del os.environ["DJANGO_SETTINGS_MODULE"]
+
+
+def format_last_frames(formatter: logging.Formatter, exc_info: Any) -> str:
+    return "".join(traceback.format_exception(*exc_info, limit=-10)).rstrip("\n")
+
+
+# A request is below a hundred frames of pytest and middleware: to write them takes longer than what the request does.
+logging.Formatter.formatException = format_last_frames  # type: ignore[method-assign]
