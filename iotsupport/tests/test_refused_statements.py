@@ -14,7 +14,7 @@ from django.test import Client
 
 from devices.models import DeviceConfig
 from iotsupport.accounts import signin
-from iotsupport.tests.support.api_client import empty_tables, make_user
+from iotsupport.tests.support.api_client import empty_tables, make_user, session_client
 
 pytestmark = pytest.mark.usefixtures("transactional_db")
 
@@ -26,7 +26,7 @@ CONFIGS, ASSETS, GROUPS, USERS = [
 ]
 
 TOKEN = "t" * 32
-BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+BROWSER = "text/html,application/xhtml+xml,*/*;q=0.8"
 SCRIPT = {"Accept": "*/*", "X-CSRFToken": TOKEN}
 
 # An outage, and two mistakes of ours.
@@ -130,8 +130,8 @@ def test_no_refused_statement_is_an_error_or_loses_what_was_typed(name: str):
 def ask(name: str, number: int, error: Exception) -> tuple[list[str], list[str]]:
     """Send a request, one statement of which fails. Returns what is wrong with its answer, and the statements."""
     maria, config = begin()
-    client = Client(enforce_csrf_checks=True, raise_request_exception=False, headers=BROWSER)
-    client.force_login(maria)
+    client = session_client(maria, with_csrf=False)
+    client.defaults["HTTP_ACCEPT"] = BROWSER
     client.cookies["csrftoken"] = TOKEN
     with failing_statement(number, error) as statements:
         answer = REQUESTS[name](client, config)
