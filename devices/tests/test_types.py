@@ -20,7 +20,7 @@ from devices.types import marking
 from devices.types.runner import Judge
 from iotsupport.models import Throttle
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.both_databases]
+pytestmark = [pytest.mark.usefixtures("transactional_db"), pytest.mark.both_databases]
 
 
 class TestASave:

@@ -9,7 +9,7 @@ from devices.models import DeviceConfig, DeviceType, SchemaDraft
 from devices.tests.types import DOES_NOT, FITS, MAC, SCHEMA, STRICTER, WHY, form_of, make_config, make_type, url_of
 from devices.types import marking
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 TYPES = "/admin/devices/devicetype/"
 CONFIGS = "/admin/devices/deviceconfig/"

@@ -12,7 +12,7 @@ from django.test import Client
 from devices.models import DeviceConfig, DeviceType
 from devices.tests.types import DOES_NOT, FITS, MAC, SCHEMA, STRICTER, WHY, make_config, make_type
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 def put(client: Client, path: str, body: Any) -> Any:

@@ -15,7 +15,7 @@ from iotsupport.models import ApiToken
 MAC = "aa-bb-cc-dd-ee-ff"
 ADD = "/admin/devices/deviceconfig/add/"
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 def versions() -> list[tuple[str, str, str | None, str | None]]:
