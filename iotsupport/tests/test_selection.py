@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.support.selection import TOGETHER, belongs_to, names_a_mark, rank, scope_of
+from iotsupport.tests.support.selection import TOGETHER, belongs_to, marks_of, names_a_mark, rank, scope_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,15 @@ from iotsupport.tests.support.selection import TOGETHER, belongs_to, names_a_mar
 def test_each_test_runs_on_at_least_one_database(marks: str, on_sqlite: bool, on_postgresql: bool) -> None:
     assert belongs_to("sqlite", set(marks.split())) is on_sqlite
     assert belongs_to("postgresql", set(marks.split())) is on_postgresql
+
+
+@pytest.mark.both_databases(once=True)
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("letter", ["a", "b"])
+def test_where_a_database_sees_the_same_of_all_parameters_the_first_alone_run_on_both(
+    request: pytest.FixtureRequest, number: int, letter: str
+) -> None:
+    assert ("both_databases" in marks_of(request.node)) is ((number, letter) == (1, "a"))
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """Which tests run here, and in which order. A plugin of pytest, named in the root ``conftest.py``.
 
 Each test runs on SQLite. Those for which a database can make a difference say so with ``both_databases``, and run on
-PostgreSQL, too; what is about PostgreSQL itself, marked with ``postgresql``, runs there alone. ``make test`` runs both
-halves side by side. A test that starts processes is marked with ``processes``, or uses a fixture of
-:data:`PROCESS_FIXTURES`: ``make quick`` leaves it out. Marked with neither, it is not let start one.
+PostgreSQL, too: with the first of its parameters alone where it says ``once=True``. What is about PostgreSQL itself,
+marked with ``postgresql``, runs there alone. ``make test`` runs both halves side by side. A test that starts processes
+is marked with ``processes``, or uses a fixture of :data:`PROCESS_FIXTURES`: ``make quick`` leaves it out. Marked with
+neither, it is not let start one.
 """
 
 from __future__ import annotations
@@ -135,7 +136,15 @@ def rank_of(item: pytest.Item) -> int:
 
 
 def marks_of(item: pytest.Item) -> set[str]:
-    return {mark.name for mark in item.iter_markers()}
+    names = {mark.name for mark in item.iter_markers()}
+    return names - {"both_databases"} if is_a_repeat(item) else names
+
+
+def is_a_repeat(item: pytest.Item) -> bool:
+    """Whether it has other parameters than the first of a test that runs ``once`` on PostgreSQL."""
+    mark = item.get_closest_marker("both_databases")
+    called = getattr(item, "callspec", None)
+    return bool(mark and mark.kwargs.get("once") and called and any(called.indices.values()))
 
 
 def belongs_to(database: str, marks: Set[str]) -> bool:
