@@ -56,17 +56,33 @@ def test_what_the_block_raises_refuses_the_change(directories: Path) -> None:
     ids=["locked", "saved", "saved in another spelling"],
 )
 def test_of_two_who_create_it_at_once_the_second_finds_what_the_first_saved(create: Callable[[], Any]) -> None:
-    with ThreadPoolExecutor(1) as threads:
-        with transaction.atomic():
-            create()
-            second = threads.submit(elsewhere, lambda: replace('{"version": 2}'))
-            with ThreadPoolExecutor(1) as others:
-                poll(lambda: others.submit(elsewhere, count_waiting).result(), bool)
-
-        assert second.result(LIMIT) is True
+    assert at_once(create, lambda: replace('{"version": 2}')) is True
 
     assert DeviceConfig.objects.get().content == '{"version": 2}'
     assert DeviceConfig.history.count() == 2
+
+
+@pytest.mark.postgresql
+def test_of_two_who_change_it_at_once_the_second_reads_what_the_first_saved() -> None:
+    def change() -> str:
+        with DeviceConfig.objects.locked(MAC) as config:
+            read, config.content = config.content, '{"version": 3}'
+        return read
+
+    replace('{"version": 1}')
+
+    assert at_once(lambda: replace('{"version": 2}'), change) == '{"version": 2}'
+
+
+def at_once(first: Callable[[], Any], second: Callable[[], Any]) -> Any:
+    """Let the first commit when the second waits for it; return what the second does."""
+    with ThreadPoolExecutor(1) as threads:
+        with transaction.atomic():
+            first()
+            waiting = threads.submit(elsewhere, second)
+            with ThreadPoolExecutor(1) as others:
+                poll(lambda: others.submit(elsewhere, count_waiting).result(), bool)
+        return waiting.result(LIMIT)
 
 
 def elsewhere(work: Callable[[], Any]) -> Any:
