@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import parse_qs, urldefrag, urlencode, urljoin, urlsplit
 
@@ -19,7 +20,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import models, transaction
 from django.test import Client
-from django.urls import NoReverseMatch, get_resolver, reverse
+from django.urls import NoReverseMatch, Resolver404, get_resolver, resolve, reverse
 from django.urls.resolvers import URLPattern, URLResolver
 
 TEXT_INPUTS = {"", "text", "search", "email", "url", "hidden", "password"}
@@ -129,8 +130,8 @@ def _flatten(resolver: Any) -> Iterator[tuple[str, list[str]]]:
             yield part.name or "", names if len(names) == groups else [f"{number}" for number in range(groups)]
 
 
-def addresses() -> list[str]:
-    """Every address of the admin, for each row of its models and each of their versions.
+def addresses(rows: int | None = None) -> list[str]:
+    """Every address of the admin, for each row of its models and each of their versions, or for so many of them.
 
     A pattern whose arguments cannot be told is an error: teach :func:`_fill` what to put there.
     """
@@ -140,7 +141,7 @@ def addresses() -> list[str]:
         urls = [url for way in ways if (url := _reverse(name, way)) is not None]
         if not urls:
             unknown.append(f"{name}({', '.join(arguments)})")
-        found.update(urls)
+        found.update(urls[:rows])
     assert not unknown, f"What stands in these addresses, or where are their rows? {unknown}"
     return sorted(found)
 
@@ -191,6 +192,13 @@ def registered() -> list[type[models.Model]]:
     return list(admin.site._registry)
 
 
+def lists() -> Iterator[tuple[str, str]]:
+    """Every list's address, and the numbers of all its columns, as a list that is sorted by all names them."""
+    for model, model_admin in admin.site._registry.items():
+        url = reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_changelist")
+        yield url, ".".join(str(number) for number, _ in enumerate(model_admin.list_display, 1))
+
+
 def view_permission(model: type[models.Model]) -> str:
     """What somebody needs who may look at the pages of a model, and do nothing else."""
     if not model._meta.default_permissions:  # as waiting boards, which are seen with the configurations
@@ -212,11 +220,14 @@ class Walk:
     """Visits all pages that one person finds, and changes nothing: each form is sent in a transaction of its own.
 
     ``check`` is called with the address and the parsed page of every answer that is HTML. ``text`` is typed into every
-    field, and ``filename`` is what a file is called that is sent.
+    field, and ``filename`` is what a file is called that is sent. ``once`` visits each kind of page for one row alone,
+    and a list without its filters: a database is asked the same for all rows.
     """
 
-    def __init__(self, client: Client, check: Callable[[str, Any, Page], None], *, text: str, filename: str) -> None:
-        self.client, self.check, self.text, self.filename = client, check, text, filename
+    def __init__(
+        self, client: Client, check: Callable[[str, Any, Page], None], *, text: str, filename: str, once: bool = False
+    ) -> None:
+        self.client, self.check, self.text, self.filename, self.once = client, check, text, filename, once
         # Addresses with the names of their parameters: one value of each filter shows what the others do.
         self.visited: set[str] = set()
         self._sent: set[tuple[str, ...]] = set()
@@ -226,20 +237,34 @@ class Walk:
         waiting = list(urls)
         while waiting:
             url = urldefrag(waiting.pop()).url
-            address, parameters = urlsplit(url).path, sorted(_parameters(url))
-            if (kind := f"{address}?{'&'.join(parameters)}") in self.visited:
+            parameters = sorted(_parameters(url))
+            here = f"{urlsplit(url).path}?{'&'.join(parameters)}"
+            kind = self._place(url) if self.once else here
+            if not self.visited.isdisjoint({here, kind}):
                 continue
-            self.visited.add(kind)
-            page = self._read(url, self.client.get(url))
+            response: Any = self.client.get(url)
+            # Where it has no such page, another row may have it.
+            self.visited |= {here, kind} if response.status_code == HTTPStatus.OK else {here}
+            page = self._read(url, response)
             if page is None:
                 continue
             waiting += [target for link in page.links if self._leads_on(url, target := urljoin(url, link))]
             if IS_POPUP_VAR in parameters or not parameters:
                 self._send_all(url, page)
 
+    def _place(self, url: str) -> str:
+        """What has the same is one page to this walk."""
+        path = urlsplit(url).path
+        try:
+            return resolve(path).view_name if self.once else path
+        except Resolver404:
+            return path
+
     def _leads_on(self, url: str, target: str) -> bool:
         """Whether to go there, too: not to other hosts, to combinations of filters, or to lists in another order."""
         query = _parameters(target)
+        if self.once and query:
+            return False
         return bool(re.match("/(?!/)", target)) and (not query or not urlsplit(url).query) and "o" not in query
 
     def _read(self, url: str, response: Any) -> Page | None:
@@ -264,7 +289,7 @@ class Walk:
         name, value, formaction = button
         target = urljoin(url, formaction or form.action)
         # Of a page that asks whether one is sure, the action is among its values.
-        key = (form.method, urlsplit(target).path, name, action, str(typed), *form.values.get("action", []))
+        key = (form.method, self._place(target), name, action, str(typed), *form.values.get("action", []))
         if key in self._sent or depth > 3:
             return
         self._sent.add(key)
