@@ -157,7 +157,7 @@ MIDDLEWARE = [
     "iotsupport.middleware.PublicUrlsMiddleware",
     "iotsupport.times.ShownTimeZoneMiddleware",
     "django.middleware.security.SecurityMiddleware",
-    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "iotsupport.static_files.StaticFilesMiddleware",
     "iotsupport.middleware.ContentSecurityPolicyMiddleware",
     "iotsupport.accounts.sessions.SecureCookiesMiddleware",
     "iotsupport.accounts.sessions.SessionMiddleware",

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import io
 import re
+from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.staticfiles import finders
 from django.contrib.staticfiles.storage import StaticFilesStorage, staticfiles_storage
 from django.core.management import call_command
+from django.http import HttpResponse
+from django.test import RequestFactory
 
 from devices.forms import DeviceConfigForm
+from iotsupport.static_files import StaticFilesMiddleware
 
 
 @pytest.fixture
@@ -19,7 +25,7 @@ def served() -> set[str]:
 
 
 def test_they_are_few(served: set[str]) -> None:
-    """Each worker looks at all of them when it starts."""
+    """Each worker looks at all of them when it is asked for one."""
     assert len(served) < 250
 
 
@@ -58,3 +64,22 @@ def test_a_static_file_is_where_django_has_it(name: str) -> None:
     assert url == StaticFilesStorage().url(name)
     # Made once.
     assert staticfiles_storage.url(name) is url
+
+
+def test_they_are_looked_at_once_and_not_before_one_is_asked_for(
+    rf: RequestFactory, settings: Any, tmp_path: Path
+) -> None:
+    settings.STATIC_ROOT = str(tmp_path)
+    middleware = StaticFilesMiddleware(lambda request: HttpResponse(b"a page"))
+    (tmp_path / "early.css").write_text("early")
+
+    def ask(path: str) -> bytes:
+        with closing(middleware(rf.get(path))) as response:
+            return b"".join(response)
+
+    assert ask("/admin/") == b"a page"
+    (tmp_path / "later.css").write_text("later")
+    assert ask("/static/later.css") == b"later"
+    (tmp_path / "last.css").write_text("last")
+    assert ask("/static/last.css") == b"a page"
+    assert ask("/static/early.css") == b"early"
