@@ -16,6 +16,9 @@ api.add_router("", "devices.changes.api.router")
 api.add_router("", "devices.types.api.router")
 api.add_router("", "assets.api.router")
 
+# What the apps register is there before its addresses are made.
+admin.autodiscover()
+
 _api_patterns, _app_name, _namespace = api.urls
 
 _moved = partial(RedirectView.as_view, query_string=True)

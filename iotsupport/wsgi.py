@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Mapping
 from functools import partial
 
+from django.contrib import admin
 from django.core.wsgi import get_wsgi_application
 
 # What is loaded now stays to the end: looking for garbage in it takes a fifteenth of a worker's start, and would later
@@ -14,6 +15,9 @@ gc.disable()
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "iotsupport.settings")
 
 _django = get_wsgi_application()
+
+# Threads that answer no request look at it, too.
+admin.autodiscover()
 
 # Imported last: they need the settings.
 from iotsupport import limits  # noqa: E402

@@ -29,7 +29,7 @@ def test_they_check_the_installation_and_not_the_code(app: str, name: str) -> No
 
 
 @pytest.mark.processes
-def test_they_load_neither_the_api_nor_another_database_nor_schemas(tmp_path: Path) -> None:
+def test_they_load_neither_the_api_nor_the_admin_of_an_app_nor_another_database_nor_schemas(tmp_path: Path) -> None:
     environ = clean_environ({"DATA_DIR": str(tmp_path / "data")})
     command = [sys.executable, "-X", "importtime", "manage.py", "import_configs", str(tmp_path)]
 
@@ -39,6 +39,23 @@ def test_they_load_neither_the_api_nor_another_database_nor_schemas(tmp_path: Pa
     assert "iotsupport.management.importing" in imported, done.stderr
     libraries = {name.partition(".")[0] for name in imported}
     assert not libraries & {"jsonschema", "ninja", "psycopg", "pydantic", "pydantic_core"}
+    assert not {f"{app}.admin" for app in ["devices", "devices.changes", "devices.types", "assets"]} & set(imported)
+
+
+@pytest.mark.processes
+def test_the_admin_that_they_do_without_is_checked_all_the_same(tmp_path: Path) -> None:
+    code = (
+        "import django; django.setup(); from django.contrib import admin; from django.core import checks;"
+        "from devices.models import DeviceConfig; before = admin.site.is_registered(DeviceConfig);"
+        "admin.autodiscover = lambda found=admin.autodiscover: (found(), spoil());"
+        "spoil = lambda: setattr(admin.site.get_model_admin(DeviceConfig), 'list_display', 'all');"
+        "print(before, [message.id for message in checks.run_checks(tags=['admin'])])"
+    )
+    environ = clean_environ({"DATA_DIR": str(tmp_path / "data"), "DJANGO_SETTINGS_MODULE": "iotsupport.settings"})
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=BASE_DIR, env=environ, capture_output=True, text=True)
+
+    assert done.stdout == "False ['admin.E107']\n", done.stderr
 
 
 def test_garbage_is_looked_for_in_what_they_make_and_not_in_what_is_loaded(
