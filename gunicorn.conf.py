@@ -1,7 +1,7 @@
 """How gunicorn serves IoT Support: read from the working directory by ``gunicorn iotsupport.wsgi``.
 
 The master imports the settings as plain values and sets up nothing of Django: a broker's client or a metric made
-before the fork would be the workers' in name only.
+before the fork would be the workers' in name only. It loads libraries, which then no child has to.
 """
 
 import os
@@ -18,7 +18,7 @@ import gunicorn
 from iotsupport import settings
 from iotsupport.monitoring import logs, metrics_directory
 from iotsupport.monitoring.news import is_news
-from iotsupport.serving import clients, first_process, only_one, systemd
+from iotsupport.serving import clients, first_process, handed_over, only_one, systemd
 
 first_process.heed_its_end()
 
@@ -98,6 +98,7 @@ def on_starting(server: Any) -> None:
     only_one.say_where(server.cfg.bind)
     if metrics_directory.prepare(METRICS_DIR):
         is_news(str(METRICS_DIR))  # which a system check says in a moment
+    handed_over.load()
     # A command runs the system checks first: one process for both, since starting it is what takes time.
     done = _sync_mirror(server)
     if done.returncode and "SystemCheckError" in done.stderr:
@@ -107,22 +108,36 @@ def on_starting(server: Any) -> None:
         server.log.error("Files may differ from the database: 'manage.py sync_mirror' failed.")
 
 
-def _sync_mirror(speaker: Any, *options: str) -> subprocess.CompletedProcess[str]:
+def _sync_mirror(master: Any, *options: str) -> subprocess.CompletedProcess[str]:
     # A command is no worker: its metrics are not added to theirs.
+    directory = os.environ.pop("PROMETHEUS_MULTIPROC_DIR")
+    try:
+        done = handed_over.manage(ROOT / "manage.py", ["sync_mirror", *options], _finish)
+    finally:
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = directory
+    _log(master, done)
+    return done
+
+
+def _sync_mirror_again(worker: Any) -> None:
+    """As the master does it, in a process of its own: a worker has threads, and all that no command may have."""
     environ = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"}
-    done = subprocess.run(  # noqa: S603 - our own command
-        [sys.executable, "manage.py", "sync_mirror", *options],
+    done = subprocess.run(
+        [sys.executable, "manage.py", "sync_mirror", "--skip-checks"],
         cwd=ROOT,
         env=environ,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
     )
+    _log(worker, done)
+
+
+def _log(speaker: Any, done: subprocess.CompletedProcess[str]) -> None:
     for output in [done.stderr.strip(), done.stdout.strip()]:
         if output:
             is_trouble = done.returncode or "System check identified" in output
             (speaker.log.warning if is_trouble else speaker.log.info)("manage.py sync_mirror: %s", output)
-    return done
 
 
 def pre_exec(server: Any) -> None:
@@ -161,7 +176,7 @@ def post_worker_init(worker: Any) -> None:
     if worker.takes_over_from:
         systemd.take_over(worker.takes_over_from, worker.log)
     if worker.age > workers:
-        threading.Thread(target=_sync_mirror, args=[worker, "--skip-checks"], daemon=True).start()
+        threading.Thread(target=_sync_mirror_again, args=[worker], daemon=True).start()
 
 
 def worker_exit(server: Any, worker: Any) -> None:
@@ -169,6 +184,10 @@ def worker_exit(server: Any, worker: Any) -> None:
 
     ``atexit`` is not enough: it waits for every thread, or never runs.
     """
+    _finish()
+
+
+def _finish() -> None:
     boards = sys.modules.get("iotsupport.boards.collector")
     if boards is not None:
         boards.collector.stop()

@@ -18,7 +18,9 @@ globals().update(runpy.run_path(str(BASE_DIR / "gunicorn.conf.py")))
 
 def on_starting(server: Any) -> None:
     from iotsupport.monitoring import metrics_directory
+    from iotsupport.serving import handed_over
 
+    handed_over.load()
     metrics_directory.prepare(globals()["METRICS_DIR"])
 
 
