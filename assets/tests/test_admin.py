@@ -20,7 +20,6 @@ from iotsupport.mirror.files import MirrorStorage, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 
 pytestmark = [
-    pytest.mark.both_databases,
     pytest.mark.usefixtures("transactional_db", "directories"),
 ]
 
@@ -76,6 +75,7 @@ def test_the_list_costs_the_same_for_5_and_50_assets(signed_in: Client, administ
     assert sum("COUNT(" in query for query in many) == 1
 
 
+@pytest.mark.both_databases
 def test_remembers_who_uploaded_an_asset(signed_in: Client, administrator: User):
     with counted(UPLOADS, status="success", error_type="none"):
         response = signed_in.post(ADD, file("firmware.bin", b"one"))
@@ -93,6 +93,7 @@ def test_takes_an_empty_file(signed_in: Client):
     assert mirrored(Asset.objects.get()) == b""
 
 
+@pytest.mark.both_databases
 def test_the_next_version_keeps_the_name(signed_in: Client, administrator: User, asset: Asset):
     with counted("iot_asset_upload_file_size_bytes_count"):
         signed_in.post(change_url(asset), file("firmware (1).bin", b"two"))
@@ -102,6 +103,7 @@ def test_the_next_version_keeps_the_name(signed_in: Client, administrator: User,
     assert asset.history.latest().history_type == "~"
 
 
+@pytest.mark.both_databases
 def test_adding_a_name_that_is_there_makes_its_next_version(signed_in: Client, asset: Asset):
     signed_in.post(ADD, file("firmware.bin", b"two"))
 
@@ -154,6 +156,7 @@ def test_warns_where_a_saved_asset_has_no_file_yet(signed_in: Client, asset: Ass
     assert Asset.objects.get().size == 3
 
 
+@pytest.mark.both_databases
 def test_deletes_the_selected_assets_with_their_files(signed_in: Client, asset: Asset):
     signed_in.post(LIST, {"action": "delete_selected", "_selected_action": [asset.pk], "post": "yes"})
 

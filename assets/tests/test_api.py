@@ -55,7 +55,7 @@ def sha256(content: bytes) -> str:
 
 
 class TestUploading:
-    @both_databases
+    @both_databases(once=True)
     def test_a_new_file_answers_what_was_stored(self, caller, root):
         response = upload(caller, BYTES, path=f"{root}/assets")
 
@@ -68,7 +68,6 @@ class TestUploading:
         assert answer["sha256"] == sha256(BYTES)
         assert abs(datetime.fromisoformat(answer["uploaded_at"]) - datetime.now(UTC)) < timedelta(minutes=5)
 
-    @both_databases
     def test_makes_the_bytes_available_to_devices(self, caller, root):
         upload(caller, BYTES, path=f"{root}/assets")
 
@@ -109,7 +108,7 @@ class TestUploading:
         assert (response.json()["size"], response.json()["sha256"]) == (0, sha256(b""))
         assert download().body == b""
 
-    @both_databases
+    @both_databases(once=True)
     def test_tells_who_did_it(self, caller):
         upload(caller, BYTES)
 
@@ -122,7 +121,7 @@ class TestUploading:
 
         assert upload(script, b"x" * 1000).json()["size"] == 1000
 
-    @both_databases
+    @both_databases(once=True)
     @pytest.mark.parametrize("more", [1, 1_000_000])
     def test_refuses_one_byte_more_and_many_more(self, script, saved, root, settings, more):
         settings.ASSET_MAX_BYTES = 2000
@@ -202,7 +201,6 @@ class TestUploading:
 
 
 class TestNames:
-    @both_databases
     @pytest.mark.parametrize(
         ("sent", "stored"),
         [
@@ -242,8 +240,8 @@ class TestNames:
             assert refusal(script.delete(f"{root}/assets/{name}")) == (400, "INVALID_FILENAME")
 
 
-@both_databases
 class TestListing:
+    @both_databases(once=True)
     def test_is_a_list_by_name(self, caller, root, saved):
         Asset.objects.upload("a.bin", [b""])
 
@@ -256,12 +254,13 @@ class TestListing:
             ("firmware.bin", len(BYTES), sha256(BYTES)),
         ]
 
+    @both_databases(once=True)
     def test_is_empty_at_first(self, caller, root):
         assert caller.get(f"{root}/assets").json() == []
 
 
-@both_databases
 class TestDeleting:
+    @both_databases(once=True)
     def test_leaves_nothing_to_download(self, caller, root, saved):
         response = caller.delete(f"{root}/assets/firmware.bin")
 
@@ -270,11 +269,13 @@ class TestDeleting:
         assert refusal(caller.delete(f"{root}/assets/firmware.bin")) == (404, "NOT_FOUND")
         assert caller.get(f"{root}/assets").json() == []
 
+    @both_databases
     def test_keeps_the_bytes_for_the_history(self, script, saved, directories):
         script.delete("/assets/firmware.bin")
 
         assert [path.name for path in (directories / "blobs").iterdir()] == [sha256(BYTES)]
 
+    @both_databases
     def test_is_one_transaction(self, script, saved):
         was_locked = []
         original = Asset.delete
@@ -347,7 +348,6 @@ class TestPermissions:
         assert Asset.objects.filter(filename="new.bin").exists() == ("create" in allowed)
         assert Asset.objects.filter(filename="firmware.bin").exists() == ("delete" not in allowed)
 
-    @both_databases
     def test_that_are_missing_leave_nothing(self, saved):
         adder = token_client(make_user("assets.add_asset"))
 
@@ -402,7 +402,6 @@ class TestMetrics:
         with counted(self.TOTAL, status="error", error_type="unsupported_media_type"):
             token_client(make_administrator()).post("/assets", b"", content_type="text/plain")
 
-    @both_databases
     def test_count_trouble_with_the_disk(self, script, directories):
         (directories / "blobs").rmdir()
 
@@ -410,8 +409,8 @@ class TestMetrics:
             upload(script, BYTES)
 
 
-@both_databases
 class TestTrouble:
+    @both_databases(once=True)
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/assets"), ("POST", "/assets"), ("DELETE", "/assets/firmware.bin")]
     )
@@ -421,6 +420,7 @@ class TestTrouble:
 
         assert refusal(response) == (503, "DATABASE_UNAVAILABLE")
 
+    @both_databases
     def test_with_the_database_at_the_end_leaves_nothing(self, script, saved):
         away = OperationalError("away")
         with nothing_changed(), mock.patch("assets.models.Asset.save", autospec=True, side_effect=away):
@@ -440,6 +440,7 @@ class TestTrouble:
         assert upload(script, BYTES).status_code == 200
         assert download().body == BYTES
 
+    @both_databases
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
         error = OSError(5, "I/O error")
         with mock.patch("iotsupport.mirror.files.MirrorStorage.replace", autospec=True, side_effect=error):

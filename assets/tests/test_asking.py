@@ -27,7 +27,7 @@ from iotsupport.tests.support.api_client import counted, make_user, metric, noth
 from iotsupport.tests.support.images import make_full_flash, make_image
 from notifications.models import Announcement
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 LIST = "/admin/assets/asset/"
 ADD = f"{LIST}add/"
@@ -97,6 +97,7 @@ def only_pending() -> bytes:
     return mirror_storage("blobs").directory.joinpath(pending.sha256).read_bytes()
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(
     ("content", "warning"),
     [
@@ -155,6 +156,7 @@ class TestOneThatSomebodyElseReplacedMeanwhile:
     def send(self, client: Client, asset: Asset, based_on: str, content: bytes = b"mine") -> Any:
         return client.post(change_url(asset), {"based_on": based_on, **file(content)})
 
+    @pytest.mark.both_databases
     def test_is_asked_about_then_saved(self, signed_in, asset, based_on, maria):
         with changing(Origin(Way.API, maria, token="<b>build</b>")):
             Asset.objects.upload("kitchen.bin", [b"theirs"])
@@ -188,6 +190,7 @@ class TestOneThatSomebodyElseReplacedMeanwhile:
         assert self.send(signed_in, asset, based_on).status_code == 302
         assert mirrored() == b"mine"
 
+    @pytest.mark.both_databases
     def test_or_deleted_is_brought_back_with_the_upload(self, signed_in, asset, based_on, maria):
         url = change_url(asset)
         with changing(Origin(Way.ADMIN, maria)):
@@ -201,6 +204,7 @@ class TestOneThatSomebodyElseReplacedMeanwhile:
         assert signed_in.post(ADD, fields(asked)).status_code == 302
         assert mirrored() == b"mine"
 
+    @pytest.mark.both_databases
     def test_or_deleted_and_uploaded_again_is_asked_about(self, signed_in, asset, based_on):
         url = change_url(asset)
         asset.delete()
@@ -269,6 +273,7 @@ def test_who_does_not_save_changes_nothing(signed_in: Client, asset: Asset):
     assert Asset.objects.get().chip == "ESP32-C3"
 
 
+@pytest.mark.both_databases
 def test_what_is_pending_outlives_a_start(signed_in: Client, asset: Asset):
     asked = signed_in.post(change_url(asset), file(FOR_OTHER_CHIP))
 
@@ -278,6 +283,7 @@ def test_what_is_pending_outlives_a_start(signed_in: Client, asset: Asset):
     assert Asset.objects.get().chip == "ESP32-S3"
 
 
+@pytest.mark.both_databases
 def test_what_nobody_answers_is_forgotten_after_a_day(signed_in: Client, asset: Asset):
     asked = signed_in.post(change_url(asset), file(FOR_OTHER_CHIP))
     PendingUpload.objects.update(created_at=timezone.now() - timedelta(days=1, minutes=1))
@@ -291,6 +297,7 @@ def test_what_nobody_answers_is_forgotten_after_a_day(signed_in: Client, asset: 
     assert not SharedChunk.objects.filter(sha256=removed[0]).exists()
 
 
+@pytest.mark.both_databases
 def test_one_person_has_five_at_most(signed_in: Client, asset: Asset):
     for number in range(7):
         signed_in.post(change_url(asset), file(make_image(9, version=b"%d" % number)))
@@ -299,6 +306,7 @@ def test_one_person_has_five_at_most(signed_in: Client, asset: Asset):
     assert kept == {"2", "3", "4", "5", "6"}
 
 
+@pytest.mark.both_databases
 def test_an_answer_counts_once(signed_in: Client, asset: Asset):
     asked = signed_in.post(change_url(asset), file(FOR_OTHER_CHIP))
     signed_in.post(change_url(asset), fields(asked))
@@ -315,6 +323,7 @@ def test_a_made_up_answer_saves_nothing(signed_in: Client, asset: Asset, key: st
         assert signed_in.post(change_url(asset), {"pending": key}).status_code == 200
 
 
+@pytest.mark.both_databases
 def test_nobody_answers_for_another_person_or_asset(signed_in: Client, asset: Asset):
     other = Asset.objects.upload("cellar.bin", [make_image()])
     asked = signed_in.post(change_url(asset), file(FOR_OTHER_CHIP))
@@ -343,6 +352,7 @@ def test_an_answer_whose_bytes_are_lost_is_refused(signed_in: Client, asset: Ass
     assert "The kept bytes of this version are missing or damaged." in text_of(response)
 
 
+@pytest.mark.both_databases
 def test_a_name_and_a_project_are_text(signed_in: Client):
     asked = signed_in.post(ADD, file(make_image(project=b"<b>x</b>")[:-1], "<i>.bin"))
 
@@ -361,6 +371,7 @@ def test_a_version_that_comes_back_is_judged_anew(signed_in: Client, asset: Asse
 
 
 class TestChoice:
+    @pytest.mark.both_databases
     def test_is_saved_without_a_file(self, signed_in: Client, asset: Asset):
         with not_counted():
             response = signed_in.post(change_url(asset), {"unchanged_where_running": "on"})
@@ -416,6 +427,7 @@ class TestPage:
         assert "manifest.json" not in page
         assert ("httpUpdate.update" in page) == has
 
+    @pytest.mark.both_databases
     def test_says_how_many_boards_say_that_they_run_each_version(self, signed_in: Client, asset: Asset):
         first, second = asset.sha256, Asset.objects.upload("kitchen.bin", [make_image(version=b"1.5.0")]).sha256
         for number, (sha256, state) in enumerate(

@@ -27,7 +27,7 @@ from iotsupport.mirror.files import MirrorError, StagedFile, mirror_storage, try
 from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.waiting import LIMIT
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 BYTES = b"some bytes"
 SHA256 = hashlib.sha256(BYTES).hexdigest()
@@ -140,6 +140,7 @@ class TestKeeping:
 
         assert path.read_bytes() == BYTES
 
+    @pytest.mark.both_databases
     def test_has_them_on_the_disk_before_the_commit(self, path):
         with transaction.atomic():
             stage().keep()
@@ -159,6 +160,7 @@ class TestKeeping:
 
         assert synced == [False, True]
 
+    @pytest.mark.both_databases
     def test_leaves_nothing_when_it_is_rolled_back(self, kept):
         with pytest.raises(RolledBack), transaction.atomic():
             staged = stage()
@@ -168,6 +170,7 @@ class TestKeeping:
 
         assert kept() == []
 
+    @pytest.mark.both_databases
     def test_leaves_nothing_when_it_is_rolled_back_and_forgotten(self, kept):
         def upload() -> None:
             with transaction.atomic():
@@ -199,6 +202,7 @@ class TestKeeping:
 
         assert (kept(), trouble) == ([], [])
 
+    @pytest.mark.both_databases
     def test_leaves_bytes_that_another_version_has(self, kept):
         keep()
 
@@ -210,6 +214,7 @@ class TestKeeping:
 
         assert kept() == [SHA256]
 
+    @pytest.mark.both_databases
     def test_of_the_same_bytes_twice_at_once_keeps_them_when_the_first_is_rolled_back(self, path):
         first, second = stage(), stage()
         with pytest.raises(RolledBack), transaction.atomic():
@@ -224,6 +229,7 @@ class TestKeeping:
 
         assert path.read_bytes() == BYTES
 
+    @pytest.mark.both_databases
     def test_of_the_same_bytes_twice_at_once_keeps_them_when_the_second_is_rolled_back(self, path):
         first, second = stage(), stage()
         with transaction.atomic():
@@ -235,6 +241,7 @@ class TestKeeping:
 
         assert path.read_bytes() == BYTES
 
+    @pytest.mark.both_databases
     def test_may_be_tried_again(self, path):
         """As after an ``IntegrityError``: somebody else created the row at the same moment."""
         staged = stage()
@@ -276,6 +283,7 @@ class TestReading:
 
 
 class TestCollectingGarbage:
+    @pytest.mark.both_databases
     def test_removes_what_nothing_names(self, kept):
         keep()
         keep(b"unwanted")
@@ -285,6 +293,7 @@ class TestCollectingGarbage:
         assert removed == [hashlib.sha256(b"unwanted").hexdigest()]
         assert kept() == [SHA256]
 
+    @pytest.mark.both_databases
     def test_keeps_what_the_history_names(self, kept):
         asset = Asset.objects.upload("firmware.bin", [BYTES])
         Asset.objects.upload("firmware.bin", [b"newer"])
@@ -296,6 +305,7 @@ class TestCollectingGarbage:
         assert kept() == before
         assert len(before) == 2
 
+    @pytest.mark.both_databases
     def test_keeps_what_is_in_flight(self, kept):
         staged = stage(b"arriving")
         with transaction.atomic():
@@ -307,6 +317,7 @@ class TestCollectingGarbage:
             assert kept() == before
         staged.close()
 
+    @pytest.mark.both_databases
     def test_asks_whether_bytes_are_named_while_no_upload_can_be_committed(self, path):
         """Otherwise an upload that is committed between the question and the lock would lose its bytes."""
         keep()
@@ -328,6 +339,7 @@ class TestCollectingGarbage:
         assert blobs.collect_garbage(is_named()) == [SHA256]
         assert kept() == []
 
+    @pytest.mark.both_databases
     def test_waits_some_moments_for_who_collects_as_well(self, kept, monkeypatch):
         keep()
         monkeypatch.setattr(blobs, "PATIENCE_SECONDS", LIMIT)
@@ -350,6 +362,7 @@ class TestCollectingGarbage:
         assert blobs.collect_garbage(is_named()) == [left]
         assert kept() == []
 
+    @pytest.mark.both_databases
     def test_keeps_what_a_new_upload_puts_there_meanwhile(self, path):
         keep()
 

@@ -30,7 +30,7 @@ REFUSED = {
     "\udcff.bin": "The file name holds a control character. Rename the file, then try again.",
 }
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
@@ -68,6 +68,7 @@ def test_takes_over_files_byte_for_byte(existing: Path, directories: Path) -> No
     assert files(directories / "assets") == files(existing) == EXISTING
 
 
+@pytest.mark.both_databases
 def test_notes_size_and_digests(existing: Path) -> None:
     import_assets(existing)
 
@@ -78,6 +79,7 @@ def test_notes_size_and_digests(existing: Path) -> None:
         assert asset.md5 == hashlib.md5(content).hexdigest()  # noqa: S324 - what Arduino's HTTPUpdate checks
 
 
+@pytest.mark.both_databases
 def test_run_again_it_changes_nothing(existing: Path) -> None:
     import_assets(existing)
 
@@ -88,6 +90,7 @@ def test_run_again_it_changes_nothing(existing: Path) -> None:
     assert Asset.history.count() == len(EXISTING)
 
 
+@pytest.mark.both_databases
 def test_run_again_it_replaces_what_has_changed_since(existing: Path, directories: Path) -> None:
     import_assets(existing)
     (existing / "empty").write_bytes(b"no more")
@@ -144,6 +147,7 @@ def test_takes_over_the_directory_that_is_to_be_the_mirror(directories: Path) ->
     assert Asset.objects.get().size == 8
 
 
+@pytest.mark.both_databases
 def test_brings_back_kept_bytes_that_were_lost(existing: Path, directories: Path) -> None:
     """What "Upload the file again." says, for a whole directory."""
     import_assets(existing)

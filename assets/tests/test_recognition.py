@@ -26,7 +26,7 @@ from iotsupport.tests.support.images import ELF_SHA256, make_full_flash, make_im
 from iotsupport.tests.support.migrating import go_to_today
 from iotsupport.tests.support.multipart import part, post, upload
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 IMAGE = {
     "chip": "ESP32-C3",
@@ -57,12 +57,14 @@ def test_an_upload_answers_what_the_image_is(script: Client):
     assert script.get("/assets").json() == [answer]
 
 
+@pytest.mark.both_databases
 def test_what_an_image_does_not_say_is_null(script: Client):
     image = upload(script, make_image(project=b"", version=b"", date=b"", has_digest=False)).json()["image"]
 
     assert [image[name] for name in ["project", "version", "built", "image_sha256"]] == [None] * 4
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(
     ("before", "content", "warnings"),
     [
@@ -99,6 +101,7 @@ def test_warns_and_saves(script: Client, before: bytes | None, content: bytes, w
     assert mode_of("firmware.bin") == (DOUBTFUL if warnings else 0)
 
 
+@pytest.mark.both_databases
 def test_warns_of_a_version_that_was_there_long_before(script: Client):
     for content in [make_image(), make_image(version=b"1.5.0")]:
         upload(script, content)
@@ -107,6 +110,7 @@ def test_warns_of_a_version_that_was_there_long_before(script: Client):
     assert upload(script, make_image(version=b"1.5.0")).json()["warnings"] == []
 
 
+@pytest.mark.both_databases
 def test_the_history_keeps_what_each_version_was(script: Client):
     for content in [make_image(), b"a font"]:
         upload(script, content)
@@ -120,6 +124,7 @@ def test_the_history_keeps_what_each_version_was(script: Client):
     )
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize("word", ["kitchen", "1.4.2", "esp32-c3", "V5.3", "KITCHEN 1.4", IMAGE["image_sha256"]])
 def test_is_found_by_what_the_image_says(signed_in: Client, word: str):
     Asset.objects.upload("a.bin", [make_image()])
@@ -134,6 +139,7 @@ def test_is_found_by_what_the_image_says(signed_in: Client, word: str):
 class TestChoice:
     """Whether boards that say they run an asset are told that there is nothing new."""
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize(
         ("said", "before", "after"),
         [(None, False, False), (None, True, True), (b"true", False, True), (b"false", True, False)],
@@ -169,6 +175,7 @@ class TestChoice:
         assert mode_of("firmware.bin") == UNCHANGED_WHERE_RUNNING
         assert Asset.objects.get().uploaded_at == asset.uploaded_at
 
+    @pytest.mark.both_databases
     def test_is_made_equal_at_a_start(self):
         Asset.objects.upload("firmware.bin", [make_image()])
         Asset.objects.update(unchanged_where_running=True)
@@ -178,6 +185,7 @@ class TestChoice:
         assert mode_of("firmware.bin") == UNCHANGED_WHERE_RUNNING
         call_command("sync_mirror", "--check", stdout=StringIO())
 
+    @pytest.mark.both_databases
     def test_comes_back_with_bytes_that_were_lost(self):
         asset = Asset.objects.upload("firmware.bin", [make_image()[:-1]])
         asset.unchanged_where_running = True
@@ -235,6 +243,7 @@ def with_bytes(request: pytest.FixtureRequest) -> None:
     go_to_today("assets")
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("with_bytes")
 def test_the_migration_recognises_every_version():
     assert len(LARGE) > CHUNK_BYTES
@@ -247,6 +256,7 @@ def test_the_migration_recognises_every_version():
     assert SharedChunk.objects.exists() == is_shared(connection)
 
 
+@pytest.mark.both_databases
 @pytest.mark.usefixtures("updated")
 def test_the_migration_leaves_what_is_lost():
     lost = Asset.history.filter(filename__in=LOST)
@@ -268,6 +278,7 @@ def test_a_start_after_the_migration_says_nothing_new():
     assert [mode_of(name) for name in before] == [0, DOUBTFUL]
 
 
+@pytest.mark.both_databases
 def test_another_node_follows_a_choice_without_calling_devices_back():
     Asset.objects.upload("firmware.bin", [make_image()])
     before = os.stat(mirror_storage("assets").path("firmware.bin")).st_mtime_ns
@@ -288,6 +299,7 @@ def test_another_node_follows_a_choice_without_calling_devices_back():
     assert told == []
 
 
+@pytest.mark.both_databases
 def test_of_two_saves_of_the_same_bytes_the_last_commit_decides(directories: Path):
     """Though the first one's file comes later."""
     asset = Asset.objects.upload("firmware.bin", [make_image()])

@@ -33,7 +33,7 @@ from iotsupport.tests.support.multipart import CONTENT_TYPE, Arriving, body, par
 
 MEGABYTE = 1024 * 1024
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,7 @@ class TestArriving:
         assert 0 < largest <= MEGABYTE
         assert arriving.read() == b"", "A sender that is cut off never hears why."
 
+    @pytest.mark.both_databases
     def test_an_upload_of_the_largest_size_is_taken(self, script, settings):
         settings.ASSET_MAX_BYTES = MEGABYTE
 
@@ -206,6 +207,7 @@ class TestTheHandler:
         with pytest.raises(MirrorError, match="The blobs directory is missing. Create it"):
             parse(b"bytes").require_blob()
 
+    @pytest.mark.both_databases
     def test_brings_the_bytes_to_the_disk_before_any_transaction(self, parse, blobs, monkeypatch):
         def fail(descriptor: int) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -272,6 +274,7 @@ class TestDiskTrouble:
         self.assert_refused(response, "No room is left on the disk of the ")
         assert arriving.read() == b""
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("size", [1, 5_000])
     def test_a_full_disk_changes_nothing(self, script, saved, disk, size):
         disk.fill()

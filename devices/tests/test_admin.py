@@ -65,7 +65,6 @@ def read_only() -> Any:
     return mock.patch.object(MirrorStorage, "check_writable", autospec=True, side_effect=error)
 
 
-@pytest.mark.both_databases
 def test_the_list_costs_the_same_for_5_and_50_devices(signed_in: Client, administrator: User):
     def queries() -> list[str]:
         with CaptureQueriesContext(
@@ -115,7 +114,6 @@ def test_finds_a_name_with_a_colon_in_it(signed_in: Client, config: DeviceConfig
     assert [row.device_name for row in response.context_data["cl"].result_list] == ["Clock: hall"]
 
 
-@pytest.mark.both_databases
 def test_remembers_who_added_a_configuration(signed_in: Client, administrator: User):
     with counted("iot_config_operations_total", operation="save", status="success"):
         response = signed_in.post(ADD, {"mac_address": "AA:BB:CC:DD:EE:FF", "content": '{"enableOTA": true}'})
@@ -205,7 +203,6 @@ def test_keeps_what_was_typed_while_the_database_fails(signed_in: Client, config
     assert typed(response) == '{"typed": 1}'
 
 
-@pytest.mark.both_databases
 def test_warns_where_a_saved_row_has_no_file_yet(signed_in: Client, config: DeviceConfig):
     broken = OSError(errno.EIO, os.strerror(errno.EIO))
     with mock.patch.object(MirrorStorage, "replace", autospec=True, side_effect=broken):
@@ -231,7 +228,6 @@ def test_does_not_overwrite_what_changed_meanwhile(signed_in: Client, config: De
     assert typed(response) == '{"mine": 1}'
 
 
-@pytest.mark.both_databases
 def test_a_double_click_on_save_is_no_conflict(signed_in: Client, config: DeviceConfig):
     fields = {"content": '{"mine": 1}', "based_on": config.etag}
     signed_in.post(change_url(config), fields)
@@ -241,7 +237,7 @@ def test_a_double_click_on_save_is_no_conflict(signed_in: Client, config: Device
     assert response.status_code == 302
 
 
-@pytest.mark.both_databases
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("stored", ['{\r\n"a": 1\r\n}\r\n', '{\n"a": 1\n}\n', '{\r"a":\n1\r\n}', "\n{}"])
 def test_a_browser_changes_no_line_ends(signed_in: Client, stored: str):
     config = DeviceConfig.objects.put(MAC, stored)

@@ -22,7 +22,7 @@ from iotsupport.boards.models import CONFIGURED, Board
 from iotsupport.editing.origins import Origin, Way, changing
 from iotsupport.tests.support.api_client import make_user, session_client
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories"), pytest.mark.both_databases]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 LIST = "/admin/devices/deviceconfig/"
 WAITING = "/admin/devices/waitingboard/"
@@ -101,6 +101,7 @@ class TestTheList:
         settings.SILENT_AFTER = 0
         assert "silent" not in cells(signed_in)["seen"]
 
+    @pytest.mark.both_databases
     def test_shows_a_configuration_whose_board_has_no_row(self, signed_in: Client):
         put()
         Board.objects.all().delete()
@@ -125,6 +126,7 @@ class TestTheList:
             put(f"02-00-00-00-00-0{number}", name)
             note(f"02-00-00-00-00-0{number}", state=state, last_seen=seen)
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize(
         ("query", "names"),
         [
@@ -144,6 +146,7 @@ class TestTheList:
     def test_is_narrowed_down_to(self, signed_in: Client, fleet: None, query: dict[str, str], names: list[str]):
         assert sorted(listed(signed_in, **query)) == sorted(names)
 
+    @pytest.mark.both_databases
     def test_is_narrowed_down_to_many_as_to_few(self, signed_in: Client, fleet: None, monkeypatch: pytest.MonkeyPatch):
         few = {state: listed(signed_in, state=state) for state in CONFIGURED}
         monkeypatch.setattr(filters, "FEW", 1)
@@ -151,6 +154,7 @@ class TestTheList:
         assert {state: listed(signed_in, state=state) for state in CONFIGURED} == few
         assert [len(names) for names in few.values()] == [2, 2, 2]
 
+    @pytest.mark.both_databases
     def test_is_sorted_by_when_they_were_seen(self, signed_in: Client, fleet: None):
         columns = signed_in.get(LIST).context["cl"].list_display
 
@@ -159,6 +163,7 @@ class TestTheList:
         assert newest_first == ["Clock", "Hall", "Shed", "Attic", "Cellar"]
         assert [name for name in listed(signed_in, o=f"{columns.index('seen')}") if name != "New"] == newest_first[::-1]
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize(
         "query", [{}, {"state": "current"}, {"seen": "silent"}, {"o": "4"}, {"q": "lamp"}], ids=str
     )
@@ -235,6 +240,7 @@ class TestThePanel:
 
         assert "Version 1 and version 2 (now)" in signed_in.get(url, follow=True).text
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize(("most", "said"), [(50, "version 1"), (1, "a version that is not kept")])
     def test_a_version_that_is_not_found_is_told_so(
         self, signed_in: Client, config: DeviceConfig, monkeypatch: pytest.MonkeyPatch, most: int, said: str
@@ -281,6 +287,7 @@ class TestThePanel:
         note(runs_md5="6" * 32)
         assert self.lines(signed_in, config)["Says it runs"] == "1.4.2"
 
+    @pytest.mark.both_databases
     def test_leads_to_the_page_of_the_file_that_it_runs(
         self, signed_in: Client, config: DeviceConfig, known_firmware: None
     ):
@@ -291,6 +298,7 @@ class TestThePanel:
         assert '1.4.1 (<a href="/of/kitchen.bin">kitchen.bin</a> of' in signed_in.get(url).text
         assert "1.4.1 (kitchen.bin of" in guest.get(url).text
 
+    @pytest.mark.both_databases
     def test_has_the_last_versions_with_who_and_why(
         self, signed_in: Client, administrator: User, config: DeviceConfig, django_assert_num_queries: Any
     ):
@@ -363,6 +371,7 @@ class TestWaitingBoards:
             text
         )
 
+    @pytest.mark.both_databases
     def test_come_the_last_one_first(self, signed_in: Client, waiting: Board):
         for number, minutes in [(2, 1), (3, 20)]:
             Board.objects.create(
@@ -371,6 +380,7 @@ class TestWaitingBoards:
 
         assert self.rows(signed_in) == [f"02-00-00-00-00-0{number}" for number in [2, 1, 3]]
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize("term", ["02:00:00:00:00:01", "0200", "192.0.2.7", "esp32http"])
     def test_are_found_by(self, signed_in: Client, waiting: Board, term: str):
         Board.objects.create(mac_address="aa-bb-cc-dd-ee-ff", state="waiting")
@@ -386,6 +396,7 @@ class TestWaitingBoards:
         assert DeviceConfig.objects.filter(mac_address=MAC).exists()
         assert self.rows(signed_in) == []
 
+    @pytest.mark.both_databases
     def test_are_forgotten_one_by_one_or_many_at_once(self, signed_in: Client, waiting: Board):
         for number in [2, 3, 4]:
             Board.objects.create(mac_address=f"02-00-00-00-00-0{number}", state="waiting")

@@ -79,14 +79,15 @@ def downloaded() -> bytes:
     return download().body
 
 
-@both_databases
 class TestListing:
+    @both_databases(once=True)
     def test_is_empty_at_first(self, caller, root):
         response = caller.get(f"{root}/configs")
 
         assert (response.status_code, response.json()) == (200, {"configs": [], "count": 0})
         assert response["Content-Type"] == "application/json"
 
+    @both_databases
     @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
     def test_names_all_of_them_page_by_page(self, script, monkeypatch, count):
         monkeypatch.setattr(api, "PAGE_ROWS", 2)
@@ -99,6 +100,7 @@ class TestListing:
         assert list(answer["configs"][0]) == [name for name in SHOWN if name != "content"]
         assert answer["count"] == count
 
+    @both_databases
     def test_keeps_no_transaction_open_while_it_is_read(self, script, monkeypatch):
         monkeypatch.setattr(api, "PAGE_ROWS", 2)
         for number in range(5):
@@ -110,6 +112,7 @@ class TestListing:
 
         assert json.loads(b"".join([*begun, *parts]))["count"] == 4
 
+    @both_databases(once=True)
     def test_names_every_configuration_by_mac_address(self, caller, root):
         save("ff-ff-ff-ff-ff-ff", "{}")
         save()
@@ -122,7 +125,7 @@ class TestListing:
 
 
 class TestShowingOne:
-    @both_databases
+    @both_databases(once=True)
     def test_answers_what_was_read_from_it_and_all_of_it(self, caller, root, saved):
         response = caller.get(f"{root}/configs/{MAC}")
 
@@ -137,7 +140,7 @@ class TestShowingOne:
     def test_is_404_where_there_is_none(self, caller, root):
         assert refusal(caller.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
 
-    @both_databases
+    @both_databases(once=True)
     @pytest.mark.parametrize(
         ("content", "shown"),
         [
@@ -212,14 +215,14 @@ class TestSaving:
 
         return save_as
 
-    @both_databases
+    @both_databases(once=True)
     def test_creates(self, caller, save_as):
         response = save_as(caller, CONTENT)
 
         assert (response.status_code, response.json()) == (200, SHOWN)
         assert downloaded() == CONTENT.encode()
 
-    @both_databases
+    @both_databases(once=True)
     def test_replaces(self, caller, save_as):
         save(content="{}")
 
@@ -229,7 +232,7 @@ class TestSaving:
         assert downloaded() == CONTENT.encode()
         assert DeviceConfig.objects.count() == 1
 
-    @both_databases
+    @both_databases(once=True)
     def test_keeps_every_byte(self, script, save_as):
         response = save_as(script, VERBATIM)
 
@@ -242,14 +245,13 @@ class TestSaving:
 
         assert response["ETag"] == download().response["ETag"]
 
-    @both_databases
+    @both_databases(once=True)
     def test_tells_who_did_it(self, caller, save_as):
         save_as(caller, CONTENT)
 
         config = DeviceConfig.objects.get()
         assert str(config.updated_by) == str(config.history.get().history_user) == "admin"
 
-    @both_databases
     def test_takes_as_many_bytes_as_are_allowed_and_no_more(self, script, save_as, settings):
         settings.CONFIG_MAX_BYTES = 100
 
@@ -390,14 +392,14 @@ class TestTheWrapper:
         with nothing_changed():
             assert refusal(put(script, f"{root}/configs/{MAC}", body)) == (400, "DUPLICATE_KEY")
 
-    @both_databases
+    @both_databases(once=True)
     def test_does_not_replace_where_it_must_not(self, caller, saved, root):
         with nothing_changed():
             response = put(caller, f"{root}/configs/{MAC}", wrapped("{}", allow_overwrite=False))
 
         assert refusal(response) == (409, "ALREADY_EXISTS")
 
-    @both_databases
+    @both_databases(once=True)
     def test_creates_where_it_must_not_replace(self, caller, root):
         response = put(caller, f"{root}/configs/{MAC}", wrapped(CONTENT, allow_overwrite=False))
 
@@ -447,21 +449,22 @@ class TestConditions:
     def test_change_what_has_the_named_etag(self, saved, change, header):
         assert change(If_Match=header).status_code in {200, 204}
 
+    @both_databases(once=True)
     @pytest.mark.parametrize("header", NOT_MATCHING)
     def test_refuse_what_has_another(self, saved, change, header):
         with nothing_changed():
             assert refusal(change(If_Match=header)) == (412, "PRECONDITION_FAILED")
 
+    @both_databases(once=True)
     @pytest.mark.parametrize("header", [pytest.param(ETAG, marks=both_databases), *MATCHING[1:], f"W/{ETAG}"])
     def test_refuse_what_must_not_have_the_named_etag(self, saved, change, header):
         with nothing_changed():
             assert refusal(change(If_None_Match=header)) == (412, "PRECONDITION_FAILED")
 
-    @both_databases
+    @both_databases(once=True)
     def test_change_what_must_not_have_another_etag(self, saved, change):
         assert change(If_None_Match='"other"').status_code in {200, 204}
 
-    @both_databases
     @pytest.mark.parametrize("header", MATCHING)
     def test_find_no_etag_where_there_is_nothing(self, script, header):
         with nothing_changed():
@@ -474,8 +477,8 @@ class TestConditions:
         assert put(script, f"/configs/{MAC}.json", "{}", If_None_Match="*").status_code == 200
 
 
-@both_databases
 class TestDeleting:
+    @both_databases(once=True)
     def test_leaves_nothing_to_download(self, caller, root, saved):
         response = caller.delete(f"{root}/configs/{MAC}")
 
@@ -485,6 +488,7 @@ class TestDeleting:
         assert refusal(caller.get(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
         assert refusal(caller.delete(f"{root}/configs/{MAC}")) == (404, "NOT_FOUND")
 
+    @both_databases
     def test_cannot_be_overtaken_by_a_save_that_was_not_asked_for(self, script, saved):
         def is_locked(*args: Any) -> None:
             # An IMMEDIATE transaction has the write lock from its beginning.
@@ -533,7 +537,6 @@ class TestStrangers:
 
         assert refusal(response) == (403, "CSRF_FAILED")
 
-    @both_databases
     def test_may_read_in_their_own_session_without_a_csrf_token(self, saved, root):
         caller = session_client(make_administrator(), with_csrf=False)
 
@@ -570,7 +573,6 @@ class TestPermissions:
         assert DeviceConfig.objects.filter(mac_address=new).exists() == ("create" in allowed)
         assert DeviceConfig.objects.filter(mac_address=MAC).exists() == ("delete" not in allowed)
 
-    @both_databases
     def test_that_is_missing_is_named(self):
         response = put(token_client(make_user()), f"/configs/{MAC}.json", "{}")
 
@@ -654,8 +656,8 @@ class TestMetrics:
             download(If_None_Match="*")
 
 
-@both_databases
 class TestTrouble:
+    @both_databases(once=True)
     @pytest.mark.parametrize("error", [OperationalError("locked"), InterfaceError("gone"), ImproperlyConfigured("no")])
     @pytest.mark.parametrize(
         ("method", "path"), [("GET", "/configs"), ("PUT", f"/configs/{MAC}.json"), ("DELETE", f"/configs/{MAC}")]
@@ -670,6 +672,7 @@ class TestTrouble:
         with failing_statements(OperationalError("away")):
             assert downloaded() == CONTENT.encode()
 
+    @both_databases(once=True)
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
     def test_with_the_disk_is_503_and_leaves_everything_as_it_was(self, script, saved, error):
         with nothing_changed(), mock.patch("iotsupport.mirror.files.os.fsync", autospec=True, side_effect=error):
@@ -687,10 +690,12 @@ class TestTrouble:
         assert refusal(response) == (503, "STORAGE_UNAVAILABLE")
         assert not DeviceConfig.objects.exists()
 
+    @both_databases
     def test_with_the_disk_keeps_what_was_to_be_deleted(self, script, saved):
         with nothing_changed(), mock.patch("iotsupport.mirror.files.os.access", autospec=True, return_value=False):
             assert refusal(script.delete(f"/configs/{MAC}")) == (503, "STORAGE_UNAVAILABLE")
 
+    @both_databases
     def test_after_the_commit_says_that_it_is_saved(self, script, saved):
         with mock.patch(
             "iotsupport.mirror.files.os.replace", autospec=True, side_effect=OSError(5, "Input/output error")
@@ -707,6 +712,7 @@ class TestTrouble:
         with mock.patch("iotsupport.serving.contents.os.open", autospec=True, side_effect=too_many):
             assert refusal(download().response) == (503, "UNAVAILABLE")
 
+    @both_databases
     def test_of_another_kind_is_logged_and_told_without_its_words(self, script, caplog):
         with mock.patch("devices.api.require", autospec=True, side_effect=RuntimeError("secret")):
             response = script.get("/configs")

@@ -17,7 +17,7 @@ from devices.models import DeviceConfig
 from iotsupport.boards.models import Board, State
 from iotsupport.tests.support.api_client import make_user, read, refusal, token_client
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 MAC, WAITING, SILENT, GONE = "aa-bb-cc-dd-ee-ff", "aa-bb-cc-00-00-01", "aa-bb-cc-00-00-02", "aa-bb-cc-00-00-03"
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
@@ -51,6 +51,7 @@ def listed(script: Client, query: str = "") -> list[str]:
     return macs
 
 
+@pytest.mark.both_databases(once=True)
 def test_says_what_a_board_did(boards: None, script: Client, root: str) -> None:
     response = script.get(f"{root}/devices/AA:BB:CC:DD:EE:FF")
 
@@ -85,6 +86,7 @@ def test_says_null_of_what_a_board_did_not_say(boards: None, script: Client) -> 
     }
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -123,6 +125,7 @@ def test_a_filter_that_is_none_is_refused(boards: None, script: Client, query: s
     assert response.json()["error"].startswith(sentence)
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("mac_address", [GONE, "aa-bb-cc-00-00-04"])
 def test_of_whom_there_is_no_sign_nothing_is_told(boards: None, script: Client, mac_address: str) -> None:
     assert refusal(script.get(f"/devices/{mac_address}")) == (404, "NOT_FOUND")
@@ -132,6 +135,7 @@ def test_what_is_no_mac_address_is_refused(script: Client) -> None:
     assert refusal(script.get("/devices/kitchen")) == (400, "INVALID_MAC_ADDRESS")
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("path", ["/devices", f"/devices/{MAC}"])
 def test_only_who_may_see_configurations_sees_it(boards: None, client: Client, path: str) -> None:
     assert refusal(client.get(path)) == (401, "NOT_AUTHENTICATED")
@@ -139,6 +143,7 @@ def test_only_who_may_see_configurations_sees_it(boards: None, client: Client, p
     assert token_client(make_user("devices.view_deviceconfig")).get(path).status_code == 200
 
 
+@pytest.mark.both_databases
 def test_a_long_list_is_streamed_and_asks_two_queries_a_page(script: Client, monkeypatch: Any) -> None:
     monkeypatch.setattr(boards_api, "PAGE_ROWS", 2)
     macs = [f"aa-bb-cc-00-00-{number:02x}" for number in range(5)]

@@ -101,7 +101,6 @@ def test_who_saves_second_is_shown_what_it_was_and_both_changes(signed_in: Clien
     assert re.findall("<mark>(.*?)</mark>", page)[:4] == ["60", "30", "Lamp", "Torch"]
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("label", "expected"), [("Save both", BOTH), ("Save yours alone", MINE)], ids=["both", "mine alone"]
 )
@@ -137,7 +136,6 @@ def test_of_the_same_line_the_editor_has_mine_and_says_where(signed_in: Client, 
     assert list(choices_of(asked)) == ["Save yours alone"]
 
 
-@pytest.mark.both_databases
 def test_who_chooses_is_asked_again_where_it_moved_on(signed_in: Client, config: DeviceConfig):
     DeviceConfig.objects.put(MAC, THEIRS)
     asked = signed_in.post(change_url(config), {"content": MINE, "based_on": config.etag})
@@ -278,7 +276,6 @@ class TestAnotherType:
         assert (DeviceConfig.objects.get().type, stored()) == (types[0], BOTH)
 
 
-@pytest.mark.both_databases
 def test_a_deleted_one_is_brought_back_with_my_text(signed_in: Client, config: DeviceConfig, maria: User):
     url, etag = change_url(config), config.etag
     with changing(Origin(Way.ADMIN, maria)):

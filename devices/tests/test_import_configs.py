@@ -61,7 +61,7 @@ REFUSED = {
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
@@ -112,6 +112,7 @@ def refuse_configs(directory: Path, *options: str) -> list[str]:
     return output.getvalue().splitlines()
 
 
+@pytest.mark.both_databases
 def test_takes_over_files_byte_for_byte(existing: Path, configs: Path) -> None:
     *lines, summary = import_configs(existing)
 
@@ -121,6 +122,7 @@ def test_takes_over_files_byte_for_byte(existing: Path, configs: Path) -> None:
     assert {config.filename: config.content_bytes for config in DeviceConfig.objects.all()} == expected_files()
 
 
+@pytest.mark.both_databases
 def test_reads_what_can_be_searched(existing: Path) -> None:
     import_configs(existing)
 
@@ -137,6 +139,7 @@ def test_leaves_the_existing_files_alone(existing: Path) -> None:
     assert files(existing) == before
 
 
+@pytest.mark.both_databases
 def test_run_again_it_changes_nothing(existing: Path) -> None:
     import_configs(existing)
 
@@ -147,6 +150,7 @@ def test_run_again_it_changes_nothing(existing: Path) -> None:
     assert DeviceConfig.history.count() == FILES
 
 
+@pytest.mark.both_databases
 def test_run_again_it_replaces_what_has_changed_since(existing: Path, configs: Path) -> None:
     import_configs(existing)
     (existing / spelled(7)).write_text('{"new": true}')
@@ -158,6 +162,7 @@ def test_run_again_it_replaces_what_has_changed_since(existing: Path, configs: P
     assert files(configs)[f"{'-'.join(pairs(7))}.json"] == b'{"new": true}'
 
 
+@pytest.mark.both_databases
 def test_a_dry_run_reports_and_changes_nothing(existing: Path, configs: Path) -> None:
     *lines, summary = import_configs(existing, "--dry-run")
 
@@ -167,6 +172,7 @@ def test_a_dry_run_reports_and_changes_nothing(existing: Path, configs: Path) ->
     assert files(configs) == {}
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_names_what_it_refuses_and_why_and_takes_the_rest(tmp_path: Path, configs: Path, options: list[str]) -> None:
     directory = tmp_path / "existing"
@@ -244,6 +250,7 @@ def test_wants_a_directory(tmp_path: Path, name: str) -> None:
         import_configs(tmp_path / name)
 
 
+@pytest.mark.both_databases
 def test_takes_as_many_together_as_there_is_room_for(existing: Path, configs: Path, few_together: None) -> None:
     *lines, summary = import_configs(existing)
 
@@ -256,6 +263,7 @@ def few_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Command, "together", 7)
 
 
+@pytest.mark.both_databases
 def test_asks_the_database_no_more_for_many(existing: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("iotsupport.mirror.after_commit.HOLD_SECONDS", LIMIT)  # however busy the machine is
     (tmp_path / "one").mkdir()
@@ -273,6 +281,7 @@ def statements(directory: Path) -> list[str]:
     return [query["sql"] for query in queries]
 
 
+@pytest.mark.both_databases
 def test_what_somebody_else_saves_meanwhile_is_replaced_all_the_same(
     existing: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +301,7 @@ def test_what_somebody_else_saves_meanwhile_is_replaced_all_the_same(
     assert files(configs) == expected_files()
 
 
+@pytest.mark.both_databases
 def test_what_somebody_saves_again_and_again_is_refused(
     existing: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

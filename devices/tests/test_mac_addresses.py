@@ -67,7 +67,6 @@ def test_anything_else_is_told_what_to_write(text: str):
     )
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("transactional_db")
 class TestTheForm:
     @pytest.mark.parametrize("typed", [" aa:bb:cc:dd:ee:ff", "AABBCCDDEEFF \t", "\u00a0aa-bb-cc-dd-ee-ff\r\n"])
@@ -93,9 +92,9 @@ class TestTheForm:
         assert f'value="{typed}"' in response.content.decode()
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("transactional_db")
 class TestARow:
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("spelled", ["AA:BB:CC:DD:EE:FF", "AABBCCDDEEFF", "aa-bb-cc-dd-ee-ff"])
     @pytest.mark.parametrize(
         "save",
@@ -113,6 +112,7 @@ class TestARow:
         assert DeviceConfig.objects.get().mac_address == "aa-bb-cc-dd-ee-ff"
         assert files(directories / "configs") == {"aa-bb-cc-dd-ee-ff.json": b"{}"}
 
+    @pytest.mark.both_databases
     def test_is_found_by_put_in_any_spelling(self):
         DeviceConfig.objects.put("aa-bb-cc-dd-ee-ff", "{}")
 
@@ -140,7 +140,6 @@ def load(fields: dict[str, Any]) -> None:
             row.save()
 
 
-@pytest.mark.both_databases
 @pytest.mark.usefixtures("transactional_db")
 def test_the_address_of_eight_bytes_finds_its_board(signed_in: Client):
     DeviceConfig.objects.put("02-71-bc-12-34-56", "{}")

@@ -20,10 +20,11 @@ from devices.types import marking
 from devices.types.runner import Judge
 from iotsupport.models import Throttle
 
-pytestmark = [pytest.mark.usefixtures("transactional_db"), pytest.mark.both_databases]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 class TestASave:
+    @pytest.mark.both_databases
     def test_of_what_does_not_fit_is_refused_and_changes_nothing(self) -> None:
         config = make_config(make_type())
         config.content = DOES_NOT
@@ -46,6 +47,7 @@ class TestASave:
 
         assert DeviceConfig.objects.get().type is None
 
+    @pytest.mark.both_databases
     def test_is_marked_where_somebody_wants_it_although_it_does_not_fit(self) -> None:
         config = make_config(make_type())
         config.content, config.although_it_does_not_fit = DOES_NOT, True
@@ -90,6 +92,7 @@ class TestASave:
         assert WHY in capsys.readouterr().err
         assert DeviceConfig.objects.get().content == FITS
 
+    @pytest.mark.both_databases
     def test_of_a_version_whose_type_is_gone_has_none(self) -> None:
         device_type = make_type()
         config = make_config(device_type)
@@ -102,10 +105,12 @@ class TestASave:
 
 
 class TestAType:
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("name", ["  Gate  ", "Gate"])
     def test_has_its_name_in_one_spelling(self, name: str) -> None:
         assert make_type(name).name == "Gate"
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize("other", ["GATE", "ｇａｔｅ", " gate"])
     def test_has_a_name_of_its_own_whatever_the_case(self, other: str) -> None:
         make_type("gate")
@@ -146,6 +151,7 @@ class TestAType:
 
         assert sentence in refusal.value.message_dict["starting_content"][0]
 
+    @pytest.mark.both_databases
     def test_stays_while_a_configuration_has_it(self) -> None:
         device_type = make_type()
         make_config(device_type)
@@ -187,6 +193,7 @@ def work() -> None:
         pass
 
 
+@pytest.mark.both_databases
 class TestAnotherSchema:
     def test_marks_all_that_do_not_fit_it_and_no_others_in_few_statements(self) -> None:
         device_type, wrong = make_type(), set(range(11, 5000, 25))
@@ -283,6 +290,7 @@ def draft_of(device_type: DeviceType, schema: str) -> SchemaDraft:
     return draft
 
 
+@pytest.mark.both_databases
 class TestTheThread:
     def test_does_what_is_wanted_and_leaves_it_to_others_afterwards(self) -> None:
         device_type = make_type()

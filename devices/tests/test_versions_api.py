@@ -16,7 +16,7 @@ from devices.models import DeviceConfig, DeviceType
 from devices.versions_api import PAGE_ROWS
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, read, refusal, token_client
 
-pytestmark = [pytest.mark.usefixtures("transactional_db", "directories"), pytest.mark.both_databases]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 MAC = "aa-bb-cc-dd-ee-ff"
 VERSIONS = f"/configs/{MAC}/versions"
@@ -37,6 +37,7 @@ def versions(client: Client) -> list[dict[str, Any]]:
     return json.loads(read(client.get(VERSIONS)).body)["versions"]
 
 
+@pytest.mark.both_databases
 def test_are_listed_newest_first_with_who_and_why(script: Client):
     DeviceConfig.objects.put(MAC, "{}")
     put(script, VERBATIM, X_Change_Reason="quicker while we test")
@@ -70,6 +71,7 @@ def test_one_shows_its_text_as_it_was_typed(script: Client):
     assert answer.json()["number"] == 1
 
 
+@pytest.mark.both_databases
 def test_have_one_numbering_under_one_address_whatever_was_deleted_in_between(script: Client):
     put(script, '{"n": 1}')
     script.delete(f"/configs/{MAC}")
@@ -80,6 +82,7 @@ def test_have_one_numbering_under_one_address_whatever_was_deleted_in_between(sc
     assert script.get(f"/configs/{MAC.upper().replace('-', ':')}/versions/3").json()["content"] == {"n": 3}
 
 
+@pytest.mark.both_databases
 def test_are_streamed_where_there_are_many(script: Client):
     count = PAGE_ROWS * 2 + 1
     for number in range(count):
@@ -92,6 +95,7 @@ def test_are_streamed_where_there_are_many(script: Client):
     assert sum("historicaldeviceconfig" in query["sql"] for query in queries) <= 6
 
 
+@pytest.mark.both_databases
 def test_one_is_saved_anew_as_by_put(script: Client):
     put(script, VERBATIM)
     put(script, '{"other": 1}')
@@ -107,6 +111,7 @@ def test_one_is_saved_anew_as_by_put(script: Client):
     assert versions(script)[0]["reason"] == "Restored from version 1"
 
 
+@pytest.mark.both_databases
 def test_what_was_deleted_is_brought_back_where_it_was(script: Client):
     put(script, VERBATIM)
     pk = DeviceConfig.objects.get().pk
@@ -119,6 +124,7 @@ def test_what_was_deleted_is_brought_back_where_it_was(script: Client):
     assert versions(script)[0]["reason"] == "needed after all"
 
 
+@pytest.mark.both_databases
 def test_restoring_obeys_conditions(script: Client):
     put(script, '{"n": 1}')
     put(script, '{"n": 2}')
@@ -191,6 +197,7 @@ def test_restoring_needs_the_permission_to_change_or_to_add(allowed: list[str], 
     assert somebody.get(VERSIONS).status_code == (200 if "view" in allowed else 403)
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(
     "sent, kept",
     [

@@ -380,6 +380,7 @@ def test_files_are_synced_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
     assert outcomes(write_many([new(number) for number in range(4)])) == [Outcome.CREATED] * 4
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("step", ["open", "write", "fsync"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
 def test_a_disk_that_takes_nothing_refuses_all_and_keeps_nothing(

@@ -18,7 +18,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_user, session_client
 from iotsupport.times import shown_zone
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db]
+pytestmark = pytest.mark.django_db
 
 TOKENS = "/admin/iotsupport/apitoken/"
 LIST = "/admin/devices/deviceconfig/"
@@ -52,6 +52,7 @@ def sign_in(username: str, password: str) -> Any:
     return Client().post("/admin/login/", {"username": username, "password": password})
 
 
+@pytest.mark.both_databases
 def test_locks_out_who_guesses_and_nobody_else(settings: Any):
     make_user(username="maria", password="swallows-return", is_staff=True)
     make_user(username="otto", password="swallows-return", is_staff=True)
@@ -107,6 +108,7 @@ def test_no_form_has_a_browser_cut_what_is_typed(signed_in: Client, administrato
     }
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(
     ("path", "fields", "name"),
     [
@@ -164,6 +166,7 @@ def test_everybody_makes_tokens_for_themselves_only(administrator: User, user: U
     assert [token.user for token in ApiToken.objects.all()] == [user]
 
 
+@pytest.mark.both_databases
 def test_everybody_has_only_their_own_tokens(administrator: User, user: User):
     theirs, own = make_token(administrator), make_token(user)
     signed_in = session_client(user)
@@ -188,6 +191,7 @@ def test_an_administrator_makes_tokens_for_others(signed_in: Client, user: User)
     assert ApiToken.objects.get().user == user
 
 
+@pytest.mark.both_databases
 @pytest.mark.parametrize(
     ("path", "term"),
     [
@@ -216,6 +220,7 @@ def errors_of(answer: Any) -> dict[str, list[str]]:
 
 
 class TestAToken:
+    @pytest.mark.both_databases
     def test_may_be_made_with_words_and_a_last_day(self, signed_in: Client, administrator: User):
         fields = {"user": administrator.pk, "may": ["read-configs", "write-assets"]}
         created: Any = signed_in.post(ADD_TOKEN, {**fields, "expires_at": f"{timezone.now().year + 1}-12-31"})
@@ -306,6 +311,7 @@ class TestTheList:
             ("everything that its user may", "revoked"),
         }
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize(
         ("query", "found"),
         [
@@ -325,6 +331,7 @@ class TestTheList:
 
         assert {token.description for token in page.context_data["cl"].result_list} == found
 
+    @pytest.mark.both_databases
     def test_has_those_revoked_that_expired_too(self, signed_in: Client):
         signed_in.post(
             TOKENS, {"action": "revoke", "_selected_action": list(ApiToken.objects.values_list("pk", flat=True))}

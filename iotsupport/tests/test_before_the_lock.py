@@ -31,7 +31,7 @@ from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.server import clean_environ, files, manage
 from iotsupport.tests.support.waiting import eventually
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 MAC, OTHER = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-01"
 OLD, NEW = '{"version": 1}', '{"version": 2}'
@@ -78,6 +78,7 @@ class TestAConfiguration:
     def in_the_database(self, saved: DeviceConfig) -> None:
         """There is one already."""
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("mac_address", [MAC, OTHER], ids=["replaced", "created"])
     def test_put(self, mac_address, synced):
         DeviceConfig.objects.put(mac_address, NEW)
@@ -85,6 +86,7 @@ class TestAConfiguration:
         assert synced == [("configs", False)]
         assert content_of(mac_address) == NEW.encode()
 
+    @pytest.mark.both_databases
     def test_saved_as_a_row(self, saved, synced):
         saved.content = NEW
         saved.save()
@@ -93,6 +95,7 @@ class TestAConfiguration:
         assert synced == [("configs", False)] * 2
         assert (content_of(MAC), content_of(OTHER)) == (NEW.encode(), NEW.encode())
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("mac_address", [MAC, OTHER], ids=["replaced", "created"])
     @pytest.mark.parametrize("suffix", ["", ".json"])
     def test_sent_by_a_script(self, script, mac_address, suffix, synced):
@@ -104,6 +107,7 @@ class TestAConfiguration:
         assert synced == [("configs", False)]
         assert content_of(mac_address) == NEW.encode()
 
+    @pytest.mark.both_databases
     def test_imported(self, tmp_path, synced):
         path = tmp_path / f"{MAC}.json"
         path.write_text(NEW)
@@ -111,6 +115,7 @@ class TestAConfiguration:
         assert take_files([path], dry_run=False) == [Taken("replaced")]
         assert synced == [("configs", False)]
 
+    @pytest.mark.both_databases
     def test_changed_in_the_admin(self, saved, signed_in, synced):
         typed = '{\r\n"version": 2}'  # as browsers send it
 
@@ -127,6 +132,7 @@ class TestAConfiguration:
         assert synced == [("configs", False)]
         assert content_of(OTHER) == NEW.encode()
 
+    @pytest.mark.both_databases
     def test_is_what_is_saved_where_that_is_another_text(self, saved, signed_in, synced):
         """The line ends of what is stored are known only when it is locked."""
         DeviceConfig.objects.put(MAC, '{\r\n"version": 1}')
@@ -138,6 +144,7 @@ class TestAConfiguration:
         assert content_of(MAC) == b'{\r\n"version": 2}'
         assert files(mirror_storage("configs").directory).keys() == {f"{MAC}.json"}
 
+    @pytest.mark.both_databases
     def test_judged_by_the_schema_of_its_type(self, saved, script, signed_in, monkeypatch):
         """It may take long, and meanwhile nobody else could save."""
         lamp = DeviceType.objects.create(name="Lamp", folded="lamp", schema="{}")
@@ -241,6 +248,7 @@ class TestAConfiguration:
 
         assert "Somebody else changed it meanwhile" in response.content.decode()
 
+    @pytest.mark.both_databases
     def test_that_a_database_refuses_is_gone(self):
         with nothing_changed(), pytest.raises(IntegrityError):
             DeviceConfig(mac_address=MAC, content=NEW).save()
@@ -266,6 +274,7 @@ class TestAConfiguration:
 
     # --- Longer transactions ---
 
+    @pytest.mark.both_databases
     def test_stays_until_the_commit_of_a_longer_transaction(self):
         with transaction.atomic():
             DeviceConfig.objects.put(MAC, NEW)
@@ -276,6 +285,7 @@ class TestAConfiguration:
         names = {f"{MAC}.json", f"{OTHER}.json"}
         assert files(mirror_storage("configs").directory) == dict.fromkeys(names, NEW.encode())
 
+    @pytest.mark.both_databases
     def test_saved_twice_in_a_transaction(self, saved):
         with transaction.atomic():
             for content in [NEW, NEW, '{"version": 3}']:
@@ -310,6 +320,7 @@ class TestTheBytesOfAnAsset:
 
         return send
 
+    @pytest.mark.both_databases(once=True)
     def test_uploaded(self, upload, directories, synced):
         upload("firmware.bin")
 
@@ -327,6 +338,7 @@ class TestTheBytesOfAnAsset:
         with nothing_changed(), suppress(ValidationError):
             upload(".hidden")
 
+    @pytest.mark.both_databases(once=True)
     def test_that_are_there_already(self, upload, directories, synced):
         """They take the place of what may be damaged: but not before it is known that they may."""
         Asset.objects.upload("other.bin", [b"new"])
@@ -359,6 +371,7 @@ class TestAnUploadThatWasAskedAbout:
         assert signed_in.post(ASSETS_ADD, {"file": half}).status_code == 200
         return {"pending": str(PendingUpload.objects.get().pk)}
 
+    @pytest.mark.both_databases
     def test_is_copied(self, signed_in, asked, directories, synced):
         assert signed_in.post(ASSETS_ADD, asked).status_code == 302
 

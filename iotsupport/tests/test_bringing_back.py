@@ -16,7 +16,6 @@ from iotsupport.tests.support.api_client import make_user, nothing_changed, sess
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 
 pytestmark = [
-    pytest.mark.both_databases,
     pytest.mark.usefixtures("transactional_db", "directories"),
 ]
 
@@ -83,6 +82,7 @@ def test_who_may_only_change_brings_nothing_back(request: pytest.FixtureRequest,
     assert response.status_code == 403
 
 
+@pytest.mark.both_databases
 def test_who_may_add_needs_no_more(config: DeviceConfig, asset: Asset):
     client, pages = somebody("view", "add"), [CONFIGS + history_of(config), ASSETS + history_of(asset)]
     for row in [config, asset]:
@@ -133,12 +133,14 @@ def test_there_is_no_history_of_what_never_was(signed_in: Client, config: Device
     assert signed_in.get(CONFIGS + path).status_code == 404
 
 
+@pytest.mark.both_databases
 def test_a_version_is_none_of_another_object(signed_in: Client, config: DeviceConfig):
     other = DeviceConfig.objects.put("02-00-00-00-00-01", "{}")
 
     assert signed_in.get(f"{CONFIGS}{other.pk}/history/{config.history.latest().pk}/").status_code == 404
 
 
+@pytest.mark.both_databases
 def test_addresses_from_before_lead_to_the_versions_of_the_name(signed_in: Client, config: DeviceConfig):
     pk, first = config.pk, config.history.earliest().pk
     config.delete()

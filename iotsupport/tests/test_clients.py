@@ -115,7 +115,6 @@ def sign_in(password: str, remote: str, forwarded: str) -> int:
     )
 
 
-@pytest.mark.both_databases
 def test_who_guesses_through_a_front_server_locks_nobody_else_out(administrator: None):
     for _ in range(10):
         sign_in("guessed", "127.0.0.1", "192.0.2.7")
@@ -124,7 +123,6 @@ def test_who_guesses_through_a_front_server_locks_nobody_else_out(administrator:
     assert sign_in("pigeons-and-mirrors", "127.0.0.1", "192.0.2.8") == 302
 
 
-@pytest.mark.both_databases
 def test_who_guesses_directly_cannot_pretend_to_be_somebody_else(administrator: None):
     for number in range(10):
         sign_in("guessed", "192.0.2.7", f"198.51.100.{number}")

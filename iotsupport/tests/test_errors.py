@@ -232,7 +232,6 @@ class TestMethods:
         assert (response.status_code, content) == (200, b"")
 
 
-@pytest.mark.both_databases
 class TestExceptions:
     @pytest.mark.parametrize(
         ("error", "status", "code"),
@@ -264,6 +263,7 @@ class TestExceptions:
 
         assert refusal(view(RequestFactory().get("/"))) == (404, "NOT_FOUND")
 
+    @pytest.mark.both_databases
     def test_that_nobody_foresaw_are_json_too(self, client):
         with mock.patch("iotsupport.monitoring.health.connection.cursor", side_effect=RuntimeError("secret")):
             response = client.get("/health")

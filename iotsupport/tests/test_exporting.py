@@ -21,7 +21,7 @@ MAC, OTHER = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-01"
 TEXT = '{ "b": 1.0,\r\n"a": "é" }\n'
 SCHEMA = '{ "properties": {"pin": {"enum": [1, 2]}} }'
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
@@ -40,6 +40,7 @@ def times(directory: Path) -> dict[str, int]:
     return {path.name: path.stat().st_mtime_ns for path in directory.iterdir()}
 
 
+@pytest.mark.both_databases
 def test_configurations_byte_for_byte(target: Path) -> None:
     DeviceConfig.objects.put(MAC, TEXT)
     DeviceConfig.objects.put(OTHER, "{}")
@@ -50,6 +51,7 @@ def test_configurations_byte_for_byte(target: Path) -> None:
     assert lines == [f"{OTHER}.json: new", f"{MAC}.json: new", "2 new, 0 changed, 0 unchanged, 0 removed"]
 
 
+@pytest.mark.both_databases
 def test_assets_byte_for_byte(target: Path) -> None:
     Asset.objects.upload("firmware.bin", [b"one", b"two"])
     Asset.objects.upload("empty.bin", [])
@@ -82,6 +84,7 @@ def test_a_file_of_the_same_size_is_another_one_all_the_same(target: Path) -> No
     assert files(target) == {"firmware.bin": b"new"}
 
 
+@pytest.mark.both_databases
 def test_types_lie_beside_and_come_in_again(target: Path) -> None:
     kitchen = DeviceType.objects.create(name="Küche 1", folded="küche 1", schema=SCHEMA, starting_content="{}")
     DeviceConfig(mac_address=MAC, content=TEXT, type=kitchen).save()
@@ -100,6 +103,7 @@ def test_types_lie_beside_and_come_in_again(target: Path) -> None:
     assert DeviceConfig.objects.get(mac_address=OTHER).type is None
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("options", [[], ["--delete"]])
 def test_what_was_deleted_is_removed_on_request_and_nothing_else_ever(target: Path, options: list[str]) -> None:
     DeviceConfig.objects.put(MAC, "{}")
@@ -184,6 +188,7 @@ def test_what_a_killed_one_left_goes_with_the_next(target: Path) -> None:
     assert files(target) == {}
 
 
+@pytest.mark.both_databases
 def test_many_are_written_in_several_turns(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporting, "TOGETHER", 2)
     monkeypatch.setattr("devices.transfer.exporting.TOGETHER", 3)

@@ -20,7 +20,7 @@ from iotsupport.tests.support.api_client import make_user, session_client
 from notifications.messages import ASSETS_TOPIC
 from notifications.models import Announcement
 
-pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories"), pytest.mark.both_databases]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 CONFIGS = "/admin/devices/deviceconfig/"
 
@@ -74,6 +74,7 @@ def count_rows(client: Client, url: str) -> int:
     return int(listed.context["cl"].result_count)
 
 
+@pytest.mark.both_databases
 def test_each_number_leads_to_exactly_what_it_counts(signed_in: Client, fleet: None):
     Announcement.objects.all().delete()
     now = timezone.now()
@@ -136,6 +137,7 @@ def test_who_may_not_view_something_finds_nothing_of_it(fleet: None, permission:
     assert ("fw.bin" in shown) == (permission == "assets.change_asset")
 
 
+@pytest.mark.both_databases
 def test_who_may_view_all_sees_downloads_and_saves(signed_in: Client, fleet: None):
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
     HourlyCount.objects.create(kind=HourlyCount.DOWNLOADS, hour=hour, count=1234)
@@ -154,6 +156,7 @@ def test_who_may_view_all_sees_downloads_and_saves(signed_in: Client, fleet: Non
     assert "style=" not in shown[shown.index("<svg") : shown.rindex("</figure>")]
 
 
+@pytest.mark.both_databases
 def test_saves_are_counted_in_the_hour_that_they_were_made_in(signed_in: Client, administrator: User):
     DeviceConfig.objects.put(mac_address(1), "{}", user=administrator)
     hour = timezone.now().replace(minute=0, second=0, microsecond=0)
@@ -164,6 +167,7 @@ def test_saves_are_counted_in_the_hour_that_they_were_made_in(signed_in: Client,
     assert hours.values == f"{(hour - timedelta(hours=3)).hour}:00 1"
 
 
+@pytest.mark.both_databases
 def test_the_last_ten_changes_of_all_kinds_say_who_did_what(signed_in: Client, administrator: User):
     for number in range(12):
         DeviceConfig.objects.put(mac_address(number), f'{{"deviceName": "Lamp {number}"}}', user=administrator)
@@ -190,6 +194,7 @@ def test_the_last_ten_changes_of_all_kinds_say_who_did_what(signed_in: Client, a
     assert {signed_in.get(change.url).status_code for change in changes[:3]} == {200}
 
 
+@pytest.mark.both_databases
 def test_the_last_boards_that_came_lead_to_where_one_goes_on(signed_in: Client, fleet: None):
     Board.objects.filter(mac_address=mac_address(1)).update(runs_version="1.4.2")
 

@@ -178,6 +178,7 @@ def test_files_go_that_a_killed_process_has_begun(directories: Path):
     assert not left.exists()
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(
     ("ages", "count"),
     [([400], 0), ([400, 390, 380], 1), ([400, 0, 400, 400, 0], 1), ([0, 400, 400, 0, 0], 0), ([400, 390, 0, 380], 2)],

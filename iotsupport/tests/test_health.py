@@ -36,7 +36,7 @@ def get(server: Server) -> tuple[int, dict[str, Any]]:
 # --- The mirrors -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.both_databases
+@pytest.mark.both_databases(once=True)
 @pytest.mark.django_db
 @pytest.mark.parametrize("path", ["/health", "/api/health"])
 def test_is_healthy(client: Client, directories: Path, path: str) -> None:
@@ -47,7 +47,6 @@ def test_is_healthy(client: Client, directories: Path, path: str) -> None:
     assert [files(directories / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
 
 
-@pytest.mark.both_databases
 @pytest.mark.django_db
 @pytest.mark.parametrize("name", ["configs", "assets", "blobs"])
 def test_a_missing_directory_is_unhealthy(client: Client, directories: Path, name: str) -> None:
@@ -60,7 +59,6 @@ def test_a_missing_directory_is_unhealthy(client: Client, directories: Path, nam
     assert response.json() == {"status": "unhealthy", "reason": reason, "broker": "off", "owed": NOTHING_OWED}
 
 
-@pytest.mark.both_databases
 @pytest.mark.django_db
 def test_a_disk_that_takes_no_bytes_is_unhealthy(
     client: Client, directories: Path, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +75,6 @@ def test_a_disk_that_takes_no_bytes_is_unhealthy(
     assert files(directories / "configs") == {}
 
 
-@pytest.mark.both_databases
 @pytest.mark.django_db
 def test_answers_any_host_and_sets_no_cookie(client: Client, directories: Path, settings: LazySettings) -> None:
     settings.ALLOWED_HOSTS = ["iot.example.com"]

@@ -118,7 +118,6 @@ class TestSliding:
 
         return move
 
-    @pytest.mark.both_databases
     @pytest.mark.parametrize(("hours", "used_every"), [(336, {"days": 13}), (1, {"minutes": 50})])
     def test_a_session_that_is_used_does_not_end(self, now, settings, hours, used_every):
         settings.SESSION_COOKIE_AGE = hours * 3600
@@ -128,7 +127,6 @@ class TestSliding:
             now(**used_every)
             assert client.get("/admin/").status_code == 200
 
-    @pytest.mark.both_databases
     def test_one_that_is_not_used_ends(self, now):
         client = sign_in(secure=False)
 
@@ -198,7 +196,6 @@ class TestSliding:
 
         assert answer.cookies["sessionid"]["secure"]
 
-    @pytest.mark.both_databases
     def test_a_disk_that_is_full_keeps_nobody_out(self, now):
         client = sign_in(secure=False)
         now(hours=2)
@@ -217,7 +214,6 @@ class TestSliding:
         assert "sessionid" not in answers[0].cookies
         assert len(tried) == 1
 
-    @pytest.mark.both_databases
     def test_strangers_and_scripts_write_nothing(self, now):
         now(hours=2)
         with CaptureQueriesContext(connection) as captured:

@@ -11,11 +11,12 @@ from django.core.management import CommandError, call_command
 
 from iotsupport.tests.support.api_client import everything
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 GOOD = {"import_configs": "aa-bb-cc-dd-ee-ff.json", "import_assets": "firmware.bin"}
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("command", GOOD)
 @pytest.mark.parametrize("options", [[], ["--dry-run"]])
 def test_says_what_it_passes_over(tmp_path: Path, command: str, options: list[str]) -> None:

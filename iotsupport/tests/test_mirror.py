@@ -30,7 +30,7 @@ from iotsupport.tests.support.waiting import LIMIT
 
 MAC = "aa-bb-cc-dd-ee-ff"
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 class Refusal(Exception):
@@ -61,6 +61,7 @@ def late(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], Any]]:
 # --- What is saved -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_a_saved_row_has_its_file(configs: Path) -> None:
     save('{ "b": 1.0,\r\n"a": "é" }\n')
 
@@ -92,6 +93,7 @@ def test_a_reader_keeps_the_old_file_while_it_is_replaced(configs: Path) -> None
         assert reader.read() == '{"version": 1}'
 
 
+@pytest.mark.both_databases
 def test_new_bytes_are_on_the_disk_before_the_transaction(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[tuple[bytes, bool]] = []
 
@@ -105,6 +107,7 @@ def test_new_bytes_are_on_the_disk_before_the_transaction(configs: Path, monkeyp
     assert synced == [(b'{"version": 1}', False)]
 
 
+@pytest.mark.both_databases
 def test_no_two_versions_have_the_same_date(configs: Path) -> None:
     """``Last-Modified`` counts seconds, and a device may have asked within the same one."""
     dates = []
@@ -115,6 +118,7 @@ def test_no_two_versions_have_the_same_date(configs: Path) -> None:
     assert sorted(set(dates)) == dates
 
 
+@pytest.mark.both_databases
 def test_a_row_that_changes_its_name_takes_its_file_with_it(configs: Path) -> None:
     save()
     config = DeviceConfig.objects.get()
@@ -128,6 +132,7 @@ def test_a_row_that_changes_its_name_takes_its_file_with_it(configs: Path) -> No
 # --- What is refused or rolled back ------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_a_rollback_leaves_nothing(directories: Path) -> None:
     with pytest.raises(Refusal), transaction.atomic():
         save()
@@ -137,6 +142,7 @@ def test_a_rollback_leaves_nothing(directories: Path) -> None:
     assert [files(directories / name) for name in ["configs", "assets", "blobs"]] == [{}, {}, {}]
 
 
+@pytest.mark.both_databases
 def test_a_rollback_to_a_savepoint_leaves_what_was_saved_before(configs: Path) -> None:
     with transaction.atomic():
         save('{"version": 1}')
@@ -148,6 +154,7 @@ def test_a_rollback_to_a_savepoint_leaves_what_was_saved_before(configs: Path) -
     assert DeviceConfig.objects.get().content == '{"version": 1}'
 
 
+@pytest.mark.both_databases
 def test_a_save_outside_of_a_transaction_is_refused_as_a_whole(configs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save('{"version": 1}')
     config = DeviceConfig.objects.get()
@@ -178,6 +185,7 @@ def test_what_fills_the_disk_goes_while_its_error_is_still_around(
     assert caught.value.__cause__ is not None
 
 
+@pytest.mark.both_databases
 def test_a_constraint_that_fails_late_leaves_nothing(configs: Path) -> None:
     save()
 
@@ -187,6 +195,7 @@ def test_a_constraint_that_fails_late_leaves_nothing(configs: Path) -> None:
     assert files(configs) == {f"{MAC}.json": b'{"version": 1}'}
 
 
+@pytest.mark.both_databases
 def test_says_that_the_row_is_saved_when_its_file_cannot_follow(configs: Path) -> None:
     (configs / f"{MAC}.json").mkdir()  # nothing can be renamed to that
 
@@ -235,6 +244,7 @@ def read_only_disk(*arguments: Any, **options: Any) -> None:
 # --- The last commit wins ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_two_saves_that_get_to_the_file_in_the_other_order(configs: Path, late: list[Callable[[], Any]]) -> None:
     save('{"version": 1}')
     save('{"version": 2}')
@@ -246,6 +256,7 @@ def test_two_saves_that_get_to_the_file_in_the_other_order(configs: Path, late: 
     assert files(configs) == {f"{MAC}.json": b'{"version": 2}'}
 
 
+@pytest.mark.both_databases
 def test_a_save_that_gets_to_the_file_after_the_delete(configs: Path, late: list[Callable[[], Any]]) -> None:
     save()
     DeviceConfig.objects.get().delete()
@@ -257,6 +268,7 @@ def test_a_save_that_gets_to_the_file_after_the_delete(configs: Path, late: list
     assert files(configs) == {}
 
 
+@pytest.mark.both_databases
 def test_a_delete_that_gets_to_the_file_after_the_next_save(configs: Path, late: list[Callable[[], Any]]) -> None:
     save('{"version": 1}')
     DeviceConfig.objects.get().delete()
@@ -270,6 +282,7 @@ def test_a_delete_that_gets_to_the_file_after_the_next_save(configs: Path, late:
     assert files(configs) == {f"{MAC}.json": b'{"version": 2}'}
 
 
+@pytest.mark.both_databases
 @pytest.mark.processes
 def test_looks_at_the_row_only_while_nobody_else_can_change_the_file(
     configs: Path, late: list[Callable[[], Any]], monkeypatch: pytest.MonkeyPatch
@@ -298,12 +311,14 @@ def is_locked_for_another_process(path: Path) -> bool:
 # --- Deletes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_a_deleted_row_takes_its_file_with_it(configs: Path) -> None:
     save().delete()
 
     assert files(configs) == {}
 
 
+@pytest.mark.both_databases
 def test_deleting_many_at_once_removes_their_files(directories: Path) -> None:
     for number in range(3):
         save(mac_address=f"aa-bb-cc-dd-ee-{number:02x}")
@@ -325,6 +340,7 @@ def test_a_row_whose_file_is_missing_can_be_deleted(configs: Path) -> None:
     assert not DeviceConfig.objects.exists()
 
 
+@pytest.mark.both_databases
 def test_a_delete_that_is_rolled_back_leaves_the_file(configs: Path) -> None:
     config = save()
 
@@ -335,6 +351,7 @@ def test_a_delete_that_is_rolled_back_leaves_the_file(configs: Path) -> None:
     assert files(configs) == {f"{MAC}.json": b'{"version": 1}'}
 
 
+@pytest.mark.both_databases
 def test_a_delete_is_refused_before_the_commit_where_names_cannot_be_changed(
     configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,6 +479,7 @@ def test_leaves_no_second_file_where_another_process_has_locked_the_first(
     assert files(configs) == {"data.json": b"new"}
 
 
+@pytest.mark.both_databases
 def test_the_garbage_collector_may_run_while_the_directory_is_locked(directories: Path) -> None:
     """It closes interrupted uploads, which needs the lock too: waiting for it would be for ever."""
     gc.disable()
@@ -495,6 +513,7 @@ def test_a_save_costs_the_same_with_many_devices(django_assert_max_num_queries: 
 # --- The bytes of assets -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_the_bytes_of_every_version_are_kept(directories: Path) -> None:
     upload(b"one")
     upload(b"two")
@@ -503,6 +522,7 @@ def test_the_bytes_of_every_version_are_kept(directories: Path) -> None:
     assert sorted(files(directories / "blobs").values()) == [b"one", b"two"]
 
 
+@pytest.mark.both_databases
 def test_a_rolled_back_upload_does_not_take_away_what_another_one_brought(directories: Path) -> None:
     upload(b"same", "first.bin")
 
@@ -514,6 +534,7 @@ def test_a_rolled_back_upload_does_not_take_away_what_another_one_brought(direct
     assert list(files(directories / "blobs").values()) == [b"same"]
 
 
+@pytest.mark.both_databases
 def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(directories: Path) -> None:
     early, late = StagedBlob(), StagedBlob()
     for blob in [early, late]:
@@ -531,6 +552,7 @@ def test_an_upload_outlives_the_rollback_of_an_earlier_one_with_the_same_bytes(d
     assert list(files(directories / "blobs").values()) == [b"same"]
 
 
+@pytest.mark.both_databases
 def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(directories: Path) -> None:
     blob = StagedBlob()
     blob.write(b"firmware")
@@ -542,6 +564,7 @@ def test_the_start_leaves_alone_the_bytes_of_an_upload_that_is_not_committed(dir
     assert list(files(directories / "blobs").values()) == [b"firmware"]
 
 
+@pytest.mark.both_databases
 def test_the_start_removes_bytes_that_no_version_names(directories: Path) -> None:
     upload(b"named")
     (directories / "blobs" / ("0" * 64)).write_bytes(b"of a killed upload")

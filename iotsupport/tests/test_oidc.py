@@ -68,8 +68,8 @@ def sign_in(provider: Provider, client: Client | None = None) -> Any:
     return come_back(provider, client, begin(client))
 
 
-@pytest.mark.both_databases
 class TestSigningIn:
+    @pytest.mark.both_databases
     def test_goes_to_the_provider_and_back_to_the_page(self, provider: Provider):
         client = Client()
         asked = begin(client, "/admin/devices/deviceconfig/?state=behind")
@@ -87,6 +87,7 @@ class TestSigningIn:
         assert provider.sent[0]["code_verifier"]
         assert client.get("/admin/").status_code == 200
 
+    @pytest.mark.both_databases
     def test_makes_one_account_for_a_subject_with_the_rights_of_its_groups(self, provider: Provider):
         editors = Group.objects.create(name="editors")
         provider.userinfo |= {"email": "maria@example.com", "given_name": "Maria", "family_name": "Hill"}

@@ -53,7 +53,6 @@ def name_in(client: Client) -> str | None:
     return User.objects.get(pk=pk).username if pk else None
 
 
-@pytest.mark.both_databases
 class TestSomebodyWithAGroup:
     def test_is_an_administrator_by_the_one_that_is_named(self):
         client = Client()
@@ -65,6 +64,7 @@ class TestSomebodyWithAGroup:
         assert (maria.is_superuser, maria.is_staff, maria.has_usable_password()) == (True, True, False)
         assert name_in(client) == "maria"
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("groups", ["editors", "sales, editors", "sales|editors"])
     def test_may_what_groups_of_the_same_name_may(self, editors: Group, groups: str):
         answer = come("maria", groups)
@@ -75,6 +75,7 @@ class TestSomebodyWithAGroup:
         assert list(maria.groups.all()) == [editors]
         assert maria.has_perm("devices.change_deviceconfig")
 
+    @pytest.mark.both_databases
     def test_loses_what_is_taken_from_their_groups_while_they_are_signed_in(self, editors: Group):
         client = Client()
         come("maria", f"{ADMINS},editors", client=client)
@@ -87,6 +88,7 @@ class TestSomebodyWithAGroup:
         assert (maria.is_superuser, maria.is_staff, maria.groups.count()) == (False, False, 0)
         assert name_in(client) is None
 
+    @pytest.mark.both_databases
     def test_writes_nothing_more_in_the_session(self, editors: Group):
         client = Client()
         come("maria", "editors", client=client)
@@ -115,8 +117,8 @@ class TestSomebodyWithAGroup:
         assert client.cookies["sessionid"].value != "a" * 32
 
 
-@pytest.mark.both_databases
 class TestSomebodyWithoutAGroup:
+    @pytest.mark.both_databases
     def test_reads_whom_to_ask_and_leaves_no_row(self):
         answer = come("maria", "sales,<b>")
 
@@ -151,7 +153,6 @@ class TestSomebodyWithoutAGroup:
         assert come("maria", ",,").status_code == 403
 
 
-@pytest.mark.both_databases
 class TestAnAccountThatWasThere:
     @pytest.mark.parametrize(("groups", "status"), [("", 403), ("editors", 403), (ADMINS, 200)])
     def test_with_a_password_is_nobody_s_by_its_name_who_may_less(self, editors: Group, groups: str, status: int):
@@ -175,6 +176,7 @@ class TestAnAccountThatWasThere:
         assert "has a password of its own here" in before.why
         assert (after.status_code, admin.is_superuser) == (200, False)
 
+    @pytest.mark.both_databases
     def test_that_was_deactivated_stays_so(self):
         client = Client()
         come("maria", ADMINS, client=client)

@@ -99,8 +99,8 @@ def guess_from_everywhere(clock: Clock) -> None:
         assert sign_in(address=f"198.51.{number // 250}.{number % 250 + 1}").status_code == 200
 
 
-@pytest.mark.both_databases
 class TestALockedName:
+    @pytest.mark.both_databases
     def test_gets_no_row_whatever_the_browser_is_called(self, maria, settings):
         for number in range(settings.AXES_FAILURE_LIMIT):
             sign_in(User_Agent=f"browser {number}")
@@ -114,6 +114,7 @@ class TestALockedName:
         assert {query["sql"].split()[0] for query in captured} == {"SELECT"}
         assert AccessAttempt.objects.get().failures_since_start == settings.AXES_FAILURE_LIMIT
 
+    @pytest.mark.both_databases
     def test_is_free_again_after_an_hour_however_often_it_was_tried_meanwhile(self, maria, settings, clock):
         for _ in range(settings.AXES_FAILURE_LIMIT):
             sign_in()
@@ -150,7 +151,6 @@ class TestALockedName:
 
 
 class TestANameThatIsTriedFromEverywhere:
-    @pytest.mark.both_databases
     def test_is_slow_for_strangers_and_as_ever_for_who_was_there_before(self, maria, clock):
         assert sign_in(PASSWORD).status_code == 302
         guess_from_everywhere(clock)
@@ -339,7 +339,6 @@ class TestTheLog:
 
         assert [line.getMessage().rpartition(": ")[2] for line in lines[-2:]] == ["locked", "locked"]
 
-    @pytest.mark.both_databases
     @pytest.mark.parametrize("username", ["x" * 5000, "a\nb\x1b[2J", "\u202e" * 300, "é" * 3000])
     def test_is_one_short_line_whatever_the_name(self, maria, lines, username):
         sign_in(username=username, address="2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff")

@@ -171,7 +171,7 @@ class TestAChangeOfPassword:
         assert is_usable(later)
 
 
-@pytest.mark.both_databases
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("permissions", [["add"], ["view"], ["add", "view"]])
 def test_tokens_of_one_s_own_are_revoked_without_the_right_to_delete(permissions):
     user = make_user(*[f"iotsupport.{name}_apitoken" for name in permissions], username="ci", is_staff=True)

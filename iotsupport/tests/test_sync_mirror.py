@@ -21,7 +21,7 @@ from iotsupport.tests.support.server import manage
 MAC = "aa-bb-cc-dd-ee-ff"
 CONTENT = '{"version": 1}'
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
@@ -56,6 +56,7 @@ def download_status(client: Client) -> int:
     return response.status_code
 
 
+@pytest.mark.both_databases
 def test_says_that_all_is_equal(saved_file: Path) -> None:
     Asset.objects.upload("firmware.bin", [b"firmware"])
 
@@ -72,6 +73,7 @@ def test_writes_a_missing_file(saved_file: Path) -> None:
     assert saved_file.read_text() == CONTENT
 
 
+@pytest.mark.both_databases
 def test_writes_a_missing_asset_from_its_kept_bytes(directories: Path) -> None:
     Asset.objects.upload("firmware.bin", [b"firmware"])
     (directories / "assets" / "firmware.bin").unlink()
@@ -96,6 +98,7 @@ def test_writes_a_file_that_could_not_be_served(saved_file: Path) -> None:
     assert saved_file.stat().st_mode & 0o777 == 0o644
 
 
+@pytest.mark.both_databases
 def test_follows_an_update_that_sends_no_signals(saved_file: Path) -> None:
     DeviceConfig.objects.update(content='{"version": 2}')
 
@@ -103,6 +106,7 @@ def test_follows_an_update_that_sends_no_signals(saved_file: Path) -> None:
     assert saved_file.read_text() == '{"version": 2}'
 
 
+@pytest.mark.both_databases
 def test_removes_the_file_of_a_deleted_row(saved_file: Path) -> None:
     DeviceConfig.objects.get().delete()
     saved_file.write_text(CONTENT)  # as if the process was killed in between
@@ -186,6 +190,7 @@ def test_removes_what_killed_processes_left(directories: Path) -> None:
     assert list(directories.glob("*/.new-*")) == []
 
 
+@pytest.mark.both_databases
 def test_leaves_alone_what_is_being_saved(configs: Path) -> None:
     staged = StagedFile(mirror_storage("configs"))
 
@@ -235,6 +240,7 @@ def test_says_which_directory_is_missing(saved_file: Path, option: str) -> None:
     assert "configs: The configs directory is missing. Create it for the server's user" in output.getvalue()
 
 
+@pytest.mark.both_databases
 def test_what_is_saved_while_it_looks_stays_served(
     client: Client, configs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +259,7 @@ def test_what_is_saved_while_it_looks_stays_served(
     assert download_status(client) == 200
 
 
+@pytest.mark.both_databases
 def test_what_is_deleted_while_it_looks_is_no_error(saved_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved_file.with_name("notes.txt").write_text("notes")
     names = type(mirror_storage("configs")).names
@@ -267,6 +274,7 @@ def test_what_is_deleted_while_it_looks_is_no_error(saved_file: Path, monkeypatc
     assert sync_mirror() == "Files and database are equal.\n"
 
 
+@pytest.mark.both_databases
 def test_fixtures_are_mirrored(configs: Path, tmp_path: Path) -> None:
     fixture = tmp_path / "configs_fixture.json"
     now = "2026-01-01T00:00:00Z"
@@ -278,6 +286,7 @@ def test_fixtures_are_mirrored(configs: Path, tmp_path: Path) -> None:
     assert (configs / f"{MAC}.json").read_text() == CONTENT
 
 
+@pytest.mark.both_databases
 @pytest.mark.processes
 def test_a_database_that_is_not_migrated_is_said_in_a_sentence(
     new_database: Callable[[Path], Database], tmp_path: Path

@@ -27,7 +27,7 @@ from iotsupport.models import ApiToken
 from iotsupport.tests.support.api_client import make_administrator, make_token, make_user, nothing_changed, refusal
 from iotsupport.tests.test_tokens import make
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "directories")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 MAC = "aa-bb-cc-dd-ee-ff"
 NAMES = {"mac_address": MAC, "filename": "firmware.bin", "number": "1", "name": "lamp", "pk": "9999"}
@@ -100,6 +100,7 @@ class TestAWord:
         needed = {each: word_for(*each) for each in operations()}
         assert refused == {each: missing for each, missing in needed.items() if missing != word}
 
+    @pytest.mark.both_databases
     def test_opens_with_the_others_all_that_there_is(self, user, files):
         secret = make_token(user, *Word)
 
@@ -136,12 +137,14 @@ class TestAWord:
             with pytest.raises(ApiError, match="A token with words may do nothing that needs the permission"):
                 require(request, permission)
 
+    @pytest.mark.both_databases
     def test_leaves_who_did_it_in_the_history(self, user):
         call_as_it_should_be(make_token(user, Word.WRITE_CONFIGS), "put", "/configs/{mac_address}.json")
 
         assert DeviceConfig.history.get().history_user == user
         assert DeviceConfig.objects.get().updated_by == user
 
+    @pytest.mark.both_databases
     def test_costs_no_further_statement(self, user):
         narrow, whole = make_token(user, Word.READ_CONFIGS), make_token(user)
         costs = []
@@ -155,6 +158,7 @@ class TestAWord:
 
 
 class TestOneThatExpires:
+    @pytest.mark.both_databases
     def test_works_until_then(self, user):
         secret = make_token(user, expires_at=timezone.now() + timedelta(minutes=1))
 
@@ -185,6 +189,7 @@ class TestOneThatExpires:
 
 
 class TestTheCommand:
+    @pytest.mark.both_databases
     def test_makes_a_token_that_may_what_is_said(self, user):
         secret = make("admin", "--may", "write-assets", "read-configs", "--expires", "30").strip()
 

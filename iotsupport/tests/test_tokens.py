@@ -121,7 +121,6 @@ class TestAToken:
 
         assert refusal(call(f"Bearer {token}")) == (401, "NOT_AUTHENTICATED")
 
-    @pytest.mark.both_databases
     def test_that_is_deleted_does_not(self, user):
         token = make_token(user)
         ApiToken.objects.all().delete()
@@ -175,7 +174,6 @@ class TestAToken:
         assert response["WWW-Authenticate"] == "Bearer"
         assert "create_api_token" in response.json()["error"]
 
-    @pytest.mark.both_databases
     def test_needs_no_csrf_token(self, user):
         client = Client(enforce_csrf_checks=True, headers={"Authorization": f"Bearer {make_token(user)}"})
 

@@ -66,7 +66,6 @@ def messages(page: Any) -> list[str]:
     return [f"{message.level_tag}: {message}" for message in page.context["messages"]]
 
 
-@pytest.mark.both_databases
 def test_brings_back_the_last_version(signed_in: Client, administrator: User, config: DeviceConfig):
     deleted = delete(signed_in, CONFIGS, config)
     assert mirror_storage("configs").names() == []
@@ -196,7 +195,6 @@ def test_a_double_click_brings_it_back_once(signed_in: Client, config: DeviceCon
     assert "exists again, and was left as it is." in messages(page)[0]
 
 
-@pytest.mark.both_databases
 def test_brings_back_the_others(signed_in: Client, three: list[DeviceConfig]):
     deleted = delete_selected(signed_in, three)
     DeviceConfig.objects.put(MAC, '{"successor": true}')

@@ -21,7 +21,7 @@ from iotsupport.mirror.files import MirrorStorage, StagedFile, mirror_storage
 from iotsupport.tests.support.api_client import counted, make_user, nothing_changed, session_client
 from iotsupport.tests.support.saved_twice import ASSETS, CONFIGS, CONTENT, MAC, save_config_twice
 
-pytestmark = [pytest.mark.usefixtures("transactional_db", "directories"), pytest.mark.both_databases]
+pytestmark = pytest.mark.usefixtures("transactional_db", "directories")
 
 VERSIONS = f"{CONFIGS}versions/{MAC}/"
 OF_ASSET = f"{ASSETS}versions/firmware.bin/"
@@ -51,6 +51,7 @@ def messages(page: Any) -> list[str]:
 
 
 class TestList:
+    @pytest.mark.both_databases
     def test_has_all_that_was_saved_under_a_name_the_newest_first(self, signed_in: Client, config: DeviceConfig):
         config.delete()
         signed_in.post(f"{CONFIGS}add/", {"mac_address": MAC, "content": "{}", "reason": "needed again"})
@@ -72,6 +73,7 @@ class TestList:
 
         assert 'admin<span class="second">token “build”</span>' in page.text
 
+    @pytest.mark.both_databases
     def test_has_pages_that_keep_what_is_chosen(self, signed_in: Client):
         for number in range(PAGE_ROWS + 1):
             DeviceConfig.objects.put(MAC, f'{{"n": {number}}}')
@@ -82,6 +84,7 @@ class TestList:
         assert '<input type="hidden" name="new" value="3">' in page.text
         assert 'href="?old=1&amp;new=3&amp;p=1"' in page.text
 
+    @pytest.mark.both_databases
     def test_reads_no_texts_of_those_it_does_not_compare(self, signed_in: Client, django_assert_max_num_queries: Any):
         for number in range(PAGE_ROWS):
             DeviceConfig.objects.put(MAC, f'{{"n": {number}}}')
@@ -91,6 +94,7 @@ class TestList:
 
 
 class TestDifference:
+    @pytest.mark.both_databases
     def test_is_that_of_the_last_two_at_first(self, signed_in: Client, config: DeviceConfig):
         page = signed_in.get(VERSIONS)
 
@@ -141,6 +145,7 @@ class TestRestoring:
         assert "<mark>Lamp</mark>" in page.text and "<mark>Before</mark>" in page.text
         assert page.context["form"].initial["based_on"] == config.content_sha256
 
+    @pytest.mark.both_databases
     def test_saves_an_earlier_version_anew(self, signed_in: Client, administrator: User, config: DeviceConfig):
         with counted("iot_config_operations_total", operation="save", status="success"):
             page = signed_in.post(f"{VERSIONS}1/restore/", based_on(config), follow=True)
@@ -156,6 +161,7 @@ class TestRestoring:
 
         assert config.history.latest().history_change_reason == "as before"
 
+    @pytest.mark.both_databases
     def test_brings_back_the_bytes_of_an_asset(self, signed_in: Client, administrator: User, asset: Asset):
         signed_in.post(f"{OF_ASSET}1/restore/", based_on(asset))
 
@@ -163,6 +169,7 @@ class TestRestoring:
         assert Path(mirror_storage("assets").path("firmware.bin")).read_bytes() == b"before"
         assert (row.size, row.uploaded_by) == (6, administrator)
 
+    @pytest.mark.both_databases
     def test_brings_back_what_was_deleted(self, signed_in: Client, config: DeviceConfig, asset: Asset):
         pk = config.pk
         for row in [config, asset]:
@@ -175,6 +182,7 @@ class TestRestoring:
         assert (DeviceConfig.objects.get().pk, DeviceConfig.objects.get().content) == (pk, CONTENT)
         assert Asset.objects.get().size == 4
 
+    @pytest.mark.both_databases(once=True)
     @pytest.mark.parametrize("change", ["edit", "delete"])
     def test_overwrites_nothing_unseen(self, signed_in: Client, config: DeviceConfig, change: str):
         seen = based_on(config)
@@ -283,6 +291,7 @@ class TestDeleted:
         DeviceConfig.objects.put("02-00-00-00-00-02", "{}")
         config.delete()
 
+    @pytest.mark.both_databases
     def test_are_listed_the_last_first(self, signed_in: Client, two: None):
         assert '<a href="/admin/devices/deletedconfig/">Deleted</a>' in signed_in.get(CONFIGS).text
 
@@ -291,6 +300,7 @@ class TestDeleted:
         assert [version.mac_address for version in page.context["cl"].result_list] == [MAC, "02-00-00-00-00-01"]
         assert f'<a href="{VERSIONS}">Lamp</a>' in page.text
 
+    @pytest.mark.both_databases
     def test_are_listed_once_however_often_they_were_deleted(self, signed_in: Client, two: None):
         DeviceConfig.objects.put(MAC, "{}").delete()
 
@@ -298,12 +308,14 @@ class TestDeleted:
 
         assert [version.mac_address for version in page.context["cl"].result_list] == [MAC, "02-00-00-00-00-01"]
 
+    @pytest.mark.both_databases
     @pytest.mark.parametrize("term", ["hall", "02:00:00:00:00:01", "00-01"])
     def test_are_found(self, signed_in: Client, two: None, term: str):
         page = signed_in.get("/admin/devices/deletedconfig/", {"q": term})
 
         assert [version.device_name for version in page.context["cl"].result_list] == ["Hall"]
 
+    @pytest.mark.both_databases
     def test_are_brought_back(self, signed_in: Client, two: None):
         [version] = DeviceConfig.history.deleted().of(MAC)
 
@@ -313,6 +325,7 @@ class TestDeleted:
         assert DeviceConfig.objects.get(mac_address=MAC).content == CONTENT
         assert DeviceConfig.history.latest().history_change_reason == "Restored from version 3"
 
+    @pytest.mark.both_databases
     def test_are_brought_back_together(self, signed_in: Client, two: None):
         chosen = list(DeviceConfig.history.deleted().values_list("pk", flat=True))
 
@@ -321,6 +334,7 @@ class TestDeleted:
         assert DeviceConfig.objects.count() == 3
         assert not DeviceConfig.history.deleted().exists()
 
+    @pytest.mark.both_databases
     def test_assets_are_listed_and_brought_back(self, signed_in: Client, asset: Asset):
         asset.delete()
         page = signed_in.get("/admin/assets/deletedasset/", {"q": "firmware"})

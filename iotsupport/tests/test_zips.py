@@ -23,7 +23,7 @@ MAC, OTHER, THIRD = "aa-bb-cc-dd-ee-ff", "00-00-00-00-00-01", "00-00-00-00-00-02
 TEXT = '{ "b": 1.0,\r\n"a": "é" }\n'
 CONFIGS, ASSETS = "/admin/devices/deviceconfig/", "/admin/assets/asset/"
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 
 @pytest.fixture
@@ -44,6 +44,7 @@ def unpack(response: Any) -> dict[str, bytes]:
         return {info.filename: archive.read(info) for info in archive.infolist()}
 
 
+@pytest.mark.both_databases
 def test_all_configurations(script: Client, saved: None) -> None:
     response = script.get("/configs.zip")
 
@@ -54,6 +55,7 @@ def test_all_configurations(script: Client, saved: None) -> None:
     assert re.fullmatch(r'attachment; filename="configs-\d{4}-\d\d-\d\d\.zip"', response["Content-Disposition"])
 
 
+@pytest.mark.both_databases
 def test_all_assets_as_they_are(script: Client, saved: None) -> None:
     response = script.get("/api/assets.zip")
     body = response.getvalue()
@@ -67,6 +69,7 @@ def test_all_assets_as_they_are(script: Client, saved: None) -> None:
     assert re.fullmatch(r'attachment; filename="assets-\d{4}-\d\d-\d\d\.zip"', response["Content-Disposition"])
 
 
+@pytest.mark.both_databases
 def test_types_lie_beside(script: Client, saved: None) -> None:
     kitchen = DeviceType.objects.create(name="Kitchen", folded="kitchen", schema="{}")
     DeviceType.objects.create(name="Hall", folded="hall", schema="{}")
@@ -104,6 +107,7 @@ def test_an_asset_whose_bytes_are_lost_is_told_before_anything_is_sent(script: C
 # --- In the admin ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_what_is_selected(signed_in: Client, saved: None) -> None:
     pk = DeviceConfig.objects.get(mac_address=MAC).pk
 
@@ -112,6 +116,7 @@ def test_what_is_selected(signed_in: Client, saved: None) -> None:
     assert unpack(response) == {f"{MAC}.json": TEXT.encode()}
 
 
+@pytest.mark.both_databases
 def test_all_that_is_found_is_selected_at_once(signed_in: Client, saved: None) -> None:
     pk = Asset.objects.get(filename="firmware.bin").pk
     fields = {"action": "export_selected", "select_across": "1", "_selected_action": [pk]}
@@ -120,6 +125,7 @@ def test_all_that_is_found_is_selected_at_once(signed_in: Client, saved: None) -
     assert list(unpack(signed_in.post(ASSETS, fields))) == ["a logo.png", "firmware.bin"]
 
 
+@pytest.mark.both_databases
 def test_a_link_exports_what_search_and_filters_found(signed_in: Client, saved: None) -> None:
     for number in range(110):
         DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", f'{{"deviceName": "Sensor {number}"}}')

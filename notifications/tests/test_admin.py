@@ -141,7 +141,6 @@ def test_shows_what_is_announced_the_last_one_first(signed_in: Client):
     assert listed(signed_in, state="all") == ["c.bin", "b.bin", "a.bin"]
 
 
-@pytest.mark.both_databases
 def test_tells_all_that_is_known_of_an_announcement(signed_in: Client, connected: None):
     announced_at = timezone.now() - timedelta(days=1)
     retry_at = timezone.now() + timedelta(minutes=4)
@@ -258,7 +257,6 @@ def test_finds_no_device_by_a_name_that_one_may_not_see():
     assert listed(visitor, q=LAMP) == [f"{LAMP}.json"]
 
 
-@pytest.mark.both_databases
 def test_the_list_costs_the_same_for_few_and_many_announcements(signed_in: Client):
     def queries(state: str) -> list[str]:
         with CaptureQueriesContext(connection) as captured:
@@ -341,7 +339,6 @@ def test_announces_chosen_files_of_both_kinds_again(signed_in: Client, connected
     assert owed() == [f"{LAMP}.json", "firmware.bin"]
 
 
-@pytest.mark.both_databases
 def test_says_that_what_was_chosen_is_owed_no_more(signed_in: Client, connected: None):
     row = announcement(minutes=None)
 
@@ -361,7 +358,6 @@ def test_tries_again_at_once_what_had_to_wait(signed_in: Client, away: None):
     assert list(Announcement.objects.get_queryset().due()) == [row]
 
 
-@pytest.mark.both_databases
 def test_announces_chosen_configurations_again(signed_in: Client, connected: None):
     rows = [DeviceConfig.objects.put(f"02-00-00-00-00-{number:02x}", "{}") for number in range(3)]
     Announcement.objects.update(owed_since=None)
@@ -373,7 +369,6 @@ def test_announces_chosen_configurations_again(signed_in: Client, connected: Non
     assert [row.history.count() for row in rows] == [1, 1, 1]
 
 
-@pytest.mark.both_databases
 def test_announces_chosen_assets_again(signed_in: Client, connected: None):
     asset = Asset.objects.upload("firmware.bin", [b"x"])
     Announcement.objects.all().delete()  # as after an update from a version that kept no outbox
@@ -485,7 +480,7 @@ def beside(client: Client, row: DeviceConfig | Asset) -> str:
     return " ".join(re.sub("<[^>]*>", "", html[start : html.index("</section>", start)]).split())
 
 
-@pytest.mark.both_databases
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize("kind", [DeviceConfig, Asset])
 def test_the_page_of_a_file_says_whether_it_is_announced(signed_in: Client, connected: None, kind: type[Any]):
     row = DeviceConfig.objects.put(LAMP, "{}") if kind is DeviceConfig else Asset.objects.upload("font.bin", [b"x"])
@@ -503,7 +498,6 @@ def test_the_page_of_a_file_says_that_notifications_are_off(signed_in: Client):
     assert beside(signed_in, DeviceConfig.objects.put(LAMP, "{}")) == "Announced never: notifications are off"
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize("kind", [DeviceConfig, Asset])
 def test_its_button_announces_it_again_and_leads_back(signed_in: Client, away: None, kind: type[Any]):
     row = DeviceConfig.objects.put(LAMP, "{}") if kind is DeviceConfig else Asset.objects.upload("font.bin", [b"x"])
@@ -657,7 +651,6 @@ def test_is_read_out_and_needs_no_style_of_its_own(signed_in: Client, away: None
     assert "style=" not in said
 
 
-@pytest.mark.both_databases
 @pytest.mark.parametrize(("minutes", "queries"), [(None, 1), (0.5, 1), (5, 2)], ids=["calm", "on its way", "late"])
 def test_costs_one_query_and_another_in_trouble(
     signed_in: Client, administrator: User, connected: None, minutes: float | None, queries: int

@@ -18,7 +18,7 @@ from notifications.models import Announcement
 from notifications.publisher import publisher
 from notifications.tests.conftest import heard, save_config, upload_asset, wait_until_announced
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "long_leases")
 
 LAMP = (CONFIGS_TOPIC, "aa-bb-cc-dd-ee-01.json")
 FIRMWARE = (ASSETS_TOPIC, "firmware.bin")
@@ -35,6 +35,7 @@ def test_announces_a_created_configuration(subscriber):
     assert message.retain is False
 
 
+@pytest.mark.both_databases
 def test_announces_an_uploaded_asset_and_its_replacement(subscriber):
     upload_asset("firmware.bin", b"one")
     first = heard(subscriber)
@@ -75,6 +76,7 @@ def test_announces_after_the_last_of_many_saves(shared_broker, start):
     assert len(messages) <= 30
 
 
+@pytest.mark.both_databases
 def test_announces_nothing_before_the_commit(subscriber):
     with transaction.atomic():
         save_config(1)
@@ -84,6 +86,7 @@ def test_announces_nothing_before_the_commit(subscriber):
     assert heard(subscriber) == [LAMP]
 
 
+@pytest.mark.both_databases
 def test_announces_and_records_nothing_that_is_rolled_back(subscriber):
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         save_config(1)
@@ -94,6 +97,7 @@ def test_announces_and_records_nothing_that_is_rolled_back(subscriber):
     assert heard(subscriber) == []
 
 
+@pytest.mark.both_databases
 def test_a_rolled_back_save_leaves_the_earlier_announcement_as_it_was(subscriber):
     save_config(1)
     heard(subscriber)
@@ -114,6 +118,7 @@ def test_announces_and_records_nothing_that_is_refused(subscriber):
     assert heard(subscriber) == []
 
 
+@pytest.mark.both_databases
 def test_announces_no_delete_and_forgets_the_file(subscriber):
     config, asset = save_config(1), upload_asset()
     save_config(2)
@@ -128,6 +133,7 @@ def test_announces_no_delete_and_forgets_the_file(subscriber):
     assert heard(subscriber) == []
 
 
+@pytest.mark.both_databases
 def test_announces_no_fixture(subscriber, tmp_path):
     config, fixture = save_config(1), tmp_path / "configs.json"
     fixture.write_text(serialize("json", [config, upload_asset()]))
@@ -153,6 +159,7 @@ def test_announces_and_records_nothing_while_off(shared_broker, settings):
     assert publisher.state() == "off"
 
 
+@pytest.mark.both_databases
 def test_announces_when_the_new_bytes_can_be_read(shared_broker, start):
     def read(message):
         storage = storages["configs" if message.topic == CONFIGS_TOPIC else "assets"]
@@ -169,6 +176,7 @@ def test_announces_when_the_new_bytes_can_be_read(shared_broker, start):
             assert asset.is_mirrored()
 
 
+@pytest.mark.both_databases
 def test_saves_and_records_although_the_publisher_fails(shared_broker, start, monkeypatch):
     def fail(message, *, is_claimed):
         raise RuntimeError("broken")

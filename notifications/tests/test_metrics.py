@@ -20,7 +20,7 @@ from notifications import metrics
 from notifications.messages import ASSETS_TOPIC, CONFIGS_TOPIC
 from notifications.models import Announcement
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.django_db, pytest.mark.usefixtures("directories")]
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("directories")]
 
 
 def scrape(client: Client) -> dict[str, float]:
@@ -35,6 +35,7 @@ def record(filename: str, *, seconds: float | None) -> None:
     Announcement.objects.create(topic=ASSETS_TOPIC, filename=filename, owed_since=since)
 
 
+@pytest.mark.both_databases
 def test_nothing_owed_is_0_and_no_gap(client: Client):
     record("a.bin", seconds=None)
 
@@ -44,6 +45,7 @@ def test_nothing_owed_is_0_and_no_gap(client: Client):
     assert samples["mqtt_owed_oldest_age_seconds"] == 0
 
 
+@pytest.mark.both_databases
 def test_counts_what_is_owed_and_the_age_of_the_oldest(client: Client):
     record("a.bin", seconds=100)
     record("b.bin", seconds=5000)
@@ -55,12 +57,14 @@ def test_counts_what_is_owed_and_the_age_of_the_oldest(client: Client):
     assert 5000 <= samples["mqtt_owed_oldest_age_seconds"] < 5100
 
 
+@pytest.mark.both_databases
 def test_a_clock_that_was_set_back_makes_no_negative_age(client: Client):
     record("a.bin", seconds=-3600)
 
     assert scrape(client)["mqtt_owed_oldest_age_seconds"] == 0
 
 
+@pytest.mark.both_databases
 def test_asks_once_for_both(client: Client):
     record("a.bin", seconds=100)
 
@@ -70,6 +74,7 @@ def test_asks_once_for_both(client: Client):
     assert sum("notifications_debt" in query["sql"] for query in captured) == 1
 
 
+@pytest.mark.both_databases
 def test_without_the_table_the_rest_is_there(client: Client):
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE notifications_debt RENAME TO gone")  # rolled back with the test

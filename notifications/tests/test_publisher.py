@@ -24,7 +24,7 @@ from notifications.tests.conftest import (
 )
 from notifications.trouble import NO_SUCH_NAME, TLS_THERE, WRONG_CREDENTIALS
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db", "long_leases")]
+pytestmark = pytest.mark.usefixtures("transactional_db", "long_leases")
 
 ACCOUNT = {"MQTT_USERNAME": "server", "MQTT_PASSWORD": "p@ss:word/"}
 USERS = {"server": "p@ss:word/", "device": "secret"}
@@ -41,6 +41,7 @@ def test_shows_both_topics_from_the_start():
             assert REGISTRY.get_sample_value("mqtt_publish_total", labels) is not None
 
 
+@pytest.mark.both_databases
 def test_counts_each_attempt_once(subscriber, attempts):
     for number in range(40):
         save_config(number)
@@ -135,6 +136,7 @@ def test_serves_from_the_start_where_it_was_told_before(shared_broker, settings)
         stop_publisher()
 
 
+@pytest.mark.both_databases
 def test_a_command_that_saves_nothing_announces_nothing_of_others(scripted_broker, start, attempts):
     Announcement.objects.record(CONFIGS_TOPIC, "gone.json", is_bulk=False)
     start(scripted_broker.url, serving=False)
@@ -143,6 +145,7 @@ def test_a_command_that_saves_nothing_announces_nothing_of_others(scripted_broke
     assert Announcement.objects.owed().count() == 1
 
 
+@pytest.mark.both_databases
 def test_a_command_waits_for_what_it_saved(scripted_broker, start, no_hurry):
     start(scripted_broker.url, serving=False)
     with bulk_change():
@@ -207,6 +210,7 @@ def test_saves_with_an_unknown_host(start, attempts, log):
     assert f"invalid:1883 cannot be reached: [Errno -2] Name or service not known. {NO_SUCH_NAME}" in log.warnings[0]
 
 
+@pytest.mark.both_databases
 def test_announces_each_file_once_when_the_broker_is_back(make_broker, start, attempts, log):
     broker = make_broker()
     start(broker.url)
@@ -238,6 +242,7 @@ def test_announces_each_file_once_when_the_broker_is_back(make_broker, start, at
     assert all(re.search("lost the connection|cannot be reached|does not answer", line) for line in log.warnings)
 
 
+@pytest.mark.both_databases
 def test_announces_again_what_a_crash_left_unacknowledged(make_broker, start, attempts):
     broker = make_broker()
     start(broker.url)
@@ -274,6 +279,7 @@ def test_saves_while_the_broker_is_frozen_and_announces_all_when_it_goes_on(make
     assert more == []
 
 
+@pytest.mark.both_databases
 def test_announces_the_other_topic_where_the_broker_refuses_one(make_broker, start, attempts, log):
     """This Mosquitto also drops the connection after each refusal."""
     broker = make_broker(acl=f"topic write {CONFIGS_TOPIC}\ntopic read #\n")
@@ -301,6 +307,7 @@ def test_announces_the_other_topic_where_the_broker_refuses_one(make_broker, sta
     assert refusals == [f"WARNING The broker {broker.url} refuses announcements on {ASSETS_TOPIC}: Not authorized"]
 
 
+@pytest.mark.both_databases
 def test_leaves_owed_what_is_not_acknowledged_at_the_end(make_broker, start, attempts, log):
     broker = make_broker()
     start(broker.url)

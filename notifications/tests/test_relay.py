@@ -32,7 +32,7 @@ from notifications.relay import Relay
 from notifications.tests.conftest import announcement_of, save_config, upload_asset, wait_until_announced
 from notifications.tests.scripted_broker import NOT_AUTHORIZED, QUOTA_EXCEEDED, ScriptedBroker
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.usefixtures("transactional_db")]
+pytestmark = pytest.mark.usefixtures("transactional_db")
 
 sqlite_only = pytest.mark.sqlite("It is about SQLite's one lock.")
 
@@ -120,6 +120,7 @@ def announced_at():
 # --- Marked by the broker's word -----------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_is_owed_until_it_is_acknowledged(broker):
     broker.hold()
     config = save_config(1)
@@ -133,6 +134,7 @@ def test_is_owed_until_it_is_acknowledged(broker):
     assert announcement_of(config).announced_at is not None
 
 
+@pytest.mark.both_databases
 def test_the_acknowledgement_of_an_earlier_version_marks_nothing(broker):
     broker.hold()
     save_config(1, name="earlier")
@@ -166,6 +168,7 @@ def relay(messenger):
     relay.close(LIMIT)
 
 
+@pytest.mark.both_databases
 def test_outcomes_that_follow_others_are_noted_together_until_somebody_waits_for_what_is_owed(
     messenger, relay, scripted_broker, monkeypatch
 ):
@@ -186,6 +189,7 @@ def test_outcomes_that_follow_others_are_noted_together_until_somebody_waits_for
     assert len(announced_at()) == 1
 
 
+@pytest.mark.both_databases
 def test_a_version_saved_while_the_earlier_one_is_in_flight_is_announced_too(broker):
     broker.hold()
     save_config(1, name="earlier")
@@ -197,6 +201,7 @@ def test_a_version_saved_while_the_earlier_one_is_in_flight_is_announced_too(bro
     assert broker.heard == [name(1)] * 2
 
 
+@pytest.mark.both_databases
 def test_many_are_marked_together(broker, monkeypatch):
     """One update for each topic and batch: a save takes its turn in between."""
     monkeypatch.setattr(relay_module, "BATCH_SECONDS", 0.5)
@@ -211,6 +216,7 @@ def test_many_are_marked_together(broker, monkeypatch):
     assert len(announced_at()) <= 3
 
 
+@pytest.mark.both_databases
 def test_a_refusal_is_kept_with_its_reason_and_tried_again(broker):
     broker.refused[name(1)] = QUOTA_EXCEEDED
     config = save_config(1)
@@ -225,6 +231,7 @@ def test_a_refusal_is_kept_with_its_reason_and_tried_again(broker):
     assert broker.connections == 1
 
 
+@pytest.mark.both_databases
 def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
     monkeypatch.setattr(pace, "SHORTEST_PAUSE", timedelta(hours=1))
     monkeypatch.setattr(pace, "LONGEST_PAUSE", timedelta(hours=3))
@@ -239,6 +246,7 @@ def test_a_refused_file_waits_longer_each_time(broker, monkeypatch):
     assert pauses == [1, 2, 3]
 
 
+@pytest.mark.both_databases
 def test_one_bad_row_holds_up_nobody(broker, monkeypatch):
     """Neither one that is refused, nor one that is never acknowledged, nor one that ends the connection."""
     monkeypatch.setattr(messenger_module, "ACKNOWLEDGE_TIMEOUT", 2.0)
@@ -279,6 +287,7 @@ def test_a_refused_topic_shows_the_reason_and_the_other_goes_out(broker, monkeyp
     wait_until_announced()
 
 
+@pytest.mark.both_databases
 def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch):
     monkeypatch.setattr(pace, "SHORTEST_PAUSE", pace.LONGEST_PAUSE)  # until the topic is tried again
     broker.refused[ASSETS_TOPIC] = NOT_AUTHORIZED
@@ -295,6 +304,7 @@ def test_a_save_on_a_refused_topic_tells_the_reason_at_once(broker, monkeypatch)
 # --- Sent after trouble ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_sends_what_others_left_when_it_starts(scripted_broker, start):
     leave(1)
     start(scripted_broker.url)
@@ -349,6 +359,7 @@ def test_the_end_of_a_connection_is_no_reason_to_pause(broker):
     wait_until_announced()
 
 
+@pytest.mark.both_databases
 def test_leaves_alone_what_a_living_process_claimed_and_takes_over_what_a_dead_one_did(broker, monkeypatch):
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=10 * LIMIT))
     for number in [1, 2]:
@@ -366,6 +377,7 @@ def test_leaves_alone_what_a_living_process_claimed_and_takes_over_what_a_dead_o
     wait_until_announced()
 
 
+@pytest.mark.both_databases
 def test_keeps_its_claim_on_what_it_holds(scripted_broker, start, monkeypatch):
     monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 0.1)
     monkeypatch.setattr(models, "LEASE", timedelta(seconds=10 * LIMIT))  # it does not lapse meanwhile
@@ -382,6 +394,7 @@ def test_keeps_its_claim_on_what_it_holds(scripted_broker, start, monkeypatch):
     wait_until_announced()
 
 
+@pytest.mark.both_databases
 def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_broker, start, monkeypatch):
     monkeypatch.setattr(messenger_module, "RENEW_SECONDS", 10 * LIMIT)
     start(scripted_broker.url)
@@ -399,6 +412,7 @@ def test_does_not_send_again_what_it_holds_although_its_claim_lapsed(scripted_br
     assert scripted_broker.heard == [name(1), name(2)]
 
 
+@pytest.mark.both_databases(once=True)
 @pytest.mark.parametrize(("count", "said"), [(1, "1 file is still"), (5, "5 files are still")])
 def test_releases_its_claims_when_it_stops_and_says_what_is_left(broker, log, monkeypatch, count, said):
     monkeypatch.setattr(publisher_module, "STOP_SECONDS", 0.1)
@@ -415,6 +429,7 @@ def test_releases_its_claims_when_it_stops_and_says_what_is_left(broker, log, mo
     assert f"WARNING {said} to be announced: a server does it when it and the broker run" in log.messages
 
 
+@pytest.mark.both_databases
 def test_asks_little_while_nothing_is_owed(broker):
     save_config(1)
     wait_until_announced()
@@ -450,6 +465,7 @@ def test_a_bulk_goes_out_at_the_pace_of_the_settings_and_a_person_ahead_of_it(st
 # --- A fork ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_databases
 def test_leaves_the_database_alone_while_its_process_is_forked(broker):
     """A lock that SQLite holds in that moment is locked in the child for ever."""
     publisher.pause_for_fork()
@@ -483,6 +499,7 @@ def test_notes_later_what_was_acknowledged_while_the_database_was_locked(impatie
     assert len([line for line in log.warnings if "does not answer" in line]) == 1
 
 
+@pytest.mark.both_databases
 @sqlite_only
 def test_goes_on_when_a_database_that_was_away_is_back(broker, monkeypatch, log):
     connection.ensure_connection()
@@ -514,6 +531,7 @@ def test_stops_although_the_database_is_locked(broker):
     assert publisher.state() == "off"
 
 
+@pytest.mark.both_databases
 def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, statements, monkeypatch, log):
     """Without the thread, or with that outcome in every batch, nothing would be marked until the next start."""
 
@@ -535,6 +553,7 @@ def test_what_cannot_be_noted_for_another_reason_holds_up_no_other(broker, state
     wait_until_announced()
 
 
+@pytest.mark.both_databases
 def test_goes_on_after_whatever_error_in_its_thread(broker, statements, monkeypatch, log):
     with monkeypatch.context() as patched:
         patched.setattr(statements, "around", lambda sql, params, execute: 1 / 0)
@@ -601,6 +620,7 @@ def rename(asset, filename):
         Announcement.objects.filter(topic=ASSETS_TOPIC).update(filename=filename)
 
 
+@pytest.mark.both_databases
 def test_what_is_owed_of_a_row_that_is_gone_is_cancelled(broker):
     Announcement.objects.record(CONFIGS_TOPIC, name(1), is_bulk=False)
     Announcement.objects.record(CONFIGS_TOPIC, "no MAC address.json", is_bulk=False)
@@ -610,6 +630,7 @@ def test_what_is_owed_of_a_row_that_is_gone_is_cancelled(broker):
     assert broker.heard == []
 
 
+@pytest.mark.both_databases
 def test_a_file_that_is_saved_again_just_when_its_row_was_found_gone_is_announced(broker, statements, monkeypatch):
     """Otherwise nobody would ever hear of it."""
     is_gone, is_back = threading.Event(), threading.Event()

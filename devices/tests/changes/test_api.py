@@ -14,8 +14,6 @@ from devices.tests.changes.fleet import Fleet, mac
 from iotsupport.boards.models import Board
 from iotsupport.tests.support.api_client import make_user, refusal, token_client
 
-pytestmark = pytest.mark.both_databases
-
 
 @pytest.fixture
 def ci(fleet: Fleet) -> Client:
@@ -26,6 +24,7 @@ def post(client: Client, body: Any, path: str = "/changes") -> Any:
     return client.post(path, body, content_type="application/json")
 
 
+@pytest.mark.both_databases(once=True)
 def test_a_patch_is_planned_looked_at_applied_and_undone(fleet: Fleet, ci: Client, root: str):
     text = fleet.text(1)
     planned = post(
@@ -69,6 +68,7 @@ def test_a_patch_is_planned_looked_at_applied_and_undone(fleet: Fleet, ci: Clien
     assert listed["count"] == 2
 
 
+@pytest.mark.both_databases
 def test_what_a_search_finds_is_changed(fleet: Fleet, ci: Client):
     lamps = DeviceType.objects.create(name="Lamp", schema="{}")
     DeviceConfig.objects.filter(mac_address__in=[mac(1), mac(10), mac(11)]).update(type=lamps, fits=True)
@@ -82,6 +82,7 @@ def test_what_a_search_finds_is_changed(fleet: Fleet, ci: Client):
     assert Change.objects.get(pk=by_type["id"]).chosen_by == "“Lamp”, type: lamp"
 
 
+@pytest.mark.both_databases
 def test_the_type_is_set_and_taken_away(fleet: Fleet, ci: Client):
     DeviceType.objects.create(name="Lamp", schema="{}")
     for name, expected in [("lamp", "Lamp"), (None, None)]:
@@ -93,6 +94,7 @@ def test_the_type_is_set_and_taken_away(fleet: Fleet, ci: Client):
         assert (config.type and config.type.name) == expected
 
 
+@pytest.mark.both_databases
 def test_a_large_one_is_planned_behind_the_answer_and_can_be_stopped(
     fleet: Fleet, ci: Client, monkeypatch: pytest.MonkeyPatch
 ):

@@ -15,8 +15,6 @@ from devices.tests.changes.fleet import Fleet, mac, states
 from iotsupport.boards.models import Board
 from iotsupport.tests.support.api_client import make_user, nothing_changed, session_client
 
-pytestmark = pytest.mark.both_databases
-
 LIST = "/admin/devices/deviceconfig/"
 NEW = "/admin/devices/change/new/"
 
@@ -48,6 +46,7 @@ def test_what_is_selected_in_the_list_is_asked_about(fleet: Fleet, anna: Client)
     assert "<strong>2</strong> chosen" in page.text
 
 
+@pytest.mark.both_databases
 def test_all_that_the_list_found_is_planned_for_and_what_matches_later_is_not(fleet: Fleet, anna: Client):
     query = "?q=%22Lamp+1%22&state=never_fetched"
     Board.objects.filter(mac_address=mac(12)).update(state="behind")
@@ -130,6 +129,7 @@ def test_what_the_button_says_is_what_happens(fleet: Fleet, anna: Client):
     assert "is applied" in page
 
 
+@pytest.mark.both_databases
 def test_while_it_is_applied_the_page_says_how_far_it_is_and_stops_it(fleet: Fleet, anna: Client):
     change = fleet.plan()
     change.apply(fleet.user, token=None, leave_out=False)
@@ -155,6 +155,7 @@ def test_while_it_is_planned_the_page_says_so(fleet: Fleet, anna: Client, monkey
     assert "Apply to 24" in anna.get(page_of(Change.objects.get())).text
 
 
+@pytest.mark.both_databases
 def test_what_was_changed_is_shown_afterwards_and_undone(fleet: Fleet, anna: Client):
     change = fleet.change(numbers=[1, 2], reason="Pins")
     page = anna.get(page_of(change)).text
@@ -185,6 +186,7 @@ def test_the_type_is_set_and_told(fleet: Fleet, anna: Client):
     assert list(DeviceConfig.objects.exclude(type=None).values_list("mac_address", "type__name")) == [(mac(1), "lamp")]
 
 
+@pytest.mark.both_databases
 def test_the_list_has_the_latest_first_with_who_when_what_and_state(fleet: Fleet, anna: Client):
     fleet.plan(numbers=[1], reason="First")
     fleet.change(numbers=[1, 2], reason="Second")
