@@ -19,6 +19,7 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support import warm
 from iotsupport.tests.support.databases import Database, PostgreSQLDatabase
 from iotsupport.tests.support.mosquitto import LoggedProcess, Mosquitto
 from iotsupport.tests.support.ports import free_port
@@ -132,8 +133,12 @@ def manage(
     environ: dict[str, str], *arguments: str, check: bool = True, limit: float = LIMIT
 ) -> subprocess.CompletedProcess[str]:
     """Run a management command in a process of its own; unless told otherwise, it must succeed."""
-    command = [sys.executable, str(BASE_DIR / "manage.py"), *arguments]
-    done = subprocess.run(command, env=clean_environ(environ), capture_output=True, text=True, timeout=limit)
+    command = [str(BASE_DIR / "manage.py"), *arguments]
+    if "COVERAGE_PROCESS_CONFIG" in os.environ:  # it begins with a process
+        python = [sys.executable, *command]
+        done = subprocess.run(python, env=clean_environ(environ), capture_output=True, text=True, timeout=limit)
+    else:
+        done = warm.run(command, clean_environ(environ), limit)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done
 
