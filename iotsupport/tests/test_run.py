@@ -24,12 +24,15 @@ from iotsupport.settings import BASE_DIR
 from iotsupport.tests.support.databases import Database
 from iotsupport.tests.support.mosquitto import LoggedProcess, Subscriber
 from iotsupport.tests.support.ports import free_port, reserved
-from iotsupport.tests.support.server import NEUTRAL, Installation, clean_environ, manage, sign_in
+from iotsupport.tests.support.server import NEUTRAL, NEW, Client, Installation, clean_environ, manage, sign_in
 from iotsupport.tests.support.waiting import LIMIT, poll
 from iotsupport.trial import run
 from iotsupport.trial.demo import SIMULATED
 
 READY = "IoT Support is ready"
+
+# Of a start that has nothing to compare, which the test is not about.
+NEW_SERVER = {"GUNICORN_CMD_ARGS": " ".join(NEW)}
 
 pytestmark = pytest.mark.processes
 
@@ -140,6 +143,8 @@ def start(
     runners: list[Runner] = []
     if "started_before" in request.fixturenames:
         database = request.getfixturevalue("started_before").database
+    elif "with_tables" in request.fixturenames:
+        database = request.getfixturevalue("with_tables")
     else:
         database = new_database(tmp_path / "data")
 
@@ -153,11 +158,17 @@ def start(
 
 
 @pytest.fixture(scope="session")
-def prepared(new_database: Callable[[Path], Database], tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    directory = tmp_path_factory.mktemp("prepared")
-    database = new_database(directory)
-    manage({"DATA_DIR": str(directory), **database.environ}, "prepare", "--skip-checks")
-    return Installation(directory, database, token="", session="")
+def prepared(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    copy = template.copy(tmp_path_factory.mktemp("prepared"))
+    manage(copy.environ, "prepare", "--skip-checks")
+    return copy
+
+
+@pytest.fixture
+def with_tables(migrated: Callable[[Path], Database], tmp_path: Path) -> Database:
+    """Nothing but the tables is there: migrating takes a second of the processor."""
+    (tmp_path / "data").mkdir()
+    return migrated(tmp_path / "data")
 
 
 @pytest.fixture
@@ -184,11 +195,11 @@ def test_serves_a_new_data_directory_to_a_first_administrator(start):
     assert (runner.data_dir / "static" / "admin").is_dir()
 
 
-def test_a_second_start_reuses_what_is_there_and_ends_with_the_exit_code_of_the_server(start):
+@pytest.mark.usefixtures("with_tables")
+def test_after_sigterm_a_second_start_reuses_what_is_there_and_ends_with_the_exit_code_of_the_server(start):
     first = start(DJANGO_SUPERUSER_USERNAME="ada", DJANGO_SUPERUSER_PASSWORD="not-in-the-output")
     first.wait_until_ready()
-    first.process.terminate()
-    first.wait()
+    end_all_by_a_signal(first, signal.SIGTERM, count=1)
 
     second = start()
     second.wait_until_ready()
@@ -205,10 +216,17 @@ def test_a_second_start_reuses_what_is_there_and_ends_with_the_exit_code_of_the_
 
 
 @pytest.mark.usefixtures("started_before")
-@pytest.mark.parametrize(("number", "count"), [(signal.SIGINT, 2), (signal.SIGTERM, 1), (signal.SIGHUP, 1)])
+@pytest.mark.parametrize(("number", "count"), [(signal.SIGINT, 2), (signal.SIGHUP, 1)])
 def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(start, number, count):
-    runner = start(WEB_CONCURRENCY=str(count))
+    """As does SIGTERM, in the test above."""
+    runner = start(WEB_CONCURRENCY=str(count), **NEW_SERVER)
     runner.wait_until_ready()
+
+    end_all_by_a_signal(runner, number, count)
+
+
+def end_all_by_a_signal(runner: Runner, number: signal.Signals, count: int) -> None:
+    """Assert that a signal to the terminal's processes ends everything, with so many workers, and the broker last."""
     workers = runner.children("gunicorn")[1:]
     assert len(workers) == count
     for pid in workers:
@@ -224,14 +242,15 @@ def test_a_signal_to_the_terminals_processes_ends_everything_the_broker_last(sta
     assert "terminating" in lines[-1]
 
 
-@pytest.mark.usefixtures("started_before")
-def test_a_save_is_heard_by_a_subscriber_of_the_private_broker_and_nothing_is_left_when_it_is_killed(start):
-    runner = start()
+def test_a_save_is_heard_by_a_subscriber_of_the_private_broker_and_nothing_is_left_when_it_is_killed(
+    start, started_before
+):
+    runner = start(**NEW_SERVER)
     runner.wait_until_ready()
 
-    with Subscriber(runner.broker_port) as subscriber:
-        environ = runner.environ | {"MQTT_URL": f"mqtt://127.0.0.1:{runner.broker_port}"}
-        manage(environ, "create_demo_assets")
+    url = f"http://127.0.0.1:{runner.port}"
+    with Subscriber(runner.broker_port) as subscriber, Client(url, started_before.token) as client:
+        client.upload("demo-firmware.bin", b"the second")
 
         assert subscriber.next().payload == b'{"filename": "demo-firmware.bin"}'
 
@@ -255,7 +274,7 @@ def test_a_port_in_use_is_said_before_anything_starts(start):
 
 @pytest.mark.usefixtures("started_before")
 def test_a_broker_that_is_set_is_used_instead_of_a_private_one(start, broker):
-    runner = start(MQTT_URL=broker.url)
+    runner = start(MQTT_URL=broker.url, **NEW_SERVER)
     runner.wait_until_ready()
 
     broker.wait_for_log("New client connected .* as iotsupport-")
