@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import gunicorn
 import pytest
@@ -43,12 +44,15 @@ def running_server(template: Installation, tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def server(running_server: Server) -> Server:
     """Two workers that count, neither of them on its way out. What they counted before is other tests'."""
-
-    def do_both_count(workers: list[int]) -> bool:
-        return len(workers) == 2 and all(metrics_files(running_server, f"counter_{pid}.db") for pid in workers)
-
-    poll(running_server.workers, do_both_count)
+    wait_until_both_count(running_server)
     return running_server
+
+
+def wait_until_both_count(server: Server) -> None:
+    def do_both_count(workers: list[int]) -> bool:
+        return len(workers) == 2 and all(metrics_files(server, f"counter_{pid}.db") for pid in workers)
+
+    poll(server.workers, do_both_count)
 
 
 def metrics_files(server: Server, pattern: str = "*.db") -> list[str]:
@@ -81,26 +85,37 @@ def download(server: Server, times: int) -> None:
         requests.get(f"{server.url}/configs/02-00-00-00-00-01.json", timeout=LIMIT)
 
 
-def kill_a_worker(server: Server) -> int:
-    """Return its process id, when another one has taken its place."""
-    before = len(server.lines)
-    pid = server.workers()[0]
-    # The other one may have answered all that was asked so far.
-    poll(lambda: metrics_files(server, f"gauge_live*_{pid}.db"), bool)
-    poll(lambda: metrics_files(server, f"counter_{pid}.db"), bool)
-    os.kill(pid, signal.SIGKILL)
-    server.wait_for_log("Booting worker with pid", after=before)
-    return pid
+class Killed(NamedTuple):
+    """A worker that was killed, what was allocated for its counts, and how many downloads were counted after it."""
+
+    pid: int
+    allocated: os.stat_result
+    counted: float
 
 
-@pytest.mark.processes
-def test_files_equal_the_database_soon_after_a_worker_died(server):
-    """It may have been killed after a commit, and before the file had its bytes."""
+@pytest.fixture(scope="module")
+def killed(running_server: Server) -> Killed:
+    """One of two, after twenty downloads; and a file has the bytes from before a commit. Another took its place."""
+    server = running_server
     with server.client() as client:
         assert client.save_config("02-00-00-00-00-02", b'{"version": 2}').status_code == 200
     (server.directory("configs") / "02-00-00-00-00-02.json").write_bytes(b'{"version": 1}')
+    wait_until_both_count(server)
+    before = count_downloads(server)
+    download(server, 20)
+    pid = server.workers()[0]
+    allocated = (server.data_dir / "metrics" / f"counter_{pid}.db").stat()
+    # The other one may have answered all that was asked so far.
+    poll(lambda: metrics_files(server, f"gauge_live*_{pid}.db"), bool)
+    first_line = len(server.lines)
+    os.kill(pid, signal.SIGKILL)
+    server.wait_for_log("Booting worker with pid", after=first_line)
+    return Killed(pid, allocated, count_downloads(server) - before)
 
-    kill_a_worker(server)
+
+@pytest.mark.processes
+def test_files_equal_the_database_soon_after_a_worker_died(killed, server):
+    """It may have been killed after a commit, and before the file had its bytes."""
 
     def download() -> bytes:
         return requests.get(f"{server.url}/configs/02-00-00-00-00-02.json", timeout=LIMIT).content
@@ -156,19 +171,14 @@ def test_the_page_on_the_state_names_the_master_and_each_worker(server):
     assert "There is no answer in time" not in shown
 
 
-def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts_in_no_more_memory_than_they_need(server):
-    before = count_downloads(server)
-    download(server, 20)
-    # The fixture waits until both count.
-    allocated = {pid: (server.data_dir / "metrics" / f"counter_{pid}.db").stat() for pid in server.workers()}
-    assert all(found.st_blocks * 512 >= found.st_size >= 64 * 1024 for found in allocated.values())
-
-    pid = kill_a_worker(server)
-
-    assert metrics_files(server, f"gauge_live*_{pid}.db") == []
-    [counted] = (server.data_dir / "metrics").glob(f"counter_{pid}.db")
-    poll(lambda: counted.stat().st_size, lambda size: size < allocated[pid].st_size)
-    assert count_downloads(server) == before + 20
+def test_a_killed_worker_takes_its_gauges_with_it_and_leaves_its_counts_in_no_more_memory_than_they_need(
+    killed, server
+):
+    assert killed.allocated.st_blocks * 512 >= killed.allocated.st_size >= 64 * 1024
+    assert metrics_files(server, f"gauge_live*_{killed.pid}.db") == []
+    [counted] = (server.data_dir / "metrics").glob(f"counter_{killed.pid}.db")
+    poll(lambda: counted.stat().st_size, lambda size: size < killed.allocated.st_size)
+    assert killed.counted == 20
 
 
 def test_counts_survive_reload_and_more_and_fewer_workers(server):
@@ -252,14 +262,14 @@ def test_under_systemd_one_that_takes_over_is_the_main_process_before_the_old_on
 def test_recycled_workers_keep_the_counts(make_server):
     server = make_server().start(*NEW, "--max-requests", "10")
 
-    download(server, 40)
+    download(server, 25)
 
-    server.wait_for_log("Autorestarting worker", count=3)
-    assert count_downloads(server) == 40
+    server.wait_for_log("Autorestarting worker", count=2)
+    assert count_downloads(server) == 25
 
 
 def test_servers_share_no_metrics_and_one_that_ends_gives_back_their_memory(server, make_server, memory, on_disk):
-    other = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start()
+    other = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start(*NEW)
     (directory,) = memory.iterdir()
     assert list(directory.glob("*.db"))
     before = count_downloads(server)
