@@ -21,6 +21,7 @@ from paho.mqtt.properties import Properties
 
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
+from iotsupport.tests.support.warm import Process
 
 
 class LoggedProcess:
@@ -54,11 +55,14 @@ class LoggedProcess:
 
     def _start(self, *command: str, **options: Any) -> subprocess.Popen[str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options)
+        self._collect(process.stdout)
+        return process
+
+    def _collect(self, output: Any) -> None:
         with self._logged:
             self._outputs += 1
-        self._reader = threading.Thread(target=self._read_log, args=[process.stdout], daemon=True)
+        self._reader = threading.Thread(target=self._read_log, args=[output], daemon=True)
         self._reader.start()
-        return process
 
     def _read_log(self, output: Any) -> None:
         with output:
@@ -70,7 +74,7 @@ class LoggedProcess:
             self._outputs -= 1
             self._logged.notify_all()
 
-    def _wait_for_end(self, process: subprocess.Popen[str]) -> None:
+    def _wait_for_end(self, process: subprocess.Popen[str] | Process) -> None:
         """Wait for a process that ends, and read what it still said: else it could be taken for its successor's."""
         process.wait(LIMIT)
         # Its output ends when the last of its children does.

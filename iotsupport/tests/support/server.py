@@ -134,11 +134,7 @@ def manage(
 ) -> subprocess.CompletedProcess[str]:
     """Run a management command in a process of its own; unless told otherwise, it must succeed."""
     command = [str(BASE_DIR / "manage.py"), *arguments]
-    if "COVERAGE_PROCESS_CONFIG" in os.environ:  # it begins with a process
-        python = [sys.executable, *command]
-        done = subprocess.run(python, env=clean_environ(environ), capture_output=True, text=True, timeout=limit)
-    else:
-        done = warm.run(command, clean_environ(environ), limit)
+    done = warm.run(command, clean_environ(environ), limit)
     assert done.returncode == 0 or not check, done.stdout + done.stderr
     return done
 
@@ -196,7 +192,7 @@ class Server(LoggedProcess):
         self.url = f"http://127.0.0.1:{self.port}"
         # Where a test finds them, and nothing is left in the machine's memory. None of the disks is filled by it.
         self.environ = {**copy.environ, "PORT": str(self.port), "METRICS_DIR": str(data_dir / "metrics"), **environ}
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[str] | warm.Process | None = None
         self._worker_count = 0
 
     def start(self, *options: str) -> Self:
@@ -204,18 +200,25 @@ class Server(LoggedProcess):
         first_line = len(self.lines)
         said = re.search(r"--workers[= ](\d+)", " ".join(options))
         self._worker_count = int(said[1] if said else self.environ.get("WEB_CONCURRENCY", NEUTRAL["WEB_CONCURRENCY"]))
-        self._process = self._start(
-            *[self.python, "-m", "gunicorn", *options, "iotsupport.wsgi"],
-            cwd=self.root,
-            env=clean_environ(self.environ),
-            start_new_session=True,
-        )
+        self._process = self._begin("-m", "gunicorn", *options, "iotsupport.wsgi")
         # From here on connections are taken, and answered when the first worker is there.
         self.wait_for_log("Listening at", after=first_line)
         # The first may answer before the others are begun.
         self.wait_for_log("Booting worker with pid", after=first_line, count=self._worker_count)
         requests.get(f"{self.url}/health", timeout=LIMIT)
         return self
+
+    def _begin(self, *arguments: str) -> subprocess.Popen[str] | warm.Process:
+        environ = clean_environ(self.environ)
+        if self.root != BASE_DIR or not warm.CAN_BE:
+            return self._start(self.python, *arguments, cwd=self.root, env=environ, start_new_session=True)
+        reading, writing = os.pipe()
+        try:
+            process = warm.Process([*arguments], environ, out=writing, err=writing, cwd=self.root, in_session=True)
+        finally:
+            os.close(writing)
+        self._collect(os.fdopen(reading))
+        return process
 
     def start_connected(self, broker: Mosquitto, *options: str) -> list[int]:
         """As :meth:`start`, but return the workers, once the broker has let in all of them."""

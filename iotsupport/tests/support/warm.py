@@ -51,6 +51,9 @@ LIBRARIES = [
     "paho.mqtt.client",
 ]
 
+# Coverage begins with a process.
+CAN_BE = "COVERAGE_PROCESS_CONFIG" not in os.environ
+
 # What Python itself looks at when it starts.
 OF_THE_INTERPRETER = ("LANG", "LC_", "PYTHON", "TZ")
 
@@ -105,6 +108,9 @@ class Process:
 
 def run(arguments: list[str], environ: dict[str, str], limit: float) -> subprocess.CompletedProcess[str]:
     """As :func:`subprocess.run` with ``capture_output`` and ``text``."""
+    if not CAN_BE:
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environ, capture_output=True, text=True, timeout=limit)
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = Process(arguments, environ, out=out.fileno(), err=err.fileno(), cwd=Path.cwd())
         try:
@@ -140,8 +146,9 @@ def serve(control: socket.socket) -> dict[str, Any]:
     """Fork for each program, and tell how it ended. Returns in the children, with what they are to do."""
     running: dict[int, tuple[int, socket.socket]] = {}
     while True:
-        ready, _, _ = select.select([control, *running], [], [])
-        for handle in set(ready) & set(running):
+        looked_at: list[socket.socket | int] = [control, *running]
+        ready, _, _ = select.select(looked_at, [], [])
+        for handle in [handle for handle in running if handle in ready]:
             pid, telling = running.pop(handle)
             code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
             os.close(handle)
