@@ -115,8 +115,10 @@ def run(arguments: list[str], environ: dict[str, str], limit: float) -> subproce
         process = Process(arguments, environ, out=out.fileno(), err=err.fileno(), cwd=Path.cwd())
         try:
             code = process.wait(limit)
-        finally:
+        except BaseException:
             process.send_signal(signal.SIGKILL)
+            process.wait()
+            raise
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(arguments, code, out.read(), err.read())
@@ -136,8 +138,10 @@ def _warm_process(environ: frozenset[tuple[str, str]]) -> socket.socket:
 
     @atexit.register
     def end() -> None:
+        if started.poll() is None:  # as in no fork of this process
+            started.terminate()
+            started.wait()
         ours.close()
-        started.wait()
 
     return ours
 
