@@ -45,11 +45,17 @@ def server(running_server: Server, broker: Mosquitto) -> Server:
     return running_server
 
 
-@pytest.fixture
-def visitor(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
+@pytest.fixture(scope="module")
+def administrator(browser: Browser, running_server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, running_server) as visitor:
         yield visitor.enter()
-        assert visitor.troubles == []
+
+
+@pytest.fixture
+def visitor(administrator: Visitor, server: Server) -> Iterator[Visitor]:
+    with administrator.visit():
+        yield administrator
+        assert administrator.troubles == []
 
 
 def broker_state(server: Server) -> str:

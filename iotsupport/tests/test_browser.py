@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import requests
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from iotsupport.tests.support.browser import EDITOR, Visitor
 from iotsupport.tests.support.images import make_image
@@ -39,13 +39,6 @@ def script(server: Server) -> Iterator[Client]:
         yield client
 
 
-@pytest.fixture
-def stranger(browser: Browser, server: Server) -> Iterator[Visitor]:
-    with Visitor(browser, server) as visitor:
-        yield visitor
-        assert visitor.troubles == []
-
-
 def config_file(server: Server, mac_address: str) -> Path:
     return server.directory("configs") / f"{mac_address}.json"
 
@@ -54,12 +47,6 @@ def open_row(visitor: Visitor, path: str, text: str) -> Page:
     """Open what a list shows under this text."""
     visitor.open(path)
     visitor.follow(f"#result_list a:text-is('{text}')")
-    return visitor.page
-
-
-def open_config(visitor: Visitor, mac_address: str) -> Page:
-    visitor.open(f"devices/deviceconfig/?q={mac_address}")
-    visitor.follow("#result_list .field-device a")
     return visitor.page
 
 
@@ -96,7 +83,7 @@ def test_leads_to_the_documentation_of_the_api(visitor: Visitor):
 
 
 def test_says_where_the_clock_of_the_browser_is_another_than_the_servers(visitor: Visitor):
-    page = visitor.open("state/")
+    page = visitor.open("state/", visitor.new_tab())
     assert page.inner_text("#browser-clock") == "Your clock agrees."
 
     page.add_init_script("Object.defineProperty(performance, 'timeOrigin', {value: performance.timeOrigin + 600000})")
@@ -143,7 +130,7 @@ def test_the_keyboard_leads_through_the_editor_and_changes_nothing(visitor: Visi
     # So long that it can be scrolled: browsers stop at what can be.
     content = VERBATIM + "\n" * 200
     script.save_config("02-aa-00-00-00-03", content.encode())
-    page = open_config(visitor, "02-aa-00-00-00-03")
+    page = visitor.open_config("02-aa-00-00-00-03")
     page.focus(f"{EDITOR} textarea")
 
     focused = []
@@ -212,7 +199,7 @@ def test_takes_refused_text_once_it_is_corrected(visitor: Visitor, server: Serve
 )
 def test_saving_without_a_change_keeps_every_byte(visitor: Visitor, server: Server, script: Client, content: bytes):
     script.save_config("02-aa-00-00-00-20", content)
-    open_config(visitor, "02-aa-00-00-00-20")
+    visitor.open_config("02-aa-00-00-00-20")
 
     visitor.save()
 
@@ -222,7 +209,7 @@ def test_saving_without_a_change_keeps_every_byte(visitor: Visitor, server: Serv
 
 def test_a_changed_text_keeps_its_line_ends(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-21", b'{\r\n"a": 1\r\n}\r\n')
-    open_config(visitor, "02-aa-00-00-00-21")
+    visitor.open_config("02-aa-00-00-00-21")
 
     visitor.type_config('{\n"a": 2\n}\n')
     visitor.save()
@@ -232,7 +219,7 @@ def test_a_changed_text_keeps_its_line_ends(visitor: Visitor, server: Server, sc
 
 def test_says_why_nothing_can_be_stored_and_keeps_what_was_typed(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-24", b'{"before": 1}')
-    open_config(visitor, "02-aa-00-00-00-24")
+    visitor.open_config("02-aa-00-00-00-24")
     visitor.type_config('{"after": 1}')
     away = server.data_dir / "away"
     server.directory("configs").rename(away)
@@ -262,7 +249,7 @@ def test_what_was_typed_when_the_session_ended_is_in_the_form_after_signing_in(
     mac_address = "02-aa-00-00-00-25"
     script.save_config(mac_address, b"{}")
     stranger.enter()
-    open_config(stranger, mac_address)
+    stranger.open_config(mac_address)
     stranger.type_config(LONG)
     sign_out_meanwhile(stranger)
 
@@ -317,9 +304,10 @@ def test_signed_in_again_in_another_tab_the_text_is_one_click_from_being_saved(
 ):
     script.save_config("02-aa-00-00-00-26", b"{}")
     stranger.enter()
-    open_config(stranger, "02-aa-00-00-00-26")
+    stranger.open_config("02-aa-00-00-00-26")
     stranger.type_config(VERBATIM)
-    first, stranger.page = stranger.page, stranger.context.new_page()
+    first = stranger.page
+    stranger.new_tab()
     stranger.context.clear_cookies(name="sessionid")
     stranger.sign_in("admin", "pigeons-and-mirrors")
     stranger.page = first
@@ -336,7 +324,7 @@ def test_signed_in_again_in_another_tab_the_text_is_one_click_from_being_saved(
 
 def test_nothing_is_sent_while_the_server_does_not_answer(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-27", b"{}")
-    page = open_config(visitor, "02-aa-00-00-00-27")
+    page = visitor.open_config("02-aa-00-00-00-27")
     visitor.type_config(VERBATIM)
     visitor.context.set_offline(True)
 
@@ -351,7 +339,8 @@ def test_nothing_is_sent_while_the_server_does_not_answer(visitor: Visitor, serv
 
 def test_leaving_asks_only_where_something_is_changed_and_not_saved(visitor: Visitor, script: Client):
     script.save_config("02-aa-00-00-00-28", b'{\r\n"a": 1}')
-    page = open_config(visitor, "02-aa-00-00-00-28")
+    visitor.new_tab()
+    page = visitor.open_config("02-aa-00-00-00-28")
     asked: list[str] = []
 
     def accept(dialog: Any) -> None:
@@ -387,6 +376,8 @@ def test_finds_a_device(visitor: Visitor, script: Client, term: str):
 
     assert visitor.rows().count() == 1
     assert "Hall clock" in visitor.rows().inner_text()
+    visitor.follow("#result_list .field-device a")
+    assert '"Hall clock"' in visitor.editor_text()
 
 
 def test_filters_by_what_a_device_allows(visitor: Visitor, script: Client):
@@ -402,7 +393,7 @@ def test_filters_by_what_a_device_allows(visitor: Visitor, script: Client):
 
 def test_a_deleted_configuration_is_not_served_any_more(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-40", b"{}")
-    open_config(visitor, "02-aa-00-00-00-40")
+    visitor.open_config("02-aa-00-00-00-40")
 
     visitor.follow(".deletelink")
     visitor.follow("[type=submit][value^=Yes]")
@@ -450,7 +441,7 @@ def test_deletes_the_selected_ones_with_their_files(visitor: Visitor, server: Se
 def test_an_earlier_configuration_comes_back_byte_for_byte(visitor: Visitor, server: Server, script: Client):
     script.save_config("02-aa-00-00-00-50", VERBATIM.replace("\n", "\r\n").encode())
     script.save_config("02-aa-00-00-00-50", b"{}")
-    open_config(visitor, "02-aa-00-00-00-50")
+    visitor.open_config("02-aa-00-00-00-50")
 
     revert_to_first_version(visitor)
 
@@ -461,7 +452,7 @@ def test_an_earlier_configuration_comes_back_byte_for_byte(visitor: Visitor, ser
 def test_the_history_tells_who_changed_what(visitor: Visitor, script: Client):
     script.save_config("02-aa-00-00-00-51", b'{"deviceName": "Old name"}')
     script.save_config("02-aa-00-00-00-51", b'{"deviceName": "New name"}')
-    open_config(visitor, "02-aa-00-00-00-51")
+    visitor.open_config("02-aa-00-00-00-51")
 
     visitor.follow(".historylink")
 
@@ -565,7 +556,8 @@ def test_shows_a_configuration_to_those_who_may_only_look(stranger: Visitor, ser
     server.add_staff("guest", "view_deviceconfig")
     stranger.sign_in("guest", PASSWORD)
 
-    open_config(stranger, "02-aa-00-00-00-60")
+    stranger.open("devices/deviceconfig/?q=02-aa-00-00-00-60")
+    stranger.follow("#result_list .field-device a")
 
     assert stranger.page.locator(".field-content .readonly").inner_text() == '{\n  "deviceName": "Looked at"\n}'
     assert stranger.page.locator("[name=_save], .deletelink, textarea").count() == 0
@@ -597,7 +589,7 @@ def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Clien
     for path in ["", "devices/deviceconfig/", *lists, f"{asset}change/", f"{asset}history/"]:
         page = visitor.open(path)
         assert page.eval_on_selector_all("html, .results, #result_list td", SHOWS_ALL), path
-    assert open_config(visitor, "02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
+    assert visitor.open_config("02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
     beside = visitor.page.evaluate(
         "() => document.querySelector('.panel:not([hidden])').getBoundingClientRect().left"
         " > document.querySelector('.django-ace-widget').getBoundingClientRect().right"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor
+from iotsupport.tests.support.browser import EDITOR, PHONE, Visitor
 from iotsupport.tests.support.server import NEW, Installation, Server
 from iotsupport.tests.support.visiting import *  # noqa: F403
 
@@ -117,7 +117,7 @@ def test_without_scripts_one_goes_the_same_way(without_scripts: Visitor, server:
 
 
 def test_nothing_scrolls_sideways_on_a_phone(visitor: Visitor, lamps: list[str]):
-    visitor.page.set_viewport_size({"width": 390, "height": 800})
+    visitor.page.set_viewport_size(PHONE)
     choose_all(visitor)
     visitor.page.wait_for_selector(f"{EDITOR} .ace_content")
     widths = [visitor.page.evaluate("document.documentElement.scrollWidth")]

@@ -9,7 +9,7 @@ from itertools import count
 import pytest
 from playwright.sync_api import Browser, Dialog, Page, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor
+from iotsupport.tests.support.browser import EDITOR, PHONE, Visitor
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
 from iotsupport.tests.support.visiting import *  # noqa: F403
 
@@ -18,21 +18,14 @@ OTHER_LINE = BEFORE.replace("60", "30")
 MINE = BEFORE.replace("Lamp", "Torch")
 BOTH = MINE.replace("60", "30")
 
-SCHEMA = json.dumps(
-    {
-        "properties": {
-            "deviceName": {"type": "string", "title": "Name"},
-            "reportSeconds": {"type": "integer", "minimum": 1},
-            "brightness": {"type": "integer", "default": 128, "description": "Of the display."},
-            "wifi": {"type": "object", "properties": {"channel": {"type": "integer", "minimum": 1}}},
-        }
+SCHEMA = {
+    "properties": {
+        "deviceName": {"type": "string", "title": "Name"},
+        "reportSeconds": {"type": "integer", "minimum": 1},
+        "brightness": {"type": "integer", "default": 128, "description": "Of the display."},
+        "wifi": {"type": "object", "properties": {"channel": {"type": "integer", "minimum": 1}}},
     }
-)
-MAKE_TYPE = f"""
-from devices.models import DeviceConfig, DeviceType
-type = DeviceType.objects.create(name="Lamp", schema={SCHEMA!r})
-DeviceConfig.objects.create(mac_address="02-cc-00-00-00-00", content={BEFORE!r}, type=type)
-"""
+}
 WITH_TYPE = "02-cc-00-00-00-00"
 
 numbers = count(1)
@@ -42,7 +35,10 @@ numbers = count(1)
 def server(template: Installation, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(template, tmp_path_factory.mktemp("editing")).start(*NEW)
     server.add_staff("maria", is_superuser=True)
-    server.manage("shell", "-c", MAKE_TYPE)
+    with server.client() as client:
+        client.put("/types/Lamp", json={"schema": SCHEMA}).raise_for_status()
+        client.put(f"/configs/{WITH_TYPE}", json={"content": {}, "type": "Lamp"}).raise_for_status()
+        client.save_config(WITH_TYPE, BEFORE.encode()).raise_for_status()
     yield server
     server.remove()
 
@@ -56,18 +52,23 @@ def colleague(browser: Browser, server: Server) -> Iterator[Visitor]:
 @pytest.fixture
 def maria(colleague: Visitor) -> Iterator[Visitor]:
     """Somebody else, at a browser of her own."""
-    with colleague.new_page():
+    with colleague.visit():
         yield colleague
         assert colleague.troubles == []
 
 
+@pytest.fixture(scope="module")
+def phone(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, server, PHONE, java_script_enabled=False) as visitor:
+        yield visitor.enter()
+
+
 @pytest.fixture
-def plain(browser: Browser, server: Server) -> Iterator[Visitor]:
+def plain(phone: Visitor) -> Iterator[Visitor]:
     """The administrator with a phone, and without JavaScript."""
-    with Visitor(browser, server, java_script_enabled=False) as visitor:
-        visitor.enter().page.set_viewport_size({"width": 390, "height": 800})
-        yield visitor
-        assert visitor.troubles == []
+    with phone.visit():
+        yield phone
+        assert phone.troubles == []
 
 
 @pytest.fixture
@@ -89,15 +90,9 @@ def stored(server: Server, mac: str) -> str | None:
     return file.read_text() if file.exists() else None
 
 
-def open_config(visitor: Visitor, mac: str) -> Page:
-    visitor.open(f"devices/deviceconfig/?q={mac}")
-    visitor.follow("#result_list .field-device a")
-    return visitor.page
-
-
 def change(visitor: Visitor, mac: str, text: str) -> None:
     """What somebody else does meanwhile."""
-    open_config(visitor, mac)
+    visitor.open_config(mac)
     visitor.type_config(text)
     visitor.save()
 
@@ -118,7 +113,7 @@ def is_narrow(page: Page) -> bool:
 
 class TestTwoWhoEditOneConfiguration:
     def test_in_different_lines_save_both(self, visitor: Visitor, maria: Visitor, server: Server, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         change(maria, mac, OTHER_LINE)
         visitor.type_config(MINE)
 
@@ -133,7 +128,7 @@ class TestTwoWhoEditOneConfiguration:
         assert stored(server, mac) == BOTH
 
     def test_in_the_same_line_choose(self, visitor: Visitor, maria: Visitor, server: Server, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         change(maria, mac, OTHER_LINE.replace("4", "5"))
         visitor.type_config(MINE.replace("60", "20"))
 
@@ -147,7 +142,7 @@ class TestTwoWhoEditOneConfiguration:
     def test_and_a_third_change_are_asked_again(
         self, visitor: Visitor, maria: Visitor, server: Server, script: Client, mac: str
     ):
-        open_config(visitor, mac)
+        visitor.open_config(mac)
         change(maria, mac, OTHER_LINE)
         visitor.type_config(MINE)
         visitor.save()
@@ -161,8 +156,8 @@ class TestTwoWhoEditOneConfiguration:
         assert stored(server, mac) == BOTH.replace("true", "false")
 
     def test_where_the_other_deleted_it_bring_it_back(self, visitor: Visitor, maria: Visitor, server: Server, mac: str):
-        open_config(visitor, mac)
-        open_config(maria, mac)
+        visitor.open_config(mac)
+        maria.open_config(mac)
         maria.follow(".deletelink")
         maria.follow("[type=submit][value^=Yes]")
         visitor.type_config(MINE)
@@ -177,7 +172,7 @@ class TestTwoWhoEditOneConfiguration:
         assert stored(server, mac) == MINE
 
     def test_leave_it_only_when_they_are_sure(self, visitor: Visitor, server: Server, script: Client, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         script.save_config(mac, OTHER_LINE.encode())
         visitor.type_config(MINE)
         visitor.save()
@@ -194,7 +189,7 @@ class TestTwoWhoEditOneConfiguration:
         assert visitor.editor_text() == OTHER_LINE
 
     def test_a_choice_does_not_drop_what_was_typed_on(self, visitor: Visitor, script: Client, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         script.save_config(mac, OTHER_LINE.encode())
         visitor.type_config(MINE)
         visitor.save()
@@ -208,26 +203,25 @@ class TestTwoWhoEditOneConfiguration:
         visitor.save()
         assert json.loads(script.get(f"/configs/{mac}.json").text)["room"] == 5
 
-    def test_an_ended_session_loses_nothing(self, browser: Browser, server: Server, script: Client, mac: str):
-        with Visitor(browser, server) as visitor:
-            open_config(visitor.enter(), mac)
-            script.save_config(mac, OTHER_LINE.encode())
-            visitor.type_config(MINE)
-            visitor.save()
-            visitor.context.clear_cookies(name="sessionid")
+    def test_an_ended_session_loses_nothing(self, stranger: Visitor, server: Server, script: Client, mac: str):
+        stranger.enter().open_config(mac)
+        script.save_config(mac, OTHER_LINE.encode())
+        stranger.type_config(MINE)
+        stranger.save()
+        stranger.context.clear_cookies(name="sessionid")
 
-            visitor.follow("button:text-is('Save both')")
-            visitor.page.fill("[name=username]", "admin")
-            visitor.page.fill("[name=password]", PASSWORD)
-            visitor.follow("[type=submit]")
+        stranger.follow("button:text-is('Save both')")
+        stranger.page.fill("[name=username]", "admin")
+        stranger.page.fill("[name=password]", PASSWORD)
+        stranger.follow("[type=submit]")
 
-            assert visitor.editor_text() == BOTH
-            visitor.save()
-            assert stored(server, mac) == BOTH
-            assert visitor.troubles == []
+        assert stranger.editor_text() == BOTH
+        stranger.save()
+        assert stored(server, mac) == BOTH
 
     def test_without_javascript_on_a_phone(self, plain: Visitor, server: Server, script: Client, mac: str):
-        page = open_config(plain, mac)
+        page = plain.open(f"devices/deviceconfig/?q={mac}")
+        plain.follow("#result_list .field-device a")
         script.save_config(mac, OTHER_LINE.encode())
         page.fill("[name=content]", MINE)
 
@@ -251,7 +245,7 @@ SCROLL_TO_THE_FIRST_LINE = """
 
 class TestAMistake:
     def test_is_marked_and_the_cursor_stands_there(self, visitor: Visitor, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         long = "{\n" + "".join(f'  "key{number}": "😀",\n' for number in range(200))
         visitor.type_config(f'{long}  "😀": tru\n}}')
 
@@ -269,7 +263,7 @@ class TestAMistake:
         assert "was changed successfully" in visitor.messages()
 
     def test_stays_in_view_however_late_the_page_is_laid_out(self, visitor: Visitor, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         long = "{\n" + "".join(f'  "key{number}": 1,\n' for number in range(200))
         visitor.type_config(f'{long}  "last": tru\n}}')
         visitor.save()
@@ -288,7 +282,7 @@ class TestAMistake:
         expect(marked).to_have_count(0)
 
     def test_of_a_schema_marks_each_line_and_follows_it(self, visitor: Visitor):
-        page = open_config(visitor, WITH_TYPE)
+        page = visitor.open_config(WITH_TYPE)
         visitor.type_config('{\n  "deviceName": 1,\n  "reportSeconds": 0\n}\n')
 
         visitor.save()
@@ -316,7 +310,7 @@ class TestAMistake:
         assert cursor(page) == before == (101, 1)
 
     def test_is_told_without_javascript(self, plain: Visitor, mac: str):
-        page = open_config(plain, mac)
+        page = plain.open_config(mac)
         page.fill("[name=content]", BEFORE.replace("true", "tru"))
 
         plain.save()
@@ -328,7 +322,7 @@ class TestAMistake:
 
 class TestFormat:
     def test_keeps_the_cursor(self, visitor: Visitor, server: Server, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         visitor.type_config('{"a":1.0,"b":[1,\n2],"text":"two  words"}')
         for _ in 'words"}':
             page.keyboard.press("ArrowLeft")
@@ -344,7 +338,7 @@ class TestFormat:
         assert stored(server, mac) == BEFORE
 
     def test_works_below_two_changes(self, visitor: Visitor, script: Client, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         script.save_config(mac, OTHER_LINE.encode())
         visitor.type_config(MINE.replace(": 4", ":4"))
         visitor.save()
@@ -355,7 +349,7 @@ class TestFormat:
         assert visitor.editor_text() == BOTH
 
     def test_of_what_has_a_mistake_leads_there(self, visitor: Visitor, mac: str):
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         visitor.type_config(BEFORE.replace("true", "tru"))
 
         page.click("[name=_format]")
@@ -364,7 +358,7 @@ class TestFormat:
         assert (cursor(page), has_focus(page)) == ((4, 16), True)
 
     def test_without_javascript_shows_the_form_again(self, plain: Visitor, server: Server, mac: str):
-        page = open_config(plain, mac)
+        page = plain.open_config(mac)
         page.fill("[name=content]", '{"a":1e3}')
 
         plain.follow("[name=_format]")
@@ -374,20 +368,20 @@ class TestFormat:
         plain.save()
         assert stored(server, mac) == '{\n  "a": 1e3\n}\n'
 
-    def test_after_the_session_ended_goes_through_the_sign_in(self, browser: Browser, server: Server, mac: str):
-        with Visitor(browser, server) as visitor:
-            open_config(visitor.enter(), mac)
-            visitor.type_config('{"a":1}')
-            visitor.context.clear_cookies(name="sessionid")
+    def test_after_the_session_ended_goes_through_the_sign_in(self, stranger: Visitor, mac: str):
+        stranger.enter().open_config(mac)
+        stranger.type_config('{"a":1}')
+        stranger.context.clear_cookies(name="sessionid")
 
-            visitor.follow("[name=_format]")
+        stranger.follow("[name=_format]")
 
-            assert "What you typed is not lost." in visitor.page.inner_text(".unsaved-notice")
+        assert "What you typed is not lost." in stranger.page.inner_text(".unsaved-notice")
+        stranger.troubles.clear()  # the browser tells of the 403, too
 
 
 class TestKeys:
     def test_one_is_inserted_by_keyboard_alone(self, visitor: Visitor):
-        page = open_config(visitor, WITH_TYPE)
+        page = visitor.open_config(WITH_TYPE)
         visitor.type_config(BEFORE)
         page.focus("#keys li:has-text('wifi.channel') button")
 
@@ -400,7 +394,7 @@ class TestKeys:
         assert '"channel": 11' in visitor.editor_text()
 
     def test_one_is_inserted_without_javascript(self, plain: Visitor):
-        page = open_config(plain, WITH_TYPE)
+        page = plain.open_config(WITH_TYPE)
         assert "Of the display." in page.inner_text("#keys")
 
         plain.follow("#keys li:has-text('brightness') button")
@@ -415,7 +409,7 @@ class TestSaveAsNew:
     ):
         other = mac.replace("02-bb", "02-bc")
         script.save_config(other, b"{}")
-        page = open_config(visitor, mac)
+        page = visitor.open_config(mac)
         visitor.type_config(MINE)
 
         visitor.follow("[name=_copy]")
@@ -432,7 +426,7 @@ class TestSaveAsNew:
         assert texts == [BEFORE, "{}", MINE]
 
     def test_without_javascript(self, plain: Visitor, server: Server, mac: str):
-        page = open_config(plain, mac)
+        page = plain.open_config(mac)
         page.fill("[name=content]", MINE)
 
         plain.follow("[name=_copy]")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from iotsupport.tests.support.browser import Visitor
+from iotsupport.tests.support.browser import PHONE, Visitor
 from iotsupport.tests.support.server import NEW, Client, Installation, Server
 from iotsupport.tests.support.visiting import *  # noqa: F403
 
@@ -120,7 +120,7 @@ def test_nothing_is_scrolled_sideways(visitor: Visitor, script: Client, width: i
 
 
 def test_on_a_phone_the_line_that_was_stands_above_the_one_that_is(visitor: Visitor, script: Client):
-    visitor.page.set_viewport_size({"width": 390, "height": 800})
+    visitor.page.set_viewport_size(PHONE)
     changed = visitor.open(VERSIONS).locator(".difference .changed").first
 
     old, new = (changed.locator(f"td.{side}:not(.number)").bounding_box() for side in ["old", "new"])

@@ -10,7 +10,7 @@ from playwright.sync_api import Browser
 from iotsupport.tests.support.browser import Visitor, chromium
 from iotsupport.tests.support.server import Server
 
-__all__ = ["administrator", "browser", "visitor"]
+__all__ = ["administrator", "browser", "somebody", "stranger", "visitor"]
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +28,21 @@ def administrator(browser: Browser, server: Server) -> Iterator[Visitor]:
 @pytest.fixture
 def visitor(administrator: Visitor) -> Iterator[Visitor]:
     """The administrator, whom no page may show an error of its own, or send to another host."""
-    with administrator.new_page():
+    with administrator.visit():
         yield administrator
         assert administrator.troubles == []
+
+
+@pytest.fixture(scope="module")
+def somebody(browser: Browser, server: Server) -> Iterator[Visitor]:
+    with Visitor(browser, server) as visitor:
+        yield visitor
+
+
+@pytest.fixture
+def stranger(somebody: Visitor) -> Iterator[Visitor]:
+    """Who has not signed in, at another browser than the administrator's."""
+    somebody.context.clear_cookies()
+    with somebody.visit():
+        yield somebody
+        assert somebody.troubles == []
