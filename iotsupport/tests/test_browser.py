@@ -10,7 +10,7 @@ import pytest
 import requests
 from playwright.sync_api import Page, expect
 
-from iotsupport.tests.support.browser import EDITOR, Visitor
+from iotsupport.tests.support.browser import EDITOR, PHONE, WIDE, Visitor
 from iotsupport.tests.support.images import make_image
 from iotsupport.tests.support.server import NEW, PASSWORD, Client, Installation, Server
 from iotsupport.tests.support.visiting import *  # noqa: F403
@@ -155,28 +155,24 @@ def test_tab_indents_unless_it_follows_esc(visitor: Visitor):
     assert visitor.editor_text() == "  1 2"
 
 
-@pytest.mark.parametrize(
-    ("mac_address", "content", "error"),
-    [
+def test_shows_refused_text_again(visitor: Visitor, server: Server):
+    visitor.open("devices/deviceconfig/add/")
+    for mac_address, content, error in [
         ("02-aa-00-00-00-10", '{"a": 1,\n "a": 2}\n', 'Line 2, column 2: the key "a" is in this object already.'),
         ("02-aa-00-00-00-10", '{\n  "enableOTA": tru\n}', "Line 2, column 16: tru stands here without quotes."),
         ("02-aa-00-00-00-1g", '{"typed": true}\n', "This is not a MAC address:"),
         ("02:71:bc:ff:fe:12:34:56", '{"typed": true}\n', "the six bytes without ff:fe: 02-71-bc-12-34-56."),
-    ],
-    ids=["duplicate key", "broken JSON", "MAC address", "eight bytes"],
-)
-def test_shows_refused_text_again(visitor: Visitor, server: Server, mac_address: str, content: str, error: str):
-    visitor.open("devices/deviceconfig/add/")
-    visitor.paste("[name=mac_address]", mac_address)
-    visitor.type_config(content)
+    ]:
+        visitor.paste("[name=mac_address]", mac_address)
+        visitor.type_config(content)
 
-    visitor.save()
+        visitor.save()
 
-    assert error in visitor.errors()
-    assert visitor.page.eval_on_selector_all(".errorlist", SHOWS_ALL)
-    assert visitor.editor_text() == content
-    assert visitor.page.input_value("[name=mac_address]") == mac_address
-    assert not config_file(server, mac_address).exists()
+        assert error in visitor.errors()
+        assert visitor.page.eval_on_selector_all(".errorlist", SHOWS_ALL), error
+        assert visitor.editor_text() == content
+        assert visitor.page.input_value("[name=mac_address]") == mac_address
+        assert not config_file(server, mac_address).exists()
 
 
 def test_takes_refused_text_once_it_is_corrected(visitor: Visitor, server: Server):
@@ -365,17 +361,18 @@ def test_leaving_asks_only_where_something_is_changed_and_not_saved(visitor: Vis
         assert asked == expected
 
 
-@pytest.mark.parametrize("term", ["Hall clock", "02:AA:00:00:00:3A"])
-def test_finds_a_device(visitor: Visitor, script: Client, term: str):
+def test_finds_a_device(visitor: Visitor, script: Client):
     script.save_config("02-aa-00-00-00-3a", b'{"deviceName": "Hall clock", "deviceEntityId": "sensor.hall_clock"}')
     script.save_config("02-aa-00-00-00-3b", b'{"deviceName": "Hall lamp", "deviceEntityId": "light.hall"}')
     visitor.open("devices/deviceconfig/")
 
-    visitor.page.fill("#searchbar", term)
-    visitor.follow("[value=Search]")
+    for term in ["Hall clock", "02:AA:00:00:00:3A"]:
+        visitor.page.fill("#searchbar", term)
+        visitor.follow("[value=Search]")
 
-    assert visitor.rows().count() == 1
-    assert "Hall clock" in visitor.rows().inner_text()
+        assert visitor.rows().count() == 1, term
+        assert "Hall clock" in visitor.rows().inner_text()
+
     visitor.follow("#result_list .field-device a")
     assert '"Hall clock"' in visitor.editor_text()
 
@@ -493,22 +490,18 @@ def test_adding_a_name_that_is_there_replaces_it(visitor: Visitor, server: Serve
     assert (server.directory("assets") / "logo.png").read_bytes() == b"two"
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "error"),
-    [
+def test_says_why_an_upload_is_refused(visitor: Visitor, server: Server):
+    visitor.open("assets/asset/add/")
+    for name, content, error in [
         ("a..b", b"x", "The file name holds two dots in a row. Rename the file, then try again."),
         ("large.bin", b"x" * (ASSET_MAX_BYTES + 1), f"The file has more than {ASSET_MAX_BYTES} bytes."),
-    ],
-    ids=["name", "size"],
-)
-def test_says_why_an_upload_is_refused(visitor: Visitor, server: Server, name: str, content: bytes, error: str):
-    visitor.open("assets/asset/add/")
-    choose_file(visitor, name, content)
+    ]:
+        choose_file(visitor, name, content)
 
-    visitor.save()
+        visitor.save()
 
-    assert error in visitor.errors()
-    assert not (server.directory("assets") / name).exists()
+        assert error in visitor.errors()
+        assert not (server.directory("assets") / name).exists()
 
 
 def test_an_earlier_asset_comes_back(visitor: Visitor, server: Server, script: Client):
@@ -573,14 +566,11 @@ def add_user_with_token(server: Server, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("width", [1280, 390])
-def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Client, server: Server, width: int):
+def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Client, server: Server):
     name = "A-sensor-with-a-name-of-one-word-that-does-not-end-before-the-edge-of-the-page"
     script.save_config("02-aa-00-00-00-70", f'{{"deviceName": "{name}", "deviceEntityId": "{name}"}}'.encode())
     assert script.get("/configs/02-aa-00-00-00-71.json").status_code == 404
-    visitor.page.set_viewport_size({"width": width, "height": 800})
-
-    add_user_with_token(server, f"{name}-{width}")
+    add_user_with_token(server, name)
     script.upload(f"{name}.bin", make_image(project=name.encode()[:31]))
     asset = open_row(visitor, "assets/asset/", f"{name}.bin").url.partition("/admin/")[2].removesuffix("change/")
 
@@ -588,13 +578,18 @@ def test_nothing_is_cut_off_or_scrolled_sideways(visitor: Visitor, script: Clien
     lists += ["auth/user/", "auth/group/", "iotsupport/apitoken/?state=valid"]
     for path in ["", "devices/deviceconfig/", *lists, f"{asset}change/", f"{asset}history/"]:
         page = visitor.open(path)
-        assert page.eval_on_selector_all("html, .results, #result_list td", SHOWS_ALL), path
-    assert visitor.open_config("02-aa-00-00-00-70").eval_on_selector_all("html, .panel", SHOWS_ALL)
-    beside = visitor.page.evaluate(
-        "() => document.querySelector('.panel:not([hidden])').getBoundingClientRect().left"
-        " > document.querySelector('.django-ace-widget').getBoundingClientRect().right"
-    )
-    assert beside == (width == 1280)
+        for size in [WIDE, PHONE]:
+            page.set_viewport_size(size)
+            assert page.eval_on_selector_all("html, .results, #result_list td", SHOWS_ALL), (path, size)
+    page = visitor.open_config("02-aa-00-00-00-70")
+    for size in [WIDE, PHONE]:
+        page.set_viewport_size(size)
+        assert page.eval_on_selector_all("html, .panel", SHOWS_ALL), size
+        beside = page.evaluate(
+            "() => document.querySelector('.panel:not([hidden])').getBoundingClientRect().left"
+            " > document.querySelector('.django-ace-widget').getBoundingClientRect().right"
+        )
+        assert beside == (size == WIDE)
 
 
 def test_a_slash_leads_to_the_search_but_not_where_one_types(visitor: Visitor):
