@@ -82,8 +82,8 @@ def pytest_xdist_setupnodes() -> None:
     del os.environ["DJANGO_SETTINGS_MODULE"]
 
 
-def format_last_frames(formatter: logging.Formatter, exc_info: Any) -> str:
-    return "".join(traceback.format_exception(*exc_info, limit=-10)).rstrip("\n")
+def format_last_frames(self: logging.Formatter, ei: Any) -> str:
+    return "".join(traceback.format_exception(*ei, limit=-10)).rstrip("\n")
 
 
 # A request is below a hundred frames of pytest and middleware: to write them takes longer than what the request does.
