@@ -120,6 +120,7 @@ def assert_items_are_true(server: Server, change: int, new: str) -> int:
 
 
 @marathon
+@pytest.mark.both_databases
 def test_stopped_killed_gone_on_with_and_undone_each_is_changed_once(server: Server, broker: Mosquitto):
     with Subscriber(broker.port) as devices:
         change = post(server, "/changes", {"patch": {"pin": 7}, "where": {"search": ""}, "reason": "Pins"})["id"]

@@ -20,7 +20,7 @@ from iotsupport.tests.support.waiting import LIMIT, poll
 BOARDS = [f"02-00-00-00-00-{number:02x}" for number in range(20)]
 STRANGER = "02-00-00-00-01-00"
 
-pytestmark = [pytest.mark.both_databases, pytest.mark.processes]
+pytestmark = pytest.mark.processes
 
 
 def states(client: Client) -> dict[str, str]:
@@ -43,6 +43,7 @@ def metrics(server: Server) -> dict[str, float]:
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
 
+@pytest.mark.both_databases
 def test_what_boards_do_is_noted_by_each_worker_and_by_one_that_ends(make_server: Callable[..., Server]) -> None:
     server = make_server(WEB_CONCURRENCY="2").start(*NEW)
     with server.client() as client:
@@ -109,6 +110,7 @@ def locked(server: Server) -> Iterator[None]:
         connection.rollback()
 
 
+@pytest.mark.both_databases
 def test_while_the_database_is_locked_downloads_go_on_and_they_are_noted_afterwards(
     make_server: Callable[..., Server],
 ) -> None:

@@ -71,6 +71,7 @@ def is_whole_config(response: requests.Response) -> bool:
 
 
 @marathon
+@pytest.mark.both_databases
 def test_8_clients_save_one_configuration_many_times_each(server: Server) -> None:
     last_commit = "SELECT content FROM devices_historicaldeviceconfig ORDER BY history_id DESC LIMIT 1"
 
@@ -100,6 +101,7 @@ def test_8_clients_save_one_configuration_many_times_each(server: Server) -> Non
 
 
 @marathon
+@pytest.mark.both_databases
 def test_8_clients_upload_one_asset_of_3_mb_several_times_each(server: Server) -> None:
     def firmware(client_number: int, number: int) -> bytes:
         return hashlib.shake_256(b"%d %d" % (client_number, number)).digest(3_000_000 + number)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import pytest
 import requests
 
 from iotsupport.mirror.files import TEMPORARY_PREFIX
@@ -70,6 +71,7 @@ class Person:
 
 
 @marathon
+@pytest.mark.both_databases
 def test_kills_in_the_middle_of_saves_uploads_and_deletes(make_server: Callable[..., Server]) -> None:
     server = make_server(WEB_CONCURRENCY="2").start(*NEW)
     people = [Person(number) for number in range(CLIENTS)]

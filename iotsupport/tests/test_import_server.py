@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+import pytest
 import requests
 
 from iotsupport.settings import BASE_DIR
@@ -49,6 +50,7 @@ def importing(environ: dict[str, str], directory: Path, stdout: IO[str] | int) -
 
 
 @marathon
+@pytest.mark.both_databases
 def test_an_import_that_is_killed_leaves_each_old_or_new(template: Installation, tmp_path: Path) -> None:
     installation = template.copy(tmp_path / "installation")
     environ = {**installation.environ, "MQTT_URL": NOWHERE}

@@ -134,6 +134,7 @@ def schema() -> Any:
 
 
 @marathon
+@pytest.mark.both_databases
 def test_the_api_does_what_its_documents_say(schema):
     """Schemathesis makes requests from the document, right and wrong ones, and looks at the answers."""
     token = make_token(make_administrator())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from iotsupport.tests.support import marathons
 from iotsupport.tests.support.selection import TOGETHER, belongs_to, marks_of, names_a_mark, rank, scope_of
 
 
@@ -50,6 +51,20 @@ def test_on_postgresql_only_modules_are_read_that_say_so(tmp_path: Path, line: s
     module.write_text(f"import pytest\n\n{line}\n")
 
     assert names_a_mark(module) is is_read
+
+
+@pytest.mark.parametrize("is_whole", [False, True])
+def test_on_postgresql_a_marathon_runs_whole_or_where_it_says_so(
+    is_whole: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(marathons, "IS_WHOLE", is_whole)
+
+    def run() -> None: ...
+
+    marks = {mark.name for mark in marathons.marathon(run).pytestmark}  # type: ignore[attr-defined]
+
+    assert belongs_to("postgresql", marks) is is_whole
+    assert belongs_to("postgresql", marks | {"both_databases"})
 
 
 def test_what_takes_long_begins_first() -> None:

@@ -7,6 +7,8 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
+
 from iotsupport.tests.owed.fleet import wait_until_announced
 from iotsupport.tests.support.marathons import IMPORTED_FILES, marathon
 from iotsupport.tests.support.mosquitto import Mosquitto
@@ -45,6 +47,7 @@ def check_the_pace(announced: list[Announced], began: float) -> None:
 
 
 @marathon
+@pytest.mark.both_databases
 def test_imported_files_are_announced_at_the_set_pace_in_small_memory_and_behind_a_save(
     server: Server, broker: Mosquitto, tap: Wiretap, tmp_path: Path
 ) -> None:

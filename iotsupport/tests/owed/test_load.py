@@ -106,6 +106,7 @@ def test_what_was_answered_while_workers_took_turns_is_announced(
 
 
 @marathon
+@pytest.mark.both_databases
 def test_no_change_is_lost_in_rounds_of_kills(server: Server, broker: Mosquitto, tap: Wiretap) -> None:
     server.start(*NEW)
     rounds = Chaos(server, broker, tap, seed=26)

@@ -1,4 +1,8 @@
-"""How long the marathons are: short in ``make test``, whole in ``make marathon``. They assert the same in both."""
+"""How long the marathons are: short in ``make test``, whole in ``make marathon``. They assert the same in both.
+
+``make marathon`` runs all of them on both databases. In ``make test``, those run on PostgreSQL, too, that show what a
+database does when it or who uses it is killed, or many write the same at once.
+"""
 
 from __future__ import annotations
 
@@ -63,11 +67,10 @@ REQUESTS_OF_EACH = length(8, whole=100)
 CRASHES = length(2, whole=20)
 
 # Of the disk under server and database, while people change things.
-POWER_CUTS = length(2, whole=30)
+POWER_CUTS = length(1, whole=30)
 
 
 def marathon(test: Callable[..., None]) -> Callable[..., None]:
-    """Mark a test whose length is one of these: it runs on both databases."""
-    for mark in [pytest.mark.marathon, pytest.mark.both_databases, pytest.mark.timeout(3600 if IS_WHOLE else 600)]:
-        test = mark(test)
-    return test
+    """Mark a test whose length is one of these: whole, it runs on both databases; short, where it says so itself."""
+    test = pytest.mark.marathon(pytest.mark.timeout(3600 if IS_WHOLE else 600)(test))
+    return pytest.mark.both_databases(test) if IS_WHOLE else test

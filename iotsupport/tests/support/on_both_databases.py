@@ -40,7 +40,7 @@ class Run:
 
 # How many processes ``pytest -n auto`` starts. Most tests run on SQLite, and many wait more than they work: these keep
 # two cores busy, and end at about the same time. Each more reads all tests, which takes some seconds of a core.
-PROCESSES = {"sqlite": 5, "postgresql": 2}
+PROCESSES = {"sqlite": 4, "postgresql": 2}
 
 
 def environ_of(database: str) -> dict[str, str]:

@@ -93,7 +93,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def names_a_mark(module: Path) -> bool:
-    """Whether some test in it can belong to PostgreSQL; those of ``marathons.py`` always do."""
+    """Whether some test in it can belong to PostgreSQL; those of ``marathons.py`` do where they are whole."""
     return bool(OPTING_IN.search(module.read_text()))
 
 
