@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -65,8 +65,9 @@ def manage(program: Path, arguments: Sequence[str], at_end: Callable[[], None]) 
         raise
     finally:
         _, status = os.waitpid(child, 0)
-    # One that was killed says nothing.
-    stdout, stderr = json.loads(said or '["", ""]')
+    stdout = stderr = ""
+    with suppress(ValueError):  # one that was killed has said nothing, or a part
+        stdout, stderr = json.loads(said)
     return CompletedProcess(arguments, os.waitstatus_to_exitcode(status), stdout, stderr)
 
 

@@ -72,8 +72,16 @@ def test_a_command_says_and_ends_as_by_itself(program: Path, ending: str) -> Non
     assert done.returncode == by_itself.returncode
 
 
-def test_a_command_that_is_killed_has_not_succeeded(program: Path) -> None:
-    program.write_text("import os; print('begun'); os.kill(os.getpid(), 9)")
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "os.kill(os.getpid(), 9)",
+        # In the middle of saying what it has printed.
+        "json.dump = lambda said, pipe: (pipe.write('[\"be'), pipe.flush(), os.kill(os.getpid(), 9))",
+    ],
+)
+def test_a_command_that_is_killed_has_not_succeeded(program: Path, ending: str) -> None:
+    program.write_text(f"import json, os; print('begun'); {ending}")
 
     done = run(sys.executable, "-c", RUN, str(program))
 
