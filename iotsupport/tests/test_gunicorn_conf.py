@@ -268,7 +268,7 @@ def test_recycled_workers_keep_the_counts(make_server):
     assert count_downloads(server) == 25
 
 
-def test_servers_share_no_metrics_and_one_that_ends_gives_back_their_memory(server, make_server, memory, on_disk):
+def test_servers_share_no_metrics_and_one_that_ends_gives_back_their_memory(on_disk, server, make_server, memory):
     other = make_server(on_disk / "server", METRICS_DIR="", RUNTIME_DIRECTORY=str(memory)).start(*NEW)
     (directory,) = memory.iterdir()
     assert list(directory.glob("*.db"))

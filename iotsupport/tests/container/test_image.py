@@ -201,7 +201,7 @@ def test_sigterm_is_heeded_while_it_still_starts(make_container: MakeContainer) 
     assert "Listening at" not in container.log
 
 
-def test_a_directory_of_somebody_else_is_refused_with_what_to_do(make_container: MakeContainer, on_disk: Path) -> None:
+def test_a_directory_of_somebody_else_is_refused_with_what_to_do(on_disk: Path, make_container: MakeContainer) -> None:
     container = make_container(str(on_disk))
     container.start()
 

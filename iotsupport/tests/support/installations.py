@@ -28,7 +28,10 @@ def new_database() -> Callable[[Path], Database]:
 
 @pytest.fixture
 def on_disk() -> Iterator[Path]:
-    """A directory that does not lie in memory, as those of ``tmp_path`` may."""
+    """A directory that does not lie in memory, as those of ``tmp_path`` may.
+
+    Named ahead of whatever starts processes that write to it: what is named last goes first.
+    """
     with tempfile.TemporaryDirectory(prefix="iotsupport-tests-") as path:
         yield Path(path)
 
