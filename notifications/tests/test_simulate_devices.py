@@ -39,8 +39,8 @@ class Simulation(LoggedProcess):
     def __init__(self, broker: Mosquitto, environ: dict[str, str], *options: str) -> None:
         super().__init__()
         self._broker, self._first_line = broker, len(broker.lines)
-        command = [sys.executable, str(BASE_DIR / "manage.py"), "simulate_devices", *options]
-        self.process = self._start(*command, env=clean_environ(environ))
+        command = [str(BASE_DIR / "manage.py"), "simulate_devices", *options]
+        self.process = self._start_python(*command, environ=clean_environ(environ))
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> str:
         """Return the last line, after an end without an error."""
@@ -95,7 +95,7 @@ def simulate(server: Server, broker: Mosquitto) -> Iterator[Callable[..., Simula
 
     yield simulate
     for simulation in simulations:
-        simulation.process.kill()
+        simulation.process.send_signal(signal.SIGKILL)
         simulation.process.wait()
 
 

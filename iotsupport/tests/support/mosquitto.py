@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable
@@ -19,9 +21,9 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
+from iotsupport.tests.support import warm
 from iotsupport.tests.support.ports import free_port
 from iotsupport.tests.support.waiting import LIMIT, eventually
-from iotsupport.tests.support.warm import Process
 
 
 class LoggedProcess:
@@ -58,6 +60,23 @@ class LoggedProcess:
         self._collect(process.stdout)
         return process
 
+    def _start_python(
+        self, *arguments: str, environ: dict[str, str], in_session: bool = False
+    ) -> subprocess.Popen[str] | warm.Process:
+        """Start a program of this checkout, with Django loaded already where that can be; see :class:`warm.Process`."""
+        if not warm.CAN_BE:
+            command = [sys.executable, *arguments]
+            return self._start(*command, cwd=warm.BASE_DIR, env=environ, start_new_session=in_session)
+        reading, writing = os.pipe()
+        try:
+            process = warm.Process(
+                [*arguments], environ, out=writing, err=writing, cwd=warm.BASE_DIR, in_session=in_session
+            )
+        finally:
+            os.close(writing)
+        self._collect(os.fdopen(reading))
+        return process
+
     def _collect(self, output: Any) -> None:
         with self._logged:
             self._outputs += 1
@@ -74,7 +93,7 @@ class LoggedProcess:
             self._outputs -= 1
             self._logged.notify_all()
 
-    def _wait_for_end(self, process: subprocess.Popen[str] | Process) -> None:
+    def _wait_for_end(self, process: subprocess.Popen[str] | warm.Process) -> None:
         """Wait for a process that ends, and read what it still said: else it could be taken for its successor's."""
         process.wait(LIMIT)
         # Its output ends when the last of its children does.

@@ -210,15 +210,9 @@ class Server(LoggedProcess):
 
     def _begin(self, *arguments: str) -> subprocess.Popen[str] | warm.Process:
         environ = clean_environ(self.environ)
-        if self.root != BASE_DIR or not warm.CAN_BE:
+        if self.root != BASE_DIR:
             return self._start(self.python, *arguments, cwd=self.root, env=environ, start_new_session=True)
-        reading, writing = os.pipe()
-        try:
-            process = warm.Process([*arguments], environ, out=writing, err=writing, cwd=self.root, in_session=True)
-        finally:
-            os.close(writing)
-        self._collect(os.fdopen(reading))
-        return process
+        return self._start_python(*arguments, environ=environ, in_session=True)
 
     def start_connected(self, broker: Mosquitto, *options: str) -> list[int]:
         """As :meth:`start`, but return the workers, once the broker has let in all of them."""
