@@ -216,12 +216,13 @@ def test_a_password_changes_without_a_gap(server: Server, nginx: Nginx):
                 assert ask(nginx.port, path, Authorization=wrong).status == 503  # the application may know it
 
         server.environ["DEVICE_PASSWORD"] = NEWER
-        server.start()
+        server.start(*NEW)
         tell_nginx()
         wait_until_let_in("", "nginx")
         assert ask(server.port, PATHS[0], Authorization=basic(OLD)).status == 401
     finally:
         server.environ["DEVICE_PASSWORD"] = f"{NEWER},{OLD}"
         (server.data_dir / "known_devices.map").unlink()
-        server.restart()
+        server.kill()
+        server.start(*NEW)
         nginx.reload()
