@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -164,8 +165,13 @@ def sixteen_megabytes(server: Server) -> int | None:
     return send_regardless(server, request, first, *[b"x" * MEGABYTE] * 16)
 
 
+@cache
+def hundred_thousand_fields() -> bytes:
+    return b"&".join(b"f%d=1" % number for number in range(100_000))
+
+
 def a_hundred_thousand_fields(server: Server) -> int | None:
-    body = b"&".join(b"f%d=1" % number for number in range(100_000))
+    body = hundred_thousand_fields()
     return send_regardless(server, head("POST", LOGIN, FORM, MADE_UP_SESSION, length=len(body)), body)
 
 
