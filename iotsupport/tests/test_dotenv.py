@@ -16,6 +16,7 @@ from iotsupport import dotenv
 from iotsupport.checks import check_dotenv
 from iotsupport.environment import Environment
 from iotsupport.settings import BASE_DIR
+from iotsupport.tests.support import warm
 from iotsupport.tests.support.server import clean_environ
 from iotsupport.tests.support.waiting import LIMIT
 
@@ -241,7 +242,7 @@ SECRET_KEY='$hunter2-hunter2-hunter2-hunter2-hunter2'
 def checkout(tmp_path: Path) -> Path:
     """A checkout of the product with a ``.env`` of its own."""
     root = tmp_path / "checkout"
-    leave_out = shutil.ignore_patterns("tests", "__pycache__", "static")
+    leave_out = shutil.ignore_patterns("tests", "static")
     for name in ["assets", "devices", "iotsupport", "notifications", "templates"]:
         shutil.copytree(BASE_DIR / name, root / name, ignore=leave_out)
     for name in ["manage.py", "gunicorn.conf.py"]:
@@ -258,11 +259,10 @@ def test_a_command_reads_it_and_shows_no_value(checkout: Path, tmp_path: Path, e
     environ |= {"DATA_DIR": str(tmp_path / "data"), "right9": "another", "server": "another"}
     show = "from iotsupport import settings as s; print(ascii([s.MQTT_USERNAME, s.MQTT_PASSWORD, s.SECRET_KEY]))"
 
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, cwd=checkout, env=environ, capture_output=True, text=True, timeout=LIMIT)
-
-    shown, checked = run("-c", show), run("manage.py", "check")
+    shown = subprocess.run(
+        [sys.executable, "-c", show], cwd=checkout, env=environ, capture_output=True, text=True, timeout=LIMIT
+    )
+    checked = warm.run([str(checkout / "manage.py"), "check"], environ, LIMIT)
 
     assert shown.stdout == "['$server', 'hunter2', '$hunter2-hunter2-hunter2-hunter2-hunter2']\n"
     assert shown.stderr == ""
