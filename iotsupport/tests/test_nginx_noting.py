@@ -259,6 +259,6 @@ def test_downloads_go_on_while_nobody_listens_and_are_noted_when_somebody_does(s
     answers = [download(nginx, f"/configs/{board}.json").status_code for _ in range(50)]
 
     assert answers == [200] * 50
-    server.start()
+    server.start(*NEW)
     assert noted(server, board).state == "never_fetched"
     poll(lambda: (download(nginx, f"/configs/{board}.json"), noted(server, board).state)[1], lambda s: s == "current")
