@@ -18,6 +18,7 @@ from typing import Any
 import django
 import pytest
 from django.conf import settings
+from django.contrib import admin
 
 from iotsupport.tests.support import memory
 from iotsupport.tests.support.databases import DATABASE, SERVER_VARIABLE
@@ -63,6 +64,8 @@ else:
     os.environ.pop(SERVER_VARIABLE, None)
 
 django.setup()
+# Tests are made of what apps register, in whatever order they are read and run.
+admin.autodiscover()
 
 pytest_plugins = [
     "iotsupport.tests.support.covered",
