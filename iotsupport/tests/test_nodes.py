@@ -326,7 +326,7 @@ def test_what_a_command_imports_on_one_is_announced_by_both(nodes: Nodes, tmp_pa
 
 
 def test_a_change_of_many_is_applied_once_and_read_from_both(nodes: Nodes) -> None:
-    mac_addresses = [f"00-00-00-00-03-{number:02x}" for number in range(20)]
+    mac_addresses = [f"00-00-00-00-33-{number:02x}" for number in range(20)]
     for mac_address in mac_addresses:
         nodes.save(b'{"pin": 1.0}', mac_address=mac_address)
     with nodes.a.client() as client:
@@ -340,7 +340,7 @@ def test_a_change_of_many_is_applied_once_and_read_from_both(nodes: Nodes) -> No
     assert change["counts"]["changed"] == 20
     nodes.wait_for(f"/configs/{mac_addresses[-1]}.json", b'{"pin": 7}')
     counts = nodes.a.query(
-        "SELECT count(*) FROM devices_historicaldeviceconfig WHERE mac_address LIKE '00-00-00-00-03-%'"
+        "SELECT count(*) FROM devices_historicaldeviceconfig WHERE mac_address LIKE '00-00-00-00-33-%'"
         " GROUP BY mac_address"
     )
     assert set(counts) == {(2,)}

@@ -82,3 +82,14 @@ def test_random_goes_on_as_if_nothing_had_been_shuffled(items):
     shuffled(items, "a")
 
     assert random.getstate() == before
+
+
+def test_numbered_tests_of_a_module_stay_in_their_order(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    story = SHARING.replace("test_d()", "test_d(client)")
+    for number, letter in enumerate("abcd"):
+        story = story.replace(f"test_{letter}(", f"test_{number}_{letter}(")
+    pytester.makepyfile(test_story=story)
+    items = pytester.inline_genitems()[0]
+
+    assert all(names(shuffled(items, seed)) == names(items) for seed in "abcdefgh")
